@@ -1,0 +1,64 @@
+"""Names that are safe in a topic, a file name, a log line and a certificate: parsed once, then trusted."""
+
+import hashlib
+import re
+from typing import Final, NewType
+
+DeviceId = NewType("DeviceId", str)
+Shard = NewType("Shard", str)
+"""Two lower-case hex digits: the first byte of SHA-256 of the device id."""
+Hex16 = NewType("Hex16", str)
+"""64 bits as 16 lower-case hex digits: a `life`, a `boot`, a connection's `epoch`, a nonce."""
+
+DEVICE_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+HEX16_PATTERN: Final = r"^[0-9a-f]{16}$"
+STREAM_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
+
+_DEVICE_ID = re.compile(DEVICE_ID_PATTERN.rstrip("$") + r"\Z")
+_SHARD = re.compile(r"^[0-9a-f]{2}\Z")
+_HEX16 = re.compile(HEX16_PATTERN.rstrip("$") + r"\Z")
+
+
+class ContractError(ValueError):
+    """What came is not what the contract says; nothing has changed."""
+
+
+class BadIdError(ContractError):
+    """A name outside its alphabet or length."""
+
+
+def device_id(text: str) -> DeviceId:
+    """Parse a device's name: the certificate's name, the client id and a topic level at once.
+
+    Raises:
+        BadIdError: not 1 to 63 of ``a-z 0-9 -`` beginning with a letter or a digit. A server's own
+            name begins with ``_``, so that no device can be named like one.
+    """
+    if not _DEVICE_ID.match(text):
+        raise BadIdError(f"device id: expected 1 to 63 of a-z, 0-9 and '-', got {text[:80]!r}")
+    return DeviceId(text)
+
+
+def shard_of(device: DeviceId) -> Shard:
+    """The shard that a device's topics live in."""
+    return Shard(hashlib.sha256(device.encode("ascii")).hexdigest()[:2])
+
+
+def shard(text: str) -> Shard:
+    """Parse two hex digits. Raises BadIdError."""
+    if not _SHARD.match(text):
+        raise BadIdError(f"shard: expected two hex digits, got {text[:80]!r}")
+    return Shard(text)
+
+
+def hex16(text: str) -> Hex16:
+    """Parse 16 hex digits. Raises BadIdError."""
+    if not _HEX16.match(text):
+        raise BadIdError(f"expected 16 hex digits, got {text[:80]!r}")
+    return Hex16(text)
+
+
+# No certificate's common name may be longer than this (X.520 ub-common-name), so whatever is longer
+# can never be what a broker takes from a device's certificate: the server's user name and client ids
+# are made longer on purpose.
+COMMON_NAME_CHARS_MAX: Final = 64
