@@ -161,9 +161,7 @@ def inflate(payload: bytes, content_type: str | None) -> bytes:
         BadBatchError: too large (before or after), not zlib, cut short, or of an unknown content type.
     """
     if len(payload) > limits.BATCH_BYTES_MAX:
-        raise BadBatchError(
-            Reason.TOO_LARGE, f"expected at most {limits.BATCH_BYTES_MAX} bytes, got {len(payload)}"
-        )
+        raise BadBatchError(Reason.TOO_LARGE, f"expected at most {limits.BATCH_BYTES_MAX} bytes, got {len(payload)}")
     if content_type == CONTENT_JSON or content_type is None:
         return payload
     if content_type != CONTENT_ZLIB:
@@ -175,9 +173,7 @@ def inflate(payload: bytes, content_type: str | None) -> bytes:
         raise BadBatchError(Reason.MALFORMED, f"zlib: {error}") from error
     if stream.unconsumed_tail or not stream.eof:
         if len(body) >= limits.BATCH_BYTES_INFLATED_MAX:
-            raise BadBatchError(
-                Reason.TOO_LARGE, f"inflates to more than {limits.BATCH_BYTES_INFLATED_MAX} bytes"
-            )
+            raise BadBatchError(Reason.TOO_LARGE, f"inflates to more than {limits.BATCH_BYTES_INFLATED_MAX} bytes")
         raise BadBatchError(Reason.MALFORMED, "zlib: the stream ends early")
     if stream.unused_data:
         raise BadBatchError(Reason.MALFORMED, "zlib: bytes after the end of the stream")
@@ -217,8 +213,6 @@ def decode(payload: bytes, content_type: str | None = CONTENT_JSON) -> Record:
 def key_text(stream: str, life: str, seq: int) -> str:
     """What goes into :data:`PROPERTY_KEY`."""
     return f"{stream}/{life}/{seq}"
-
-
 
 
 def parse_key(text: str) -> Key:

@@ -1,0 +1,1 @@
+"""What equipment managers look at: Grafana as code, in a later change."""

@@ -66,11 +66,11 @@ class Silence(NamedTuple):
 
 
 class EventFact(NamedTuple):
-    """One journal event, as stored for queries; ``data_json`` is a flat JSON object."""
+    """One journal event; ``place`` counts from 0 in its batch, ``data_json`` is a flat JSON object."""
 
     key: StreamKey
     seq: int
-    index: int
+    place: int
     at_ms: int
     boot: str
     mono: int
@@ -236,9 +236,7 @@ class BatchStore(Protocol):
     def latest(self, device: str | None = None) -> list[Latest]:
         """The newest row of every stream (of one device)."""
 
-    def series(
-        self, device: str, stream: str, *, from_ms: int, to_ms: int, points: int | None = None
-    ) -> Series:
+    def series(self, device: str, stream: str, *, from_ms: int, to_ms: int, points: int | None = None) -> Series:
         """Rows with ``from_ms <= time < to_ms``; at most *points* buckets of equal width if given."""
 
     def events(self, device: str, *, from_ms: int, to_ms: int, rows_max: int) -> list[EventFact]:

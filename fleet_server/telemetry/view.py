@@ -1,0 +1,120 @@
+"""What the API, the commands and the pages may ask of telemetry. This is the port; ``service`` answers it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from fleet_server.telemetry.store import EventFact, Latest, QuarantineRow, Series
+
+
+class GapReason(StrEnum):
+    """Why readings are not there."""
+
+    OFF = "off"
+    REBOOTING = "rebooting"
+    EVICTED = "evicted"
+    QUARANTINED = "quarantined"
+    WAITING = "waiting"
+    LOST = "lost"
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Readings that are not there. A gap of numbers has ``first_seq``; a silence has 0 there and has times.
+
+    ``from_ms``/``to_ms``: None if not known; ``to_ms`` None with ``open`` set: it lasts still.
+    """
+
+    device: str
+    stream: str
+    life: str
+    reason: GapReason
+    first_seq: int
+    last_seq: int
+    from_ms: int | None
+    to_ms: int | None
+    open: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """One numbered stream as the server holds it; ``missing`` counts numbers up to ``last`` that are not held."""
+
+    stream: str
+    life: str
+    last: int
+    held: int
+    missing: int
+    quarantined: int
+    gone: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSummary:
+    """A device as the server knows it; times are ms since the epoch, None is never."""
+
+    device: str
+    device_class: str
+    agent: str
+    connected: bool
+    last_status_ms: int | None
+    last_record_ms: int | None
+    boot: str
+    streams: tuple[StreamSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestFacts:
+    """Counters since the server's start, and what it is."""
+
+    store_epoch: int
+    connected: bool
+    records_stored: int
+    records_duplicate: int
+    records_quarantined: int
+    messages_dropped: int
+    receipts_sent: int
+    commits: int
+    commit_failures: int
+    quarantine_bytes: int
+    unsealed_records: int
+
+
+class TelemetryView(Protocol):
+    """Reads; safe from any thread."""
+
+    def facts(self) -> IngestFacts:
+        """How ingest is doing."""
+
+    def devices(self) -> list[DeviceSummary]:
+        """Every device ever heard of, by id."""
+
+    def device(self, device: str) -> DeviceSummary | None:
+        """One of them."""
+
+    def latest(self, device: str | None = None) -> list[Latest]:
+        """The newest row of every stream."""
+
+    def series(self, device: str, stream: str, *, from_ms: int, to_ms: int, points: int | None = None) -> Series:
+        """See :meth:`fleet_server.telemetry.store.BatchStore.series`."""
+
+    def events(self, device: str, *, from_ms: int, to_ms: int, rows_max: int) -> list[EventFact]:
+        """Journal events, oldest first."""
+
+    def gaps(self, device: str | None, *, from_ms: int, to_ms: int) -> list[Gap]:
+        """Every gap that touches the range, with its reason."""
+
+    def quarantine(self, *, after_id: int, rows_max: int) -> list[QuarantineRow]:
+        """Quarantined messages in the order they came."""
+
+    def replay(self, row_id: int) -> str:
+        """Admit a quarantined message again (a newer device class may know it now).
+
+        Returns:
+            ``stored``, or why it is still refused.
+
+        Raises:
+            KeyError: there is no such row.
+        """
