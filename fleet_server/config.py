@@ -1,0 +1,219 @@
+"""The server's configuration: ``fleet-server.toml`` as one frozen tree, or every fault in it at once.
+
+Paths in the file are relative to the file, and absolute once parsed. Secrets are paths of files that only
+their owner may read.
+"""
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from broker_config import limits
+from broker_config.ids import BadIdError, shard
+from broker_config.text import shown
+
+Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
+Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
+SiteId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+CONFIG_BYTES_MAX: Final = 64 * limits.KIB
+API_PORT: Final = 8470
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; ``faults`` says everything that is wrong, a line each."""
+
+    def __init__(self, source: str, faults: tuple[str, ...]) -> None:
+        super().__init__("\n".join(f"{source}: {fault}" for fault in faults))
+        self.faults = faults
+
+
+class Shards(NamedTuple):
+    """The shards that this server owns, both ends included, 0 to 255."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text: object) -> "Shards":
+        """Read ``00-ff`` (or one shard, ``7a``). Raises BadIdError."""
+        low, _, high = text.partition("-") if isinstance(text, str) else ("", "", "")
+        try:
+            first, last = int(shard(low), 16), int(shard(high or low), 16)
+        except BadIdError as error:
+            raise BadIdError("expected two hex digits or a range like 00-ff") from error
+        if first > last:
+            raise BadIdError("expected the lower shard first")
+        return cls(first, last)
+
+
+class Broker(Struct, frozen=True):
+    """The server's listener of the broker, and what proves each to the other."""
+
+    host: Host
+    port: Port
+    ca_file: Path
+    cert_file: Path
+    key_file: Path
+    keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)] = limits.KEEP_ALIVE_S
+
+
+class Mac(Struct, frozen=True):
+    """What every device's receipt and time keys are derived from."""
+
+    master_key_file: Path
+
+
+class Lease(Struct, frozen=True):
+    """How long another server waits before it takes the shards of one that fell silent."""
+
+    ttl_s: Annotated[float, Meta(gt=0, le=600)] = 10.0
+
+
+class Ingest(Struct, frozen=True):
+    """How records are grouped into a commit, and commits into receipts."""
+
+    group_records_max: Annotated[int, Meta(ge=1, lt=limits.SERVER_INFLIGHT_MESSAGES_MAX)] = 500
+    group_wait_ms: Annotated[int, Meta(ge=0, le=10_000)] = 20
+    receipt_every: Annotated[int, Meta(ge=1, le=limits.UNRECEIPTED_BATCHES_MAX)] = 10
+    receipt_linger_ms: Annotated[int, Meta(ge=0, le=10_000)] = 300
+    quarantine_bytes_max: Annotated[int, Meta(ge=0)] = 64 * limits.KIB * limits.KIB
+
+
+class Seal(Struct, frozen=True):
+    """How often, and how much at once, commits are moved into columns."""
+
+    every_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
+    records_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
+
+
+class Api(Struct, frozen=True):
+    """Where the API listens: loopback only, because it speaks plain HTTP. ``token_file`` guards it."""
+
+    token_file: Path
+    host: Host = "127.0.0.1"
+    port: Port = API_PORT
+
+    @property
+    def url(self) -> str:
+        """Where a client finds it, without a path."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+class Config(Struct, frozen=True):
+    """All of ``fleet-server.toml``."""
+
+    site_id: SiteId
+    state_dir: Path
+    broker: Broker
+    mac: Mac
+    api: Api
+    shards: Shards = Shards(0, 255)
+    lease: Lease = Lease()
+    ingest: Ingest = Ingest()
+    seal: Seal = Seal()
+
+
+T = TypeVar("T", bound=Struct)
+
+
+def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config:
+    """Read the text of a configuration whose relative paths begin at *base*.
+
+    Raises:
+        ConfigError: with every fault, not just the first.
+    """
+    try:
+        raw: dict[str, object] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(source, (f"not TOML: {error}",)) from error
+    faults: list[str] = []
+    config = _table(raw, Config, "", base, faults)
+    if config is not None and not _is_loopback(config.api.host):
+        faults.append(f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}")
+    if faults or config is None:
+        raise ConfigError(source, tuple(faults))
+    return config
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file, and check that the files it names are there and its secrets are secret.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(CONFIG_BYTES_MAX + 1)
+        text = raw.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), (f"cannot be read: {error}",)) from error
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise ConfigError(str(path), (f"expected at most {CONFIG_BYTES_MAX} bytes",))
+    config = parse(text, base=path.resolve().parent, source=str(path))
+    faults = [
+        *_unreadable("broker.ca_file", config.broker.ca_file),
+        *_unreadable("broker.cert_file", config.broker.cert_file),
+        *_not_secret("broker.key_file", config.broker.key_file),
+        *_not_secret("mac.master_key_file", config.mac.master_key_file),
+        *_not_secret("api.token_file", config.api.token_file),
+    ]
+    if faults:
+        raise ConfigError(str(path), tuple(faults))
+    return config
+
+
+def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults: list[str]) -> T | None:
+    """One table of the file as *kind*; None if it had a fault, which is in *faults* then."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    before = len(faults)
+    faults.extend(f"{at}{shown(name)}: unknown; expected one of {', '.join(fields)}" for name in raw.keys() - fields)
+    values: dict[str, object] = {}
+    for name, field in fields.items():
+        if name not in raw:
+            if field.required:
+                faults.append(f"{at}{name}: missing")
+            continue
+        try:
+            values[name] = _value(raw[name], field.type, f"{at}{name}", base, faults)
+        except (msgspec.ValidationError, BadIdError) as error:
+            text = str(error)
+            faults.append(f"{at}{name}: {text[:1].lower()}{text[1:]}, got {shown(raw[name])!r}")
+    return kind(**values) if len(faults) == before else None
+
+
+def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) -> object:
+    if kind is Path:
+        return base / msgspec.convert(raw, Annotated[str, Meta(min_length=1)])
+    if kind is Shards:
+        return Shards.parse(raw)
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return _table(msgspec.convert(raw, dict[str, object]), kind, f"{at}.", base, faults)
+    return msgspec.convert(raw, kind)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _unreadable(name: str, path: Path) -> list[str]:
+    try:
+        with path.open("rb"):
+            return []
+    except OSError as error:
+        return [f"{name}: expected a readable file, got {error.strerror}: {path}"]
+
+
+def _not_secret(name: str, path: Path) -> list[str]:
+    unreadable = _unreadable(name, path)
+    if not unreadable and path.stat().st_mode & 0o077:
+        return [f"{name}: expected a file that only its owner may read (chmod 600), got {path}"]
+    return unreadable

@@ -1,0 +1,112 @@
+"""The server's configuration is whole and right, or every fault is told at once."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet_server import config
+
+SITE = "5a" * 32
+SMALLEST = f"""
+site_id = "{SITE}"
+state_dir = "state"
+[broker]
+host = "localhost"
+port = 8884
+ca_file = "server-ca.crt"
+cert_file = "server.crt"
+key_file = "server.key"
+[mac]
+master_key_file = "master.key"
+[api]
+token_file = "api-token"
+"""
+
+
+def faults_of(text: str) -> tuple[str, ...]:
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse(text, base=Path("/etc/ff"))
+    return caught.value.faults
+
+
+def test_the_smallest_file_has_every_default() -> None:
+    parsed = config.parse(SMALLEST, base=Path("/etc/ff"))
+    assert parsed.shards == config.Shards(0, 255)
+    assert parsed.lease.ttl_s == 10
+    assert (parsed.ingest.group_records_max, parsed.ingest.receipt_every) == (500, 10)
+    assert parsed.api.url == "http://127.0.0.1:8470"
+
+
+def test_paths_are_relative_to_the_file_and_absolute_ones_stay() -> None:
+    parsed = config.parse(SMALLEST.replace('"master.key"', '"/run/keys/master"'), base=Path("/etc/ff"))
+    assert parsed.broker.ca_file == Path("/etc/ff/server-ca.crt")
+    assert parsed.mac.master_key_file == Path("/run/keys/master")
+
+
+@pytest.mark.parametrize(
+    ("text", "shards"), [("00-ff", (0, 255)), ("7a", (0x7A, 0x7A)), ("80-ff", (128, 255)), ("00-00", (0, 0))]
+)
+def test_shards(text: str, shards: tuple[int, int]) -> None:
+    assert config.parse(f'shards = "{text}"\n{SMALLEST}', base=Path()).shards == shards
+
+
+@pytest.mark.parametrize("text", ['"ff-00"', '"0-ff"', '""', '"00-ff-01"', "255", '"FF"'])
+def test_shards_that_are_none_are_refused(text: str) -> None:
+    (fault,) = faults_of(f"shards = {text}\n{SMALLEST}")
+    assert fault.startswith("shards: expected")
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    text = (
+        SMALLEST.replace("port = 8884", 'port = "8884"')
+        .replace('host = "localhost"\n', "keep_alive = 60\n")
+        .replace("[mac]", "[lease]\nttl_s = -1\n[mac]")
+        .replace("[api]", '[api]\nhost = "0.0.0.0"')
+        .replace(SITE, "5a")
+    )
+    faults = faults_of("colour = 1\n" + text)
+    assert [fault.split(":")[0] for fault in faults] == [
+        "colour",
+        "site_id",
+        "broker.keep_alive",
+        "broker.host",
+        "broker.port",
+        "lease.ttl_s",
+    ]
+    assert "broker.port: expected `int`, got `str`, got '8884'" in faults
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "fleet.example", "::"])
+def test_an_api_that_strangers_reach_is_refused(host: str) -> None:
+    (fault,) = faults_of(f'{SMALLEST}host = "{host}"\n')
+    assert fault.startswith("api.host: expected a loopback address")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_loopback_is_taken(host: str) -> None:
+    assert config.parse(f'{SMALLEST}host = "{host}"\n', base=Path()).api.host == host
+
+
+def test_what_is_no_toml_is_one_fault() -> None:
+    (fault,) = faults_of("[broker")
+    assert fault.startswith("not TOML:")
+
+
+def test_a_table_that_is_none_is_a_fault() -> None:
+    assert "lease: expected `object`, got `int`, got '3'" in faults_of("lease = 3\n" + SMALLEST)
+
+
+def test_a_loaded_file_names_missing_files_and_open_secrets(tmp_path: Path) -> None:
+    (tmp_path / "fleet-server.toml").write_text(SMALLEST)
+    for name in ("server-ca.crt", "server.crt", "server.key", "api-token"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / "api-token").chmod(0o640)
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(tmp_path / "fleet-server.toml")
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["mac.master_key_file", "api.token_file"]
+
+
+def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigError, match="cannot be read"):
+        config.load(tmp_path / "none.toml")
