@@ -92,6 +92,12 @@ class RangeSet:
         self._lows[first:last] = [low]
         highs[first:last] = [high]
 
+    def remove(self, low: int, high: int | None = None) -> None:
+        """Hold *low* (to *high*) no more; linear in the ranges held."""
+        kept = minus(self.ranges(), ((low, low if high is None else high),))
+        self._lows = [first for first, _ in kept]
+        self._highs = [last for _, last in kept]
+
     @property
     def last(self) -> int:
         """The highest number held; 0 is none."""

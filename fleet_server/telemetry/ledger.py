@@ -1,0 +1,200 @@
+"""Which numbers of a stream are held, gone and missed, and where its cadence fell silent. Pure values.
+
+One :class:`StreamLedger` for each (device, stream, life), owned by ingest alone. It runs ahead of the store by the
+commits under way; whatever is told to a device is taken from it when a commit's group closes and sent after that
+commit, so nobody is told of a number before it is durable.
+"""
+
+from array import array
+from enum import Enum
+from typing import Final, NamedTuple
+
+from broker_config.ranges import Ranges, RangeSet, minus
+from broker_config.telemetry import Record
+from fleet_server.telemetry.store import Silence, StreamKey
+
+EDGES_MAX: Final = 1_024
+"""Ends of batches kept beside holes, to see silence once the hole is filled."""
+SILENCE_CADENCES: Final = 3
+"""This many cadences without a row are a silence."""
+
+
+class Verdict(Enum):
+    """What a number that came is."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    SEALED = "sealed"
+    """Held, and its checksum is only in the store: ask there."""
+
+
+class Edge(NamedTuple):
+    """One end of a batch: the board's boot and its monotonic ms, and ms since the epoch as the device knew it."""
+
+    boot: str
+    mono: int
+    at_ms: int
+
+
+NO_EDGE: Final = Edge("", 0, 0)
+
+
+class StreamLedger:
+    """Everything known of one stream's numbers.
+
+    ``received``: stored, quarantined or gone: what a receipt covers. ``last``: the newest number that anything has
+    proved to exist. ``silence_ms``: between two neighbouring batches, more than this is a silence; 0 is no cadence.
+    """
+
+    __slots__ = (
+        "_crcs", "_crcs_first", "_ends", "_odd_crcs", "_starts",
+        "conflicts", "fields", "gone", "key", "last", "quarantined", "quarantined_crcs", "received",
+        "receipt_forced", "since_receipt", "silence_ms", "tail", "tail_seq",
+    )  # fmt: skip
+
+    def __init__(self, key: StreamKey) -> None:
+        self.key = key
+        self.received = RangeSet()
+        self.quarantined = RangeSet()
+        self.quarantined_crcs: dict[int, int] = {}
+        self.gone = RangeSet()
+        self.conflicts: dict[int, int] = {}
+        self.last = 0
+        self.fields: tuple[str, ...] = ()
+        self.silence_ms = 0
+        self.tail_seq = 0
+        self.tail = NO_EDGE
+        self.since_receipt = 0
+        self.receipt_forced = False
+        # checksums of what is not sealed: four bytes each while numbers come in order
+        self._crcs = array("I")
+        self._crcs_first = 1
+        self._odd_crcs: dict[int, int] = {}
+        self._ends: dict[int, Edge] = {}
+        self._starts: dict[int, Edge] = {}
+
+    def judge(self, seq: int, crc: int) -> Verdict:
+        """What a batch with this number and checksum is; changes nothing."""
+        if seq not in self.received or seq in self.gone:
+            return Verdict.NEW  # gone, and here all the same: it was under way when the device evicted it
+        known = self.quarantined_crcs.get(seq)
+        if known is None:
+            known = self._crc(seq)
+        if known is None:
+            return Verdict.SEALED
+        if known == crc or self.conflicts.get(seq) == crc:
+            return Verdict.DUPLICATE
+        return Verdict.CONFLICT
+
+    def hold(self, seq: int, crc: int, record: Record) -> tuple[Silence, ...]:
+        """Take a new number in; return the silences that it ends or begins."""
+        self.received.add(seq)
+        if self.gone and seq in self.gone:
+            self.gone.remove(seq)
+        if seq > self.last:
+            self.last = seq
+        crcs = self._crcs
+        if seq == self._crcs_first + len(crcs):
+            crcs.append(crc)
+        elif not crcs:
+            self._crcs_first = seq
+            crcs.append(crc)
+        else:
+            self._odd_crcs[seq] = crc
+        dt = record.dt
+        mono, t0 = record.mono, record.t0
+        start = Edge(record.boot, mono + dt[0], t0 + dt[0])
+        end = Edge(record.boot, mono + dt[-1], t0 + dt[-1])
+        if seq == self.tail_seq + 1:
+            before, self.tail, self.tail_seq = self.tail, end, seq
+            return self._silence(seq, before, start) if before.boot else ()
+        return self._hold_apart(seq, start, end)
+
+    def _hold_apart(self, seq: int, start: Edge, end: Edge) -> tuple[Silence, ...]:
+        """A number that does not follow the highest: beyond a hole, or inside one."""
+        if seq > self.tail_seq:
+            if self.tail_seq:
+                _remember(self._ends, self.tail_seq, self.tail)
+            _remember(self._starts, seq, start)
+            self.tail, self.tail_seq = end, seq
+            return ()
+        found: tuple[Silence, ...] = ()
+        before = self._ends.pop(seq - 1, None)
+        if before is None:
+            _remember(self._starts, seq, start)
+        else:
+            found += self._silence(seq, before, start)
+        after = self._starts.pop(seq + 1, None)
+        if after is None:
+            _remember(self._ends, seq, end)
+        else:
+            found += self._silence(seq + 1, end, after)
+        return found
+
+    def _silence(self, seq: int, before: Edge, after: Edge) -> tuple[Silence, ...]:
+        if not self.silence_ms:
+            return ()
+        length_ms = after.mono - before.mono if before.boot == after.boot else after.at_ms - before.at_ms
+        if 0 <= length_ms <= self.silence_ms:
+            return ()
+        return (
+            Silence(self.key, seq, before.at_ms, after.at_ms, before.boot, before.mono, after.boot, after.mono),
+        )
+
+    def quarantine(self, seq: int, crc: int) -> None:
+        """A number whose batch is kept raw in quarantine: receipted, and not stored."""
+        self.received.add(seq)
+        self.quarantined.add(seq)
+        self.quarantined_crcs[seq] = crc
+        self.last = max(self.last, seq)
+
+    def conflict(self, seq: int, crc: int) -> None:
+        """Held with other bytes than these."""
+        self.conflicts[seq] = crc
+
+    def declare_gone(self, ranges: Ranges) -> Ranges:
+        """Numbers that the device has evicted; return those that are news."""
+        news = minus(ranges, self.received.ranges())
+        for low, high in news:
+            self.received.add(low, high)
+            self.gone.add(low, high)
+            self.last = max(self.last, high)
+        return news
+
+    def restore(self, held: Ranges, tail_seq: int, tail: Edge) -> None:
+        """What the store had sealed of it."""
+        for low, high in held:
+            self.received.add(low, high)
+        self.last = max(self.last, self.received.last)
+        self.tail_seq, self.tail = tail_seq, tail
+
+    def sealed(self, ranges: Ranges) -> None:
+        """These are in chunks now; their checksums are there."""
+        for low, high in ranges:
+            first = self._crcs_first
+            if low <= first <= high:
+                del self._crcs[: high - first + 1]
+                self._crcs_first = high + 1
+        if self._odd_crcs:
+            self._odd_crcs = {
+                seq: crc
+                for seq, crc in self._odd_crcs.items()
+                if not any(low <= seq <= high for low, high in ranges)
+            }
+
+    def missing(self, up_to: int | None = None) -> Ranges:
+        """Numbers up to *up_to* (default: the newest proved) that are neither held, quarantined nor gone."""
+        return self.received.holes(self.last if up_to is None else up_to)
+
+    def _crc(self, seq: int) -> int | None:
+        at = seq - self._crcs_first
+        if 0 <= at < len(self._crcs):
+            return self._crcs[at]
+        return self._odd_crcs.get(seq)
+
+
+def _remember(edges: dict[int, Edge], seq: int, edge: Edge) -> None:
+    edges[seq] = edge
+    if len(edges) > EDGES_MAX:
+        del edges[next(iter(edges))]
