@@ -9,6 +9,8 @@ Shard = NewType("Shard", str)
 """Two lower-case hex digits: the first byte of SHA-256 of the device id."""
 Hex16 = NewType("Hex16", str)
 """64 bits as 16 lower-case hex digits: a `life`, a `boot`, a connection's `epoch`, a nonce."""
+SiteId = NewType("SiteId", str)
+"""256 bits as 64 lower-case hex digits: one installation, made once by its first certificate authority."""
 
 DEVICE_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 HEX16_PATTERN: Final = r"^[0-9a-f]{16}$"
@@ -17,6 +19,8 @@ STREAM_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 _DEVICE_ID = re.compile(DEVICE_ID_PATTERN.rstrip("$") + r"\Z")
 _SHARD = re.compile(r"^[0-9a-f]{2}\Z")
 _HEX16 = re.compile(HEX16_PATTERN.rstrip("$") + r"\Z")
+_SITE_ID = re.compile(r"^[0-9a-f]{64}\Z")
+_SHARDS = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{2}\Z")
 
 
 class ContractError(ValueError):
@@ -58,7 +62,27 @@ def hex16(text: str) -> Hex16:
     return Hex16(text)
 
 
-# No certificate's common name may be longer than this (X.520 ub-common-name), so whatever is longer
-# can never be what a broker takes from a device's certificate: the server's user name and client ids
-# are made longer on purpose.
+def site_id(text: str) -> SiteId:
+    """Parse 64 hex digits. Raises BadIdError."""
+    if not _SITE_ID.match(text):
+        raise BadIdError(f"site id: expected 64 hex digits, got {text[:80]!r}")
+    return SiteId(text)
+
+
 COMMON_NAME_CHARS_MAX: Final = 64
+"""No certificate authority signs a longer common name (X.520, ub-common-name). So whatever is longer can never be
+what a broker takes from a device's certificate, and the server's user name and client ids are made longer."""
+SERVER_COMMON_NAME: Final = "_fleet-server"
+SERVER_ORGANISATION: Final = "fieldfleet server"
+
+
+def server_user(site: SiteId) -> str:
+    """The server's name at the broker: its certificate's whole subject as RFC 2253 writes it, last part first."""
+    return f"OU={site},O={SERVER_ORGANISATION},CN={SERVER_COMMON_NAME}"
+
+
+def server_client_id(site: SiteId, shards: str = "00-ff") -> str:
+    """The client id of the worker that owns *shards*, ``FIRST-LAST``. Raises BadIdError."""
+    if not _SHARDS.match(shards):
+        raise BadIdError(f"shards: expected FIRST-LAST as two hex digits each, got {shards[:80]!r}")
+    return f"_ingest-{shards}-{site}"

@@ -1,0 +1,206 @@
+"""The site's two certificate authorities, and what they sign: values in, PEM out, the time as an argument.
+
+The device CA signs devices and nothing else. The server CA signs the fleet server's client certificate and the
+broker's own. So a device's certificate is worth nothing on the server's listener, nor a server's on the devices'.
+"""
+
+import ipaddress
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from broker_config.ids import SERVER_COMMON_NAME, SERVER_ORGANISATION, DeviceId, SiteId
+
+SERIAL_BITS: Final = 128
+BACKDATED: Final = timedelta(minutes=10)
+"""A certificate is valid from a little earlier, for clocks that are behind."""
+CA_DAYS: Final = 3_650
+DEVICE_DAYS: Final = 825
+SERVER_DAYS: Final = 825
+BROKER_DAYS: Final = 825
+CRL_DAYS: Final = 30
+"""A broker refuses every device once its revocation list is older than this."""
+
+
+class CaError(ValueError):
+    """What was given is no CA of this kind; nothing was signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate and its private key (PKCS #8, not encrypted), both PEM."""
+
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ca:
+    """A certificate that may sign others, with its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @classmethod
+    def load(cls, issued: Issued) -> "Ca":
+        """Read what :func:`new_ca` made.
+
+        Raises:
+            CaError: not PEM, not a CA, not an elliptic-curve key, or a key that is not the certificate's.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate(issued.certificate_pem)
+            key = load_pem_private_key(issued.key_pem, password=None)
+            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+            raise CaError(f"CA: expected a CA certificate and its key as PEM: {error}") from error
+        if not constraints.ca:
+            raise CaError(f"CA: {certificate.subject.rfc4514_string()} may not sign certificates")
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            raise CaError("CA: the key is not the certificate's")
+        return cls(certificate, key)
+
+
+def new_ca(common_name: str, *, now: datetime, days: int = CA_DAYS) -> Issued:
+    """Make a self-signed CA that may sign end certificates only. *now* is aware of its time zone."""
+    key = _new_key()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    builder = (
+        _builder(name, name, key, now=now, not_after=now + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+    )
+    return _issued(builder.sign(key, hashes.SHA256()), key)
+
+
+def issue_device(ca: Issued, device: DeviceId, *, now: datetime, days: int = DEVICE_DAYS) -> Issued:
+    """Sign a device: its common name is its id, which is all that the broker knows of it."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    return _issue(ca, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days)
+
+
+def issue_server(ca: Issued, site: SiteId, *, now: datetime, days: int = SERVER_DAYS) -> Issued:
+    """Sign the fleet server's client certificate; its subject is :func:`broker_config.ids.server_user`."""
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, SERVER_COMMON_NAME),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, SERVER_ORGANISATION),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, site),
+        ]
+    )
+    return _issue(ca, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days)
+
+
+def issue_broker(ca: Issued, hosts: Sequence[str], *, now: datetime, days: int = BROKER_DAYS) -> Issued:
+    """Sign the broker's own certificate for *hosts*: DNS names and IP addresses that clients connect to.
+
+    Raises:
+        CaError: *hosts* is empty: no client would accept the certificate.
+    """
+    if not hosts:
+        raise CaError("broker certificate: expected at least one host name or address, got none")
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fieldfleet broker")])
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    return _issue(ca, subject, ExtendedKeyUsageOID.SERVER_AUTH, now=now, days=days, names=names)
+
+
+def revocation_list(ca: Issued, revoked: Iterable[x509.Certificate], *, now: datetime, days: int = CRL_DAYS) -> bytes:
+    """Sign the list of certificates that the broker must refuse, PEM; an empty list is a list too."""
+    loaded = Ca.load(ca)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(loaded.certificate.subject)
+        .last_update(now - BACKDATED)
+        .next_update(now + timedelta(days=days))
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(loaded.key.public_key()), critical=False)
+    )
+    for certificate in revoked:
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(now).build()
+        )
+    return builder.sign(loaded.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _issue(
+    ca: Issued,
+    subject: x509.Name,
+    usage: x509.ObjectIdentifier,
+    *,
+    now: datetime,
+    days: int,
+    names: x509.SubjectAlternativeName | None = None,
+) -> Issued:
+    loaded = Ca.load(ca)
+    key = _new_key()
+    # A certificate that outlives its CA fails on a day that nobody has in the calendar.
+    not_after = min(now + timedelta(days=days), loaded.certificate.not_valid_after_utc)
+    builder = (
+        _builder(subject, loaded.certificate.subject, key, now=now, not_after=not_after)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(loaded.key.public_key()), critical=False)
+    )
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
+    return _issued(builder.sign(loaded.key, hashes.SHA256()), key)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, now: datetime, not_after: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(secrets.randbits(SERIAL_BITS) or 1)
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(not_after)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _issued(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Issued:
+    return Issued(
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
