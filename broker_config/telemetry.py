@@ -49,6 +49,7 @@ class Reason(StrEnum):
     WRONG_CHANNEL = "wrong_channel"
     CLOCK = "clock"
     CONFLICT = "conflict"
+    TOO_MANY_LIVES = "too_many_lives"
 
 
 class BadBatchError(ContractError):

@@ -128,17 +128,28 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
     Raises:
         ConfigError: with every fault, not just the first.
     """
+    config = read_tables(text, Config, base=base, source=source)
+    if not _is_loopback(config.api.host):
+        fault = f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}"
+        raise ConfigError(source, (fault,))
+    return config
+
+
+def read_tables(text: str, kind: type[T], *, base: Path, source: str) -> T:
+    """Read TOML as *kind*: a tree of frozen structs, whose ``Path`` fields begin at *base* if relative.
+
+    Raises:
+        ConfigError: with every fault; an unknown name is one.
+    """
     try:
         raw: dict[str, object] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(source, (f"not TOML: {error}",)) from error
     faults: list[str] = []
-    config = _table(raw, Config, "", base, faults)
-    if config is not None and not _is_loopback(config.api.host):
-        faults.append(f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}")
-    if faults or config is None:
+    tables = _table(raw, kind, "", base, faults)
+    if tables is None:
         raise ConfigError(source, tuple(faults))
-    return config
+    return tables
 
 
 def load(path: Path) -> Config:
@@ -147,15 +158,7 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: with every fault.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(CONFIG_BYTES_MAX + 1)
-        text = raw.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), (f"cannot be read: {error}",)) from error
-    if len(raw) > CONFIG_BYTES_MAX:
-        raise ConfigError(str(path), (f"expected at most {CONFIG_BYTES_MAX} bytes",))
-    config = parse(text, base=path.resolve().parent, source=str(path))
+    config = parse(read_text(path), base=path.resolve().parent, source=str(path))
     faults = [
         *_unreadable("broker.ca_file", config.broker.ca_file),
         *_unreadable("broker.cert_file", config.broker.cert_file),
@@ -166,6 +169,19 @@ def load(path: Path) -> Config:
     if faults:
         raise ConfigError(str(path), tuple(faults))
     return config
+
+
+def read_text(path: Path) -> str:
+    """A configuration file's text. Raises ConfigError: not there, not UTF-8, or too large to be one."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(CONFIG_BYTES_MAX + 1)
+        text = raw.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), (f"cannot be read: {error}",)) from error
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise ConfigError(str(path), (f"expected at most {CONFIG_BYTES_MAX} bytes",))
+    return text
 
 
 def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults: list[str]) -> T | None:

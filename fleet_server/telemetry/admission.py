@@ -55,8 +55,6 @@ def admit(
     if isinstance(record, Batch) and not fields.issuperset(record.fields):
         extra = ", ".join(name for name in record.fields if name not in fields)
         raise BadBatchError(Reason.UNKNOWN_FIELD, f"{record.stream} has no {extra}")
-    if record.clock.src != "none" and not (
-        limits.CLOCK_MS_MIN <= record.t0 <= now_ms + limits.CLOCK_AHEAD_MS_MAX
-    ):
+    if record.clock.src != "none" and not (limits.CLOCK_MS_MIN <= record.t0 <= now_ms + limits.CLOCK_AHEAD_MS_MAX):
         raise BadBatchError(Reason.CLOCK, f"a clock set by {record.clock.src} says {record.t0}, here it is {now_ms}")
     return record

@@ -28,7 +28,10 @@ def of_numbers(ledger: StreamLedger, state: StreamState | None, *, born: bool) -
         born: whether any birth of the device is known; if so, a life that it does not name any more is one that
             the device no longer has.
     """
-    gaps = [_numbers(ledger.key, GapReason.EVICTED, r, "the device dropped it before a receipt") for r in ledger.gone.ranges()]
+    gaps = [
+        _numbers(ledger.key, GapReason.EVICTED, r, "the device dropped it before a receipt")
+        for r in ledger.gone.ranges()
+    ]
     gaps += [
         _numbers(ledger.key, GapReason.QUARANTINED, r, "kept raw in quarantine") for r in ledger.quarantined.ranges()
     ]
@@ -46,7 +49,8 @@ def of_numbers(ledger: StreamLedger, state: StreamState | None, *, born: bool) -
 
 
 def _numbers(key: StreamKey, reason: GapReason, seqs: tuple[int, int], detail: str) -> Gap:
-    return Gap(key.device, key.stream, key.life, reason, seqs[0], seqs[1], None, None, reason is GapReason.WAITING, detail)
+    waiting = reason is GapReason.WAITING
+    return Gap(key.device, key.stream, key.life, reason, seqs[0], seqs[1], None, None, waiting, detail)
 
 
 def of_silence(silence: Silence, events: Iterable[EventFact]) -> Gap:
@@ -104,7 +108,7 @@ def ordered(gaps: Iterable[Gap]) -> list[Gap]:
 
 
 def around(silences: Sequence[Silence], margin_ms: int) -> Ranges:
-    """The span of device time in which the events that explain these silences were written; empty if there are none."""
+    """The span of device time in which the events that explain these silences lie; empty if there are none."""
     if not silences:
         return ()
     low = min(min(s.from_ms, s.to_ms) for s in silences) - margin_ms

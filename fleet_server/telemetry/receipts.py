@@ -7,7 +7,7 @@ from broker_config import limits
 from broker_config.ids import DeviceId
 from broker_config.mac import PROPERTY_KID, PROPERTY_MAC, MacKey, Purpose, mac
 from broker_config.messages import Receipt, encode
-from broker_config.ranges import from_numbers
+from broker_config.ranges import Ranges, from_numbers, normal
 from broker_config.topics import Down, down
 from fleet_server.telemetry.ledger import StreamLedger
 
@@ -23,7 +23,10 @@ def receipt(ledger: StreamLedger, store_epoch: int) -> Receipt:
     if len(missing) > limits.RANGES_MAX:
         up_to = missing[limits.RANGES_MAX][0] - 1
         missing = missing[: limits.RANGES_MAX]
-    conflict = from_numbers(ledger.conflicts)[-limits.RANGES_MAX :] if ledger.conflicts else ()
+    conflict: Ranges = ()
+    if ledger.conflicts or ledger.behind:
+        behind = (ledger.behind,) if ledger.behind else ()
+        conflict = normal((*from_numbers(ledger.conflicts), *behind))[-limits.RANGES_MAX :]
     return Receipt(1, ledger.key.stream, ledger.key.life, up_to, missing, conflict, store_epoch)
 
 

@@ -91,7 +91,7 @@ class Quarantined(NamedTuple):
 
 
 class StatusSeen(NamedTuple):
-    """The newest status payload of a device (a birth or a will), as it came."""
+    """What a device last said of itself; ``payload`` is the JSON of its newest birth and of the will that counts."""
 
     device: str
     at_ms: int
@@ -123,7 +123,8 @@ class Group:
 
 class LedgerRow(NamedTuple):
     """A stream as sealed: numbers whose batches are in chunks (or unmapped). ``tail_*`` is the end of the batch
-    with the highest held number, for silence across a restart; ``tail_boot`` is empty if there is none."""
+    with the highest held number, for silence across a restart; ``tail_boot`` is empty if there is none.
+    """
 
     key: StreamKey
     held: Ranges
