@@ -52,4 +52,9 @@ DEVICE_QUEUE_MESSAGES_MAX: Final = 1_000
 """Messages the broker may hold for one client; what it drops beyond that is sent again."""
 SERVER_INFLIGHT_MESSAGES_MAX: Final = 8_000
 """Must exceed the server's commit group, or the group never fills."""
+QUEUED_MESSAGES_MAX: Final = 100_000
+"""Mosquitto has one figure for all clients: room for the server while it restarts under 1,500 full windows."""
+QUEUED_BYTES_MAX: Final = 64 * 1024 * KIB
+"""What the broker's memory holds for one client, however small or large its messages are."""
 CONNECTIONS_MAX: Final = 20_000
+SERVER_CONNECTIONS_MAX: Final = 64

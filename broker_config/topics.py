@@ -96,6 +96,21 @@ def down_filter(device: DeviceId) -> str:
     return f"{base(device)}/dn/+"
 
 
+def up_tree(device: str = "+") -> str:
+    """All that *device*, or every one, may say; in any shard, because a broker cannot compute one."""
+    return f"{ROOT}/+/{device}/up/#"
+
+
+def down_tree(device: str = "+") -> str:
+    """All that *device*, or every one, may be told."""
+    return f"{ROOT}/+/{device}/dn/#"
+
+
+def status_tree(device: str = "+") -> str:
+    """The one retained topic of *device*, or of every one."""
+    return f"{ROOT}/+/{device}/up/{Up.STATUS}"
+
+
 def matches(pattern: str, topic: str) -> bool:
     """Whether an MQTT topic filter covers a topic; ``$`` topics only by their own name.
 
