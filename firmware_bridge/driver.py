@@ -1,0 +1,51 @@
+"""The port of a driver: protocol knowledge only; cadence and retries are the caller's."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeAlias
+
+from msgspec import Struct
+
+from firmware_bridge.readings import Failed, Results
+
+MonoMs: TypeAlias = Callable[[], int]
+"""Milliseconds since the board booted."""
+
+
+class Nothing(Struct, frozen=True):
+    """Options of a driver that has none."""
+
+
+class Driver(ABC):
+    """One instrument. ``read`` is never called again before it returned.
+
+    ``points`` empty: the driver reads whatever names the profile gives it.
+    """
+
+    kind: ClassVar[str]
+    summary: ClassVar[str]
+    points: ClassVar[tuple[str, ...]]
+    options_type: ClassVar[type[Struct]] = Nothing
+    example: ClassVar[str] = ""
+    """Lines of TOML for ``[wires.options]``."""
+
+    def __init__(self, options: Struct, mono_ms: MonoMs) -> None:
+        self._options = options
+        self._mono_ms = mono_ms
+
+    @abstractmethod
+    async def read(self, points: Sequence[str], deadline_s: float) -> Results:
+        """Read *points* within *deadline_s*; a fault of the instrument is in the results, never raised."""
+
+    async def present(self) -> bool:
+        """Whether there is anything to read here; asked once, for wires that a profile calls optional."""
+        return True
+
+    async def close(self) -> None:
+        """Let go of the instrument. Idempotent, never raises."""
+        return
+
+
+def all_failed(points: Sequence[str], why: str) -> Results:
+    """The same failure for each point."""
+    return {point: Failed(why) for point in points}

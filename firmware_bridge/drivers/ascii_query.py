@@ -1,0 +1,76 @@
+"""``ascii_query``: an instrument that answers a query line with one line of ``name=value name=value``."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from broker_config.text import shown
+from firmware_bridge.adapters.lines import LineClient, LineError, parse_address
+from firmware_bridge.driver import Driver, MonoMs, all_failed
+from firmware_bridge.readings import Failed, Quality, Reading, Result, Results
+
+
+class AsciiQueryOptions(Struct, frozen=True):
+    """``at``: ``tcp:HOST:PORT`` or ``unix:PATH``. ``names``: our point -> the instrument's name, where they differ.
+    ``time_name``: the name under which the instrument tells its own time in ms since the epoch, if it does.
+    """
+
+    at: Annotated[str, Meta(min_length=1, max_length=4096)]
+    query: Annotated[str, Meta(max_length=256)] = "READ?\n"
+    names: dict[str, str] = {}
+    time_name: str = ""
+
+    def __post_init__(self) -> None:
+        parse_address(self.at)
+
+
+def parse_answer(line: bytes) -> Mapping[str, str]:
+    """The ``name=value`` pairs of a line; what is not such a pair is left out, the last of equal names counts."""
+    pairs = (word.partition("=") for word in line.decode("ascii", "replace").split())
+    return {name: value for name, equals, value in pairs if name and equals}
+
+
+def point_result(text: str | None, name: str, device_ms: int | None, received_ms: int) -> Result:
+    """A point's result from its text in the answer; NaN and infinities are readings of bad quality."""
+    if text is None:
+        return Failed(f"{name} is not in the answer")
+    try:
+        value = float(text)
+    except ValueError:
+        return Failed(f"{name}: expected a number, got {shown(text, 40)!r}")
+    return Reading(value, Quality.GOOD if math.isfinite(value) else Quality.BAD, device_ms, received_ms)
+
+
+class AsciiQuery(Driver):
+    kind = "ascii_query"
+    summary = "query/response instrument: a query line out, one line of name=value pairs back"
+    points = ()
+    options_type = AsciiQueryOptions
+    example = 'at = "tcp:192.0.2.7:5025"\nquery = "READ?\\n"\nnames = { temp_c = "T1" }'
+
+    def __init__(self, options: Struct, mono_ms: MonoMs) -> None:
+        super().__init__(options, mono_ms)
+        assert isinstance(options, AsciiQueryOptions)
+        self._query = options.query.encode()
+        self._names = options.names
+        self._time_name = options.time_name
+        self._client = LineClient(parse_address(options.at))
+
+    async def read(self, points: Sequence[str], deadline_s: float) -> Results:
+        try:
+            line = await self._client.ask(self._query, deadline_s)
+        except LineError as error:
+            return all_failed(points, shown(error))
+        received_ms = self._mono_ms()
+        answer = parse_answer(line)
+        time_text = answer.get(self._time_name, "")
+        device_ms = int(time_text) if time_text.isascii() and time_text.isdigit() else None
+        return {
+            point: point_result(answer.get(name), name, device_ms, received_ms)
+            for point, name in ((point, self._names.get(point, point)) for point in points)
+        }
+
+    async def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,35 @@
+"""From a driver's name to its class. A driver and its libraries are imported only when a profile names it."""
+
+from importlib import import_module
+from typing import Final
+
+from firmware_bridge.driver import Driver
+
+DRIVERS: Final[dict[str, tuple[str, str]]] = {
+    "ascii_query": ("firmware_bridge.drivers.ascii_query", "AsciiQuery"),
+    "host.cpu": ("firmware_bridge.drivers.host", "Cpu"),
+    "host.memory": ("firmware_bridge.drivers.host", "Memory"),
+    "host.network": ("firmware_bridge.drivers.host", "Network"),
+    "host.storage": ("firmware_bridge.drivers.host", "Storage"),
+    "host.temperature": ("firmware_bridge.drivers.host", "Temperature"),
+}
+
+
+class UnknownDriverError(LookupError):
+    """No driver of that name; the message names those there are."""
+
+
+def driver_class(name: str) -> type[Driver]:
+    """The class of driver *name*.
+
+    Raises:
+        UnknownDriverError: there is none.
+        ImportError: a library that it needs is not installed.
+    """
+    if name not in DRIVERS:
+        raise UnknownDriverError(f"expected one of {', '.join(DRIVERS)}, got {name[:40]!r}")
+    module, cls = DRIVERS[name]
+    found = getattr(import_module(module), cls)
+    assert isinstance(found, type)
+    assert issubclass(found, Driver)
+    return found
