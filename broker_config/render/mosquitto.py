@@ -56,7 +56,8 @@ class MosquittoSite:
     """None: in memory only; nothing is lost by that, see the receipts."""
     user: str | None = None
     """Whom the broker becomes when it is started as root; None: ``mosquitto``."""
-    log_dest: str = "stdout"
+    log_dest: str = "stderr"
+    """Not ``stdout``, which is buffered: lines then come minutes late."""
     pid_file: str | None = None
 
 
@@ -169,10 +170,9 @@ def _tls(directory: str, ca_file: str) -> tuple[Setting, ...]:
 def _persistence(directory: str | None) -> tuple[Setting, ...]:
     if directory is None:
         return (("persistence", "false"),)
-    # Mosquitto puts the file's name behind the location without a slash of its own.
     return (
         ("persistence", "true"),
-        ("persistence_location", f"{directory.rstrip('/')}/"),
+        ("persistence_location", directory),
         ("autosave_interval", AUTOSAVE_S),
     )
 

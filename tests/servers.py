@@ -1,0 +1,237 @@
+"""Real server programs for tests: started on free loopback ports, with certificates of their own, ended by pid."""
+
+import os
+import pwd
+import random
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from broker_config.ids import DeviceId, SiteId
+from broker_config.render import mosquitto as rendering
+from fleet_server.access import ca
+
+HOST: Final = "127.0.0.1"
+SITE: Final = SiteId("5e" * 32)
+START_S_MAX: Final = 10.0
+POLL_S: Final = 0.02
+# Below the range that the kernel gives to outgoing connections, so that none of them takes the port of a broker
+# that is down for a moment.
+PORTS: Final = range(20_000, 32_000)
+
+
+class ServerFailedError(Exception):
+    """A program did not start, or died; the message ends with what it logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What one client needs for a connection, as paths."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+def program(name: str) -> str | None:
+    """The path of a server program; Debian puts some where a user's path does not look."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise ServerFailedError(f"no free port among 100 of {PORTS}")
+
+
+def wait_until(ready: Callable[[], bool], what: str, seconds_max: float = START_S_MAX) -> None:
+    """Poll until *ready*. Raises TimeoutError that names *what*."""
+    deadline = time.monotonic() + seconds_max
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds_max} s")
+        time.sleep(POLL_S)
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+@dataclass(slots=True)
+class Mosquitto:
+    """A broker with both listeners, and the two authorities that it trusts."""
+
+    directory: Path
+    device_port: int
+    server_port: int
+    device_ca: ca.Issued
+    server_ca: ca.Issued
+    crl: bytes | None = None
+    persistent: bool = True
+    site: SiteId = SITE
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def pid(self) -> int:
+        """Of the running program."""
+        assert self._process is not None, "not running"
+        return self._process.pid
+
+    @property
+    def data(self) -> Path:
+        """What :meth:`wipe` wipes."""
+        return self.directory / "data"
+
+    def log(self) -> str:
+        """All that it has said so far."""
+        return (self.directory / "log").read_text(encoding="utf-8", errors="backslashreplace")
+
+    def configure(self) -> None:
+        """Write the product's own rendering; counts from the next start."""
+        crl_file = self.directory / "device-ca.crl"
+        if self.crl is not None:
+            crl_file.write_bytes(self.crl)
+        site = rendering.MosquittoSite(
+            site=self.site,
+            directory=str(self.directory),
+            device_host=HOST,
+            device_port=self.device_port,
+            server_host=HOST,
+            server_port=self.server_port,
+            crl_file=str(crl_file) if self.crl is not None else None,
+            persistence_directory=str(self.data) if self.persistent else None,
+            user=pwd.getpwuid(os.geteuid()).pw_name,
+        )
+        for name, text in rendering.render(site).items():
+            (self.directory / name).write_text(text, encoding="utf-8")
+
+    def start(self) -> None:
+        """Start it and wait until both listeners accept. Raises ServerFailedError."""
+        assert self._process is None, "runs already"
+        found = program("mosquitto")
+        if found is None:
+            raise ServerFailedError("no mosquitto on this machine")
+        self.data.mkdir(exist_ok=True)
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [found, "-c", str(self.directory / rendering.CONFIG_FILE)],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            wait_until(self._is_up, "mosquitto accepts")
+        except (TimeoutError, ServerFailedError):
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """End it in order; it writes its data directory."""
+        self._end(kill=False)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(kill=True)
+
+    def restart(self) -> None:
+        """Kill it if it runs, and start it on the same ports with what its data directory holds."""
+        self.kill()
+        self.start()
+
+    def wipe(self) -> None:
+        """Empty the data directory of a broker that is not running."""
+        assert self._process is None, "still running"
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def device(self, device: DeviceId) -> Credentials:
+        """The certificate of *device*, made when it is first asked for."""
+        if not (self.directory / f"{device}.crt").exists():
+            return self.credentials(device, ca.issue_device(self.device_ca, device, now=_now()))
+        return self._paths(device)
+
+    def server(self) -> Credentials:
+        """The fleet server's certificate."""
+        if not (self.directory / "_server.crt").exists():
+            return self.credentials("_server", ca.issue_server(self.server_ca, self.site, now=_now()))
+        return self._paths("_server")
+
+    def credentials(self, name: str, issued: ca.Issued) -> Credentials:
+        """Write any certificate beside the broker's own, as files called *name*."""
+        paths = self._paths(name)
+        paths.certificate.write_bytes(issued.certificate_pem)
+        paths.key.write_bytes(issued.key_pem)
+        return paths
+
+    def _paths(self, name: str) -> Credentials:
+        base = self.directory / name
+        return Credentials(
+            base.with_name(f"{name}.crt"), base.with_name(f"{name}.key"), self.directory / rendering.SERVER_CA_FILE
+        )
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise ServerFailedError(f"mosquitto ended with {self._process.returncode}: {self.log()[-2000:]}")
+        return accepts(self.device_port) and accepts(self.server_port)
+
+    def _end(self, *, kill: bool) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if kill:
+            process.kill()
+        else:
+            process.terminate()
+        try:
+            process.wait(START_S_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def lay_out(directory: Path, *, persistent: bool = True) -> Mosquitto:
+    """Certificates and rendered files of a broker that is not started yet."""
+    directory.mkdir(exist_ok=True)
+    device_ca = ca.new_ca("fieldfleet test devices", now=_now())
+    server_ca = ca.new_ca("fieldfleet test server", now=_now())
+    certificate = ca.issue_broker(server_ca, ["localhost", HOST], now=_now())
+    (directory / rendering.BROKER_CERTIFICATE_FILE).write_bytes(certificate.certificate_pem)
+    (directory / rendering.BROKER_KEY_FILE).write_bytes(certificate.key_pem)
+    (directory / rendering.DEVICE_CA_FILE).write_bytes(device_ca.certificate_pem)
+    (directory / rendering.SERVER_CA_FILE).write_bytes(server_ca.certificate_pem)
+    broker = Mosquitto(directory, free_port(), free_port(), device_ca, server_ca, persistent=persistent)
+    broker.configure()
+    return broker
+
+
+@contextmanager
+def mosquitto(directory: Path, *, persistent: bool = True) -> Iterator[Mosquitto]:
+    """A running broker in *directory*, ended with the block whatever happened in it."""
+    broker = lay_out(directory, persistent=persistent)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.kill()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
