@@ -14,12 +14,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from broker_config import limits
-from broker_config.ids import BadIdError, shard
+from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
-SiteId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+SiteIdField: TypeAlias = Annotated[SiteId, Meta(pattern="^[0-9a-f]{64}$")]
 
 CONFIG_BYTES_MAX: Final = 64 * limits.KIB
 API_PORT: Final = 8470
@@ -108,7 +108,7 @@ class Api(Struct, frozen=True):
 class Config(Struct, frozen=True):
     """All of ``fleet-server.toml``."""
 
-    site_id: SiteId
+    site_id: SiteIdField
     state_dir: Path
     broker: Broker
     mac: Mac

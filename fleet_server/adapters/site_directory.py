@@ -1,0 +1,116 @@
+"""A site on disk: made whole or not at all, and never overwritten."""
+
+import secrets as randomness
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from broker_config.ids import DeviceId, SiteId
+from fleet_server import site as plan
+from fleet_server.access import ca, keys
+from fleet_server.adapters.files import PRIVATE_DIRECTORY, PRIVATE_FILE, write_durably
+from fleet_server.config import read_tables, read_text
+
+PUBLIC_FILE: Final = 0o644
+
+
+def create(
+    directory: Path,
+    *,
+    hosts: tuple[str, ...],
+    device_port: int,
+    server_port: int,
+    api_port: int,
+    broker_user: str | None,
+    now: datetime,
+) -> plan.Site:
+    """Make a new site in *directory*, with secrets of its own.
+
+    Raises:
+        SiteError: bad names or ports, or *directory* is there already and not empty, or cannot be made.
+    """
+    site = plan.new_site(
+        SiteId(randomness.token_hex(plan.SITE_ID_BYTES)),
+        hosts=hosts,
+        device_port=device_port,
+        server_port=server_port,
+        api_port=api_port,
+    )
+    write_new(directory, plan.site_files(site, new_secrets(now), broker_user=broker_user, now=now))
+    return site
+
+
+def new_secrets(now: datetime) -> plan.Secrets:
+    """Two authorities, a master key and a token of 256 bits, from the system's randomness."""
+    return plan.Secrets(
+        device_ca=ca.new_ca("fieldfleet device CA", now=now),
+        server_ca=ca.new_ca("fieldfleet server CA", now=now),
+        master=keys.MasterKey.new(),
+        token=plan.TOKEN_PREFIX + randomness.token_urlsafe(plan.TOKEN_RANDOM_BYTES),
+    )
+
+
+def write_new(directory: Path, files: plan.Files) -> None:
+    """Make *directory* with *files*; durable, and whole or not there.
+
+    Raises:
+        SiteError: *directory* is there already and not empty, or cannot be made.
+    """
+    partial = directory.with_name(f".{directory.name}.{randomness.token_hex(4)}")
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise plan.SiteError(f"{directory}: is there already, and is never overwritten")
+        directory.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        partial.mkdir(mode=PRIVATE_DIRECTORY)
+        try:
+            for name, file in files.items():
+                path = partial / name
+                path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+                write_durably(path, file.content, mode=PRIVATE_FILE if file.secret else PUBLIC_FILE)
+            partial.rename(directory)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise plan.SiteError(f"{directory}: cannot be made: {error}") from error
+
+
+def read_site(directory: Path) -> plan.Site:
+    """Read a site's own file.
+
+    Raises:
+        ConfigError: it is not there, or not what ``init`` wrote.
+    """
+    path = directory / plan.SITE_FILE
+    return read_tables(read_text(path), plan.Site, base=directory, source=str(path))
+
+
+def add_device(directory: Path, device: DeviceId, device_class: str, *, now: datetime) -> Path:
+    """Make *device*'s directory in a site; return it.
+
+    Raises:
+        ConfigError: *directory* is no site.
+        SiteError: the device is there already, or the site's authority or keys cannot be read.
+        ContractError: no such device class, or an authority that is none.
+    """
+    site = read_site(directory)
+    try:
+        files = plan.device_files(
+            site,
+            device,
+            device_class=device_class,
+            device_ca=_read_issued(directory, plan.DEVICE_CA),
+            server_ca_pem=(directory / f"{plan.SERVER_CA}.crt").read_bytes(),
+            master=keys.MasterKey.parse((directory / plan.MASTER_KEY_FILE).read_text(encoding="ascii")),
+            now=now,
+        )
+    except (OSError, ca.CaError) as error:
+        raise plan.SiteError(f"{directory}: cannot be read: {error}") from error
+    target = directory / "devices" / device
+    write_new(target, files)
+    return target
+
+
+def _read_issued(directory: Path, name: str) -> ca.Issued:
+    return ca.Issued((directory / f"{name}.crt").read_bytes(), (directory / f"{name}.key").read_bytes())

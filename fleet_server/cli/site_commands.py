@@ -1,0 +1,77 @@
+"""``fleet-server init`` and ``add-device``: what makes a site, on the machine that keeps its authorities."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker_config.ids import ContractError, device_id
+from fleet_server import site as plan
+from fleet_server.adapters import site_directory
+from fleet_server.config import API_PORT, ConfigError
+
+SiteDirectory = Annotated[Path, typer.Option("--dir", help="The site's directory.", file_okay=False)]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Mount both on the program's command line."""
+    app.command("init")(init)
+    app.command("add-device")(add_device)
+
+
+def init(
+    directory: SiteDirectory = Path("site"),
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or address of the broker; devices use the first. May be given again."),
+    ] = None,
+    device_port: Annotated[int, typer.Option(help="The broker's port for devices.")] = plan.DEVICE_PORT,
+    server_port: Annotated[int, typer.Option(help="The broker's port for servers.")] = plan.SERVER_PORT,
+    api_port: Annotated[int, typer.Option(help="The API's port, on loopback.")] = API_PORT,
+    broker_user: Annotated[
+        str | None,
+        typer.Option(help="Whom a broker that root starts becomes; must be able to read its files."),
+    ] = None,
+) -> None:
+    """Make a new site: authorities, certificates, keys, and the configuration of broker and server.
+
+    Example: fleet-server init --dir site --host broker.example
+    """
+    try:
+        site = site_directory.create(
+            directory,
+            hosts=tuple(host or ("localhost",)),
+            device_port=device_port,
+            server_port=server_port,
+            api_port=api_port,
+            broker_user=broker_user,
+            now=datetime.now(UTC),
+        )
+    except (ContractError, ConfigError) as error:
+        raise _refused(error) from error
+    typer.echo(f"site {site.site_id[:8]} made in {directory}")
+    typer.echo(f"next: fleet-server add-device ID --dir {directory}")
+    typer.echo(f"broker: cd {directory / plan.BROKER_DIRECTORY} && mosquitto -c {plan.BROKER_CONFIG}")
+
+
+def add_device(
+    device: Annotated[str, typer.Argument(metavar="ID", help="1 to 63 of a-z, 0-9 and '-'.")],
+    device_class: Annotated[str, typer.Option(help="What kind of equipment it is.")] = "host",
+    directory: SiteDirectory = Path("site"),
+) -> None:
+    """Make what one device needs: certificate, keys and agent.toml, in devices/ID of the site.
+
+    Example: fleet-server add-device car-7 --dir site
+    """
+    try:
+        made = site_directory.add_device(directory, device_id(device), device_class, now=datetime.now(UTC))
+    except (ContractError, ConfigError) as error:
+        raise _refused(error) from error
+    typer.echo(f"device {device} made in {made}")
+    typer.echo(f"next: copy it to the device, then: edge-agent run --config {plan.AGENT_CONFIG}")
+
+
+def _refused(error: Exception) -> typer.Exit:
+    typer.echo(str(error), err=True)
+    return typer.Exit(1)

@@ -1,0 +1,230 @@
+"""What a site's directory holds: decided here, written by ``adapters.site_directory``.
+
+    site.toml                 the site's id, names and ports
+    ca/                       the two authorities: offline once the devices have their certificates
+    broker/                   what the broker's machine needs
+    server/                   what the fleet server's machine needs
+    devices/ID/               what one device needs
+
+Each of the last three can be copied to where it runs: paths in its files are relative to them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Final, NamedTuple, TypeAlias
+
+from msgspec import Meta, Struct
+
+from broker_config import device_classes
+from broker_config.ids import ContractError, DeviceId, SiteId
+from broker_config.render import mosquitto
+from broker_config.text import shown
+from fleet_server import config
+from fleet_server.access import ca, keys
+
+SITE_FILE: Final = "site.toml"
+SERVER_CONFIG: Final = "server/fleet-server.toml"
+TOKEN_FILE: Final = "server/api-token"  # noqa: S105 - a path
+MASTER_KEY_FILE: Final = "server/master.key"
+BROKER_DIRECTORY: Final = "broker"
+BROKER_CONFIG: Final = mosquitto.CONFIG_FILE
+DEVICE_CA: Final = "ca/device-ca"
+SERVER_CA: Final = "ca/server-ca"
+AGENT_CONFIG: Final = "agent.toml"
+
+TOKEN_PREFIX: Final = "ff_"  # noqa: S105 - so that a leaked token can be found and known for what it is
+TOKEN_RANDOM_BYTES: Final = 32
+SITE_ID_BYTES: Final = 32
+DEVICE_PORT: Final = 8883
+SERVER_PORT: Final = 8884
+HOSTS_MAX: Final = 16
+LOOPBACK: Final = "127.0.0.1"
+HOST_ALWAYS: Final = ("localhost", LOOPBACK)
+"""The broker's certificate names these too, for a server and tools on the broker's own machine."""
+
+_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?\Z|::1\Z")
+
+Hosts: TypeAlias = Annotated[tuple[config.Host, ...], Meta(min_length=1, max_length=HOSTS_MAX)]
+
+
+class SiteError(ContractError):
+    """No such site can be made, or it is not one; nothing was written."""
+
+
+class Site(Struct, frozen=True):
+    """All of ``site.toml``. ``hosts``: names or addresses of the broker, the first for devices to use."""
+
+    site_id: config.SiteIdField
+    hosts: Hosts
+    device_port: config.Port
+    server_port: config.Port
+    api_port: config.Port
+
+
+class File(NamedTuple):
+    """A file of a site; a secret one is for its owner only."""
+
+    content: bytes
+    secret: bool = False
+
+
+Files: TypeAlias = Mapping[str, File]
+"""Path below the site's (or the device's) directory -> file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What a new site is made from, random in all but tests."""
+
+    device_ca: ca.Issued
+    server_ca: ca.Issued
+    master: keys.MasterKey
+    token: str = field(repr=False)
+
+
+def new_site(site_id: SiteId, *, hosts: tuple[str, ...], device_port: int, server_port: int, api_port: int) -> Site:
+    """Check a site's names and ports.
+
+    Raises:
+        SiteError: a host that is neither a name nor an address, none or too many, or a port used twice.
+    """
+    bad = [host for host in hosts if not _HOST.match(host)]
+    if bad:
+        raise SiteError(f"host: expected a name or an address, got {', '.join(repr(shown(host)) for host in bad)}")
+    if not 1 <= len(hosts) <= HOSTS_MAX:
+        raise SiteError(f"hosts: expected 1 to {HOSTS_MAX}, got {len(hosts)}")
+    ports = (device_port, server_port, api_port)
+    if len(set(ports)) < len(ports) or not all(1 <= port <= 65_535 for port in ports):
+        raise SiteError(f"ports: expected three different ones of 1 to 65535, got {', '.join(map(str, ports))}")
+    return Site(site_id, hosts, device_port, server_port, api_port)
+
+
+def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: datetime) -> Files:
+    """Every file of a new site, without devices.
+
+    *broker_user*: whom the broker becomes if root starts it, and so must be able to read its files; None is the
+    broker's own default.
+    """
+    server = ca.issue_server(secrets.server_ca, site.site_id, now=now)
+    hosts = tuple(dict.fromkeys((*site.hosts, *HOST_ALWAYS)))
+    broker = ca.issue_broker(secrets.server_ca, hosts, now=now)
+    device_ca, server_ca = File(secrets.device_ca.certificate_pem), File(secrets.server_ca.certificate_pem)
+    return {
+        SITE_FILE: File(_site_toml(site).encode()),
+        f"{DEVICE_CA}.crt": device_ca,
+        f"{DEVICE_CA}.key": File(secrets.device_ca.key_pem, secret=True),
+        f"{SERVER_CA}.crt": server_ca,
+        f"{SERVER_CA}.key": File(secrets.server_ca.key_pem, secret=True),
+        **{f"broker/{name}": File(text.encode()) for name, text in _broker_files(site, broker_user).items()},
+        "broker/broker.crt": File(broker.certificate_pem),
+        "broker/broker.key": File(broker.key_pem, secret=True),
+        "broker/device-ca.crt": device_ca,
+        "broker/server-ca.crt": server_ca,
+        SERVER_CONFIG: File(_server_toml(site).encode()),
+        "server/server.crt": File(server.certificate_pem),
+        "server/server.key": File(server.key_pem, secret=True),
+        "server/server-ca.crt": server_ca,
+        MASTER_KEY_FILE: File(secrets.master.text().encode(), secret=True),
+        TOKEN_FILE: File(f"{secrets.token}\n".encode(), secret=True),
+    }
+
+
+def device_files(
+    site: Site,
+    device: DeviceId,
+    *,
+    device_class: str,
+    device_ca: ca.Issued,
+    server_ca_pem: bytes,
+    master: keys.MasterKey,
+    now: datetime,
+) -> Files:
+    """Every file that *device* needs.
+
+    Raises:
+        UnknownClassError: no such device class.
+    """
+    device_classes.load(device_class)
+    issued = ca.issue_device(device_ca, device, now=now)
+    return {
+        AGENT_CONFIG: File(_agent_toml(site, device, device_class).encode()),
+        "device.crt": File(issued.certificate_pem),
+        "device.key": File(issued.key_pem, secret=True),
+        "server-ca.crt": File(server_ca_pem),
+        "mac.json": File(keys.device_keys_json(master, device), secret=True),
+    }
+
+
+def _broker_files(site: Site, user: str | None) -> Mapping[str, str]:
+    # Paths are relative to where the broker is started, which is its own directory.
+    rendered = mosquitto.MosquittoSite(
+        site=site.site_id,
+        device_host=LOOPBACK if site.hosts == (HOST_ALWAYS[0],) else None,
+        device_port=site.device_port,
+        server_host=LOOPBACK,
+        server_port=site.server_port,
+        user=user,
+    )
+    return mosquitto.render(rendered)
+
+
+def _site_toml(site: Site) -> str:
+    return f"""\
+# A fieldfleet site, as `fleet-server init` made it.
+site_id = {_toml(site.site_id)}
+# Names or addresses of the broker; devices use the first.
+hosts = [{", ".join(map(_toml, site.hosts))}]
+device_port = {site.device_port}
+server_port = {site.server_port}
+api_port = {site.api_port}
+"""
+
+
+def _server_toml(site: Site) -> str:
+    return f"""\
+site_id = {_toml(site.site_id)}
+state_dir = "state"
+shards = "00-ff"
+
+[broker]
+# The broker's listener for servers.
+host = {_toml(LOOPBACK)}
+port = {site.server_port}
+ca_file = "server-ca.crt"
+cert_file = "server.crt"
+key_file = "server.key"
+
+[mac]
+master_key_file = "master.key"
+
+[api]
+port = {site.api_port}
+token_file = "api-token"
+"""
+
+
+def _agent_toml(site: Site, device: DeviceId, device_class: str) -> str:
+    return f"""\
+device = {_toml(device)}
+device_class = {_toml(device_class)}
+profile = {_toml(device_class)}
+state_dir = "state"
+
+[broker]
+host = {_toml(site.hosts[0])}
+port = {site.device_port}
+ca_file = "server-ca.crt"
+cert_file = "device.crt"
+key_file = "device.key"
+
+[receipts]
+mac_file = "mac.json"
+"""
+
+
+def _toml(text: str) -> str:
+    # A basic string of TOML escapes as JSON does; every name here is ASCII.
+    return json.dumps(text)
