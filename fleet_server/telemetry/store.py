@@ -248,3 +248,10 @@ class BatchStore(Protocol):
 
     def quarantine(self, *, after_id: int, rows_max: int) -> list[QuarantineRow]:
         """Quarantined messages in the order they came."""
+
+    def replayed(self, row_id: int, now_ms: int) -> None:
+        """Mark a quarantined row whose batch is a record now; its key counts as quarantined no more. Durable."""
+
+    @property
+    def unsealed_records(self) -> int:
+        """Records that wait for the sealer."""

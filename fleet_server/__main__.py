@@ -1,0 +1,199 @@
+"""``fleet-server``: wires the store, the broker link and the API to the telemetry service, and runs them."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import structlog
+import typer
+import uvicorn
+
+from broker_config.ids import DeviceId
+from broker_config.mac import MacKey, Purpose
+from broker_config.text import shown
+from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
+from fleet_server.adapters import mqtt
+from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup
+from fleet_server.api.app import create_app
+from fleet_server.cli.site_commands import add_commands
+from fleet_server.config import Config, ConfigError, load
+from fleet_server.telemetry.ingest import IngestSettings
+from fleet_server.telemetry.service import Service, ServiceSettings
+from fleet_server.telemetry.store import FencedError, StoreError
+
+EXIT_FAILED: Final = 1
+EXIT_CONFIG: Final = 2
+EXIT_FENCED: Final = 4
+STORE_FILE: Final = "telemetry.db"
+API_STOP_S: Final = 5.0
+
+log = structlog.get_logger()
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+add_commands(app)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="the server's fleet-server.toml")]
+
+
+def now_ms() -> int:
+    """The server's clock, ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@app.command(epilog="Example: fleet-server run --config site/server/fleet-server.toml")
+def run(config: ConfigFile) -> None:
+    """Take in, keep and receipt what devices report, and answer the API. Stops cleanly on SIGTERM.
+
+    Exit codes: 0 stopped, 1 failed, 2 the configuration is wrong, 4 another server took the shards over.
+    """
+    _log_to_stderr()
+    settings = _loaded(config)
+    try:
+        master = MasterKey.parse(settings.mac.master_key_file.read_text(encoding="ascii"))
+        token = settings.api.token_file.read_text(encoding="ascii").strip()
+        security = mqtt.security(settings.broker.ca_file, settings.broker.cert_file, settings.broker.key_file)
+    except (OSError, ssl.SSLError, BadMasterKeyError, UnicodeDecodeError) as error:
+        _fail(str(error), EXIT_CONFIG)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        store = SqliteStore(settings.state_dir / STORE_FILE, now_ms=now_ms())
+    except StoreError as error:
+        _fail(str(error), EXIT_FAILED)
+    try:
+        asyncio.run(_run(settings, master, token, security, store))
+    except FencedError as error:
+        log.error("fenced", error=str(error))
+        raise typer.Exit(EXIT_FENCED) from error
+    except StoreError as error:
+        log.error("the store failed", error=shown(error))
+        raise typer.Exit(EXIT_FAILED) from error
+    finally:
+        store.close()
+
+
+async def _run(config: Config, master: MasterKey, token: str, security: ssl.SSLContext, store: SqliteStore) -> None:
+    def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
+        return derive(master, purpose, device)
+
+    first, last = config.shards
+    service = Service(
+        ServiceSettings(
+            shards=(first, last),
+            lease_ttl_s=config.lease.ttl_s,
+            group_wait_ms=config.ingest.group_wait_ms,
+            seal_every_s=config.seal.every_s,
+            seal_records_max=config.seal.records_max,
+            ingest=IngestSettings(
+                group_records_max=config.ingest.group_records_max,
+                receipt_every=config.ingest.receipt_every,
+                receipt_linger_ms=config.ingest.receipt_linger_ms,
+                quarantine_bytes_max=config.ingest.quarantine_bytes_max,
+            ),
+        ),
+        mqtt.LinkSettings(
+            host=config.broker.host,
+            port=config.broker.port,
+            client_id=f"_ingest-{first:02x}-{last:02x}-{config.site_id}",
+            keep_alive_s=config.broker.keep_alive_s,
+            security=security,
+        ),
+        store,
+        mac_key=mac_key,
+        owner=f"{socket.gethostname()}/{os.getpid()}",
+        now_ms=now_ms,
+        rng=random.Random(),  # noqa: S311 - jitter
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    telemetry = asyncio.create_task(service.run(stop), name="telemetry")
+    started = asyncio.create_task(service.started.wait(), name="started")
+    await asyncio.wait([telemetry, started], return_when=asyncio.FIRST_COMPLETED)
+    if not service.started.is_set():
+        started.cancel()
+        await telemetry
+        return
+    # a loop of its own: a slow answer must not hold up a receipt
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(service.answers, token), host=config.api.host, port=config.api.port, log_config=None
+        )
+    )
+    api = threading.Thread(target=server.run, name="api", daemon=True)
+    api.start()
+    log.info("serving", api=config.api.url, store_epoch=service.facts().store_epoch)
+    try:
+        await telemetry
+    finally:
+        server.should_exit = True
+        await asyncio.to_thread(api.join, API_STOP_S)
+
+
+@app.command(epilog="Example: fleet-server backup --config site/server/fleet-server.toml telemetry.backup")
+def backup(config: ConfigFile, to: Annotated[Path, typer.Argument(help="a file that is not there yet")]) -> None:
+    """Copy the store, consistent and durable, while the server runs."""
+    settings = _loaded(config)
+    try:
+        store = SqliteStore(settings.state_dir / STORE_FILE, now_ms=now_ms())
+        store.backup(to)
+        store.close()
+    except StoreError as error:
+        _fail(str(error), EXIT_FAILED)
+    print(f"{to}: {to.stat().st_size} bytes")
+
+
+@app.command(epilog="Example: fleet-server restore --config site/server/fleet-server.toml telemetry.backup")
+def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="what backup wrote")]) -> None:
+    """Put a backup in the store's place and begin a new store epoch, so that devices offer again what it lacks.
+
+    The server must be stopped; the store that was there is kept beside it.
+    """
+    settings = _loaded(config)
+    try:
+        epoch = restore_backup(source, settings.state_dir / STORE_FILE, now_ms=now_ms())
+    except StoreError as error:
+        _fail(str(error), EXIT_FAILED)
+    print(f"restored; store epoch {epoch}")
+
+
+def _loaded(path: Path) -> Config:
+    try:
+        return load(path)
+    except ConfigError as error:
+        _fail(str(error), EXIT_CONFIG)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""The fleet server's connection to the broker: the ``mqtt5`` codec in a plain asyncio protocol.
+
+Every measured callback client costs five to twenty times as much a message (see the benchmarks); this one has
+nothing between the socket and ingest. Packets come to ``on_packets`` in the order of the wire, a list for each
+read; acknowledgements are the caller's, and go out only when it says so.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import mqtt5
+
+from broker_config import limits
+from broker_config.text import shown
+from broker_config.topics import Up, up_filter
+
+WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
+PACKET_ID_MAX: Final = 65_535
+CONNECT_WAIT_S: Final = 10.0
+SUBSCRIBE_ID: Final = 1
+QOS: Final = mqtt5.QoS.AT_LEAST_ONCE
+
+
+class LinkError(Exception):
+    """The broker refused, or what it sent is no MQTT."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Where the broker's server listener is and how to prove who we are; ``security`` None is for tests alone."""
+
+    host: str
+    port: int
+    client_id: str
+    keep_alive_s: int
+    security: ssl.SSLContext | None
+    session_expiry_s: int = limits.SERVER_SESSION_EXPIRY_S
+
+
+def security(ca_file: Path, cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    """Mutual TLS, 1.2 and up. Raises OSError, ssl.SSLError: a file is missing or not what it should be."""
+    context = ssl.create_default_context(cafile=str(ca_file))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(str(cert_file), str(key_file))
+    return context
+
+
+def subscriptions(first: int, last: int) -> list[mqtt5.TopicFilter]:
+    """What ingest listens to for shards *first* to *last*; births are retained, nothing else is wanted so."""
+    channels = (Up.TELEMETRY, Up.EVENT, Up.TIME, Up.STATUS)
+    shards: Sequence[str | None] = (
+        [None] if (first, last) == (0, 255) else [f"{n:02x}" for n in range(first, last + 1)]
+    )
+    return [
+        mqtt5.TopicFilter(
+            up_filter(channel, shard),  # type: ignore[arg-type]  # two hex digits by their format
+            max_qos=QOS,
+            retain_handling=mqtt5.RetainHandling.SEND_ALWAYS
+            if channel is Up.STATUS
+            else mqtt5.RetainHandling.SEND_NEVER,
+        )
+        for channel in channels
+        for shard in shards
+    ]
+
+
+class Link(asyncio.Protocol):
+    """One connection, from CONNECT to its end; make a new one for the next.
+
+    ``ready`` resolves once every subscription is granted; ``gone`` resolves with the reason when it is over.
+    """
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        *,
+        filters: list[mqtt5.TopicFilter],
+        will: mqtt5.Will | None,
+        clean_start: bool,
+        on_packets: Callable[["Link", list[mqtt5.PublishPacket]], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.gone: asyncio.Future[str] = loop.create_future()
+        self.malformed = False
+        self._settings = settings
+        self._filters = filters
+        self._will = will
+        self._clean_start = clean_start
+        self._on_packets = on_packets
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._paused = False
+        self._outstanding: set[int] = set()
+        self._next_id = 0
+        self._receive_max = PACKET_ID_MAX
+        self._heard_s = loop.time()
+        self._ping: asyncio.TimerHandle | None = None
+
+    # the protocol's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        transport.write(
+            mqtt5.ConnectPacket(
+                self._settings.client_id,
+                clean_start=self._clean_start,
+                keep_alive=self._settings.keep_alive_s,
+                session_expiry_interval=self._settings.session_expiry_s,
+                receive_max=PACKET_ID_MAX,
+                max_packet_size=limits.PACKET_BYTES_MAX,
+                will=self._will,
+            ).write()
+        )
+        self._keep_alive()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = asyncio.get_running_loop().time()
+        buffer = self._buffer + data if self._buffer else data
+        view = memoryview(buffer)
+        at, end = 0, len(view)
+        published: list[mqtt5.PublishPacket] = []
+        read = mqtt5.read
+        try:
+            while at < end:
+                packet, size = read(view[at:])
+                at += size
+                if type(packet) is mqtt5.PublishPacket:
+                    published.append(packet)
+                elif type(packet) is mqtt5.PubAckPacket:
+                    self._outstanding.discard(packet.packet_id)
+                else:
+                    self._control(packet)
+        except IndexError:
+            pass  # the rest of the packet has not come yet
+        except LinkError as error:
+            self.close(str(error))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the codec panics, outside Exception, on some bad UTF-8
+            self.malformed = True
+            self.close(f"malformed packet: {shown(error)}")
+        self._buffer = bytes(view[at:])
+        if len(self._buffer) > 2 * limits.PACKET_BYTES_MAX:
+            self.close(f"expected packets up to {limits.PACKET_BYTES_MAX} bytes, got more than twice that")
+        if published:
+            self._on_packets(self, published)
+
+    def _control(self, packet: mqtt5.Packet) -> None:
+        if isinstance(packet, mqtt5.ConnAckPacket):
+            if packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
+                raise LinkError(f"the broker refused: {packet.reason_code.name}")
+            self._receive_max = packet.receive_max
+            self._write(mqtt5.SubscribePacket(SUBSCRIBE_ID, self._filters).write())
+        elif isinstance(packet, mqtt5.SubAckPacket):
+            refused = [code.name for code in packet.reason_codes if code >= mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR]
+            if refused:
+                raise LinkError(f"the broker refused {len(refused)} subscriptions: {refused[0]}")
+            if not self.ready.done():
+                self.ready.set_result(None)
+        elif isinstance(packet, mqtt5.DisconnectPacket):
+            raise LinkError(f"the broker closed: {packet.reason_code.name}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over(shown(exc) if exc else "closed by the broker")
+
+    def _over(self, reason: str) -> None:
+        if self._ping is not None:
+            self._ping.cancel()
+        if not self.gone.done():
+            self.gone.set_result(reason)
+        if not self.ready.done():
+            self.ready.set_exception(LinkError(reason))
+            self.ready.exception()  # whoever waits sees it; nobody need
+
+    def _keep_alive(self) -> None:
+        loop = asyncio.get_running_loop()
+        silent_s = loop.time() - self._heard_s
+        # while paused we do not read, so silence proves nothing
+        if silent_s > 1.5 * self._settings.keep_alive_s and not self._paused:
+            self.close(f"nothing heard for {silent_s:.0f} s")
+            return
+        if self.ready.done():
+            self._write(mqtt5.PingReqPacket().write())
+        self._ping = loop.call_later(self._settings.keep_alive_s / 2, self._keep_alive)
+
+    # the caller's side
+
+    @property
+    def room(self) -> int:
+        """How many messages may be published now without exceeding what the broker takes at once."""
+        if self.gone.done():
+            return 0
+        return max(0, self._receive_max - len(self._outstanding))
+
+    def acknowledge(self, packet_ids: list[int]) -> bytes:
+        """The PUBACKs of these packets, to be sent with :meth:`send`."""
+        return b"".join([mqtt5.PubAckPacket(packet_id).write() for packet_id in packet_ids])
+
+    def publish(
+        self, topic: str, payload: bytes, properties: list[tuple[str, str]], *, retain: bool = False
+    ) -> bytes:
+        """A QoS 1 PUBLISH, to be sent with :meth:`send`. Mind :attr:`room`."""
+        packet_id = self._next_id
+        for _ in range(PACKET_ID_MAX):
+            packet_id = packet_id % PACKET_ID_MAX + 1
+            if packet_id not in self._outstanding:
+                break
+        self._next_id = packet_id
+        self._outstanding.add(packet_id)
+        return mqtt5.PublishPacket(
+            topic, payload, qos=QOS, packet_id=packet_id, retain=retain, user_properties=properties
+        ).write()
+
+    def send(self, packets: bytes) -> None:
+        """Write packets in one go; a no-op once the connection is over."""
+        self._write(packets)
+
+    def pause(self) -> None:
+        """Stop reading: the broker holds what comes, within its own bounds."""
+        if not self._paused and self._transport is not None and not self.gone.done():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and self._transport is not None and not self.gone.done():
+            self._paused = False
+            self._heard_s = asyncio.get_running_loop().time()
+            self._transport.resume_reading()
+
+    def disconnect(self) -> None:
+        """Say goodbye and close once that is written."""
+        if self._transport is not None and not self.gone.done():
+            self._write(mqtt5.DisconnectPacket().write())
+            self._transport.close()
+
+    def close(self, reason: str) -> None:
+        """Break the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._over(reason)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self.gone.done():
+            self._transport.write(data)
+
+
+async def connect(
+    settings: LinkSettings,
+    *,
+    filters: list[mqtt5.TopicFilter],
+    will: mqtt5.Will | None,
+    clean_start: bool,
+    on_packets: Callable[[Link, list[mqtt5.PublishPacket]], None],
+) -> Link:
+    """Connect and subscribe.
+
+    Raises:
+        LinkError: the broker cannot be reached, refuses us, or does not answer in time; says which.
+    """
+    link = Link(settings, filters=filters, will=will, clean_start=clean_start, on_packets=on_packets)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(CONNECT_WAIT_S):
+            await loop.create_connection(lambda: link, settings.host, settings.port, ssl=settings.security)
+            await link.ready
+    except TimeoutError as error:
+        link.close("no answer")
+        raise LinkError(f"{settings.host}:{settings.port}: no answer in {CONNECT_WAIT_S:.0f} s") from error
+    except (OSError, ssl.SSLError) as error:
+        link.close(shown(error))
+        raise LinkError(f"{settings.host}:{settings.port}: {shown(error)}") from error
+    except BaseException:
+        link.close("cancelled")
+        raise
+    return link

@@ -1,0 +1,417 @@
+"""Runs ingest: one connection to the broker, one writer thread, the lease, the sealer. The only impure part.
+
+Order is everything here. A group is closed, committed, and only then are its packets acknowledged and its receipts
+sent. When the store cannot take a group, that group is tried again and nothing behind it moves: reading stops, the
+broker and then the devices hold, and nobody is told anything that is not so.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import mqtt5
+import structlog
+
+from broker_config.device_classes import known_streams
+from broker_config.ids import DeviceId
+from broker_config.mac import MacKey, Purpose
+from broker_config.messages import ServerState, ShardEpoch, encode
+from broker_config.text import shown
+from broker_config.topics import SERVER_STATE
+from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, connect, subscriptions
+from fleet_server.telemetry.answers import Answers
+from fleet_server.telemetry.ingest import Closed, Ingest, IngestSettings, Publication
+from fleet_server.telemetry.store import BatchStore, FencedError, LeaseHeldError, StoreError
+from fleet_server.telemetry.view import IngestFacts
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+GROUPS_WAITING_MAX: Final = 2
+"""Closed groups that may wait for the writer; beyond that the link is not read."""
+BACKOFF_S_MIN: Final = 0.1
+BACKOFF_S_CAP: Final = 5.0
+RETRY_S: Final = 0.5
+"""Between two tries to commit a group that the store did not take."""
+LEASE_RENEWALS: Final = 3
+"""Renewals within one lease's time."""
+REPLAY_WAIT_S: Final = 30.0
+DRAIN_WAIT_S: Final = 5.0
+SEAL_LOOK_S: Final = 0.5
+UNSEALED_RECORDS_MAX: Final = 500_000
+"""So many unsealed records are sealed at once, whatever the time: their index is in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """``shards``: first and last; the rest as ``fleet_server.config`` says."""
+
+    shards: tuple[int, int]
+    lease_ttl_s: float
+    group_wait_ms: int
+    seal_every_s: float
+    seal_records_max: int
+    ingest: IngestSettings
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A closed group on its way; *committed* is set for who waits for it."""
+
+    closed: Closed
+    link: Link | None
+    committed: asyncio.Future[None] | None = None
+
+
+class Service:
+    """Telemetry's server side. ``run`` it once; ``answers`` is there when ``started`` is set."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        link_settings: LinkSettings,
+        store: BatchStore,
+        *,
+        mac_key: Callable[[Purpose, DeviceId], MacKey],
+        owner: str,
+        now_ms: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._link_settings = link_settings
+        self._store = store
+        self._mac_key = mac_key
+        self._owner = owner
+        self._now_ms = now_ms
+        self._rng = rng
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._waiting: deque[_Waiting] = deque()
+        self._promised = 0
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._link: Link | None = None
+        self._tick_due: asyncio.TimerHandle | None = None
+        self._malformed = False
+        self._commits = 0
+        self._commit_failures = 0
+        self._ingest: Ingest
+        self._token: int
+        self._loop: asyncio.AbstractEventLoop
+        self.started = asyncio.Event()
+        self.answers: Answers
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until *stop* is set.
+
+        Raises:
+            FencedError: another server owns the shards now. Nothing was written since.
+            StoreError: the store cannot be read at the start.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            if not await self._own(stop):
+                return
+            restored = await self._in_writer(self._store.restore)
+            self._ingest = await self._in_writer(
+                lambda: Ingest(
+                    self._settings.ingest,
+                    known=known_streams(),
+                    mac_key=self._mac_key,
+                    sealed_crc=self._store.sealed_crc,
+                    restored=restored,
+                )
+            )
+            self.answers = Answers(
+                self._ingest,
+                self._store,
+                now_ms=self._now_ms,
+                facts=self.facts,
+                replay=self._replay_from_thread,
+                grace_ms=int(1000 * self._link_settings.keep_alive_s),
+            )
+            self.started.set()
+            await self._serve(stop)
+        finally:
+            self._writer.shutdown(wait=True)
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        tasks = [
+            asyncio.create_task(work, name=name)
+            for name, work in (
+                ("link", self._keep_linked()),
+                ("writer", self._write()),
+                ("lease", self._keep_lease()),
+                ("sealer", self._keep_sealing()),
+            )
+        ]
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            await self._drain()
+        finally:
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            if self._link is not None:
+                self._link.disconnect()
+            try:
+                await self._in_writer(lambda: self._store.drop_lease(token=self._token))
+            except StoreError as error:
+                log.warning("lease not dropped", error=shown(error))
+
+    async def _drain(self) -> None:
+        """Commit and receipt what has come, then say that the server goes."""
+        self._close()
+        try:
+            async with asyncio.timeout(DRAIN_WAIT_S):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("stopped before everything was committed", groups=len(self._waiting))
+        if self._link is not None:
+            self._link.send(self._link.publish(SERVER_STATE, self._state("down"), [], retain=True))
+
+    async def _in_writer(self, work: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._writer, work)
+
+    # ownership
+
+    async def _own(self, stop: asyncio.Event) -> bool:
+        first, last = self._settings.shards
+        ttl_ms = int(self._settings.lease_ttl_s * 1000)
+        while not stop.is_set():
+            now_ms = self._now_ms()
+            try:
+                self._token = await self._in_writer(
+                    lambda: self._store.take_lease(
+                        self._owner, first=first, last=last, now_ms=self._now_ms(), ttl_ms=ttl_ms
+                    )
+                )
+            except LeaseHeldError as held:
+                wait_s = min(max(held.until_ms - now_ms, 10) / 1000, 1.0)
+                log.info("waiting for the shards", owner=held.owner, until_ms=held.until_ms)
+            except StoreError as error:
+                wait_s = RETRY_S
+                log.warning("the store cannot give a lease", error=shown(error))
+            else:
+                log.info("owns the shards", first=first, last=last, epoch=self._token)
+                return True
+            await _wait(stop, wait_s)
+        return False
+
+    async def _keep_lease(self) -> None:
+        ttl_s = self._settings.lease_ttl_s
+        while True:
+            await asyncio.sleep(ttl_s / LEASE_RENEWALS)
+            try:
+                await self._in_writer(
+                    lambda: self._store.renew_lease(
+                        token=self._token, now_ms=self._now_ms(), ttl_ms=int(ttl_s * 1000)
+                    )
+                )
+            except FencedError:
+                raise
+            except StoreError as error:
+                # commits check the token, so an unrenewed lease is a risk to progress and not to truth
+                log.warning("lease not renewed", error=shown(error))
+
+    # the link
+
+    async def _keep_linked(self) -> None:
+        backoff_s = BACKOFF_S_MIN
+        first, last = self._settings.shards
+        will = mqtt5.Will(SERVER_STATE, payload=self._state("down"), qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
+        while True:
+            try:
+                link = await connect(
+                    self._link_settings,
+                    filters=subscriptions(first, last),
+                    will=will,
+                    clean_start=self._malformed,
+                    on_packets=self._on_packets,
+                )
+            except LinkError as error:
+                log.warning("no link to the broker", error=shown(error))
+                await asyncio.sleep(self._rng.uniform(0, backoff_s))
+                backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)
+                continue
+            backoff_s = BACKOFF_S_MIN
+            self._link = link
+            link.send(link.publish(SERVER_STATE, self._state("up"), [], retain=True))
+            log.info("linked to the broker", host=self._link_settings.host, port=self._link_settings.port)
+            reason = await link.gone
+            self._link = None
+            # a session that holds what the codec cannot read would bring it again for ever
+            self._malformed = link.malformed
+            self._ingest.disconnected()
+            log.warning("link to the broker lost", reason=shown(reason))
+
+    def _state(self, state: str) -> bytes:
+        first, last = self._settings.shards
+        epoch = ShardEpoch(first, last, self._token)
+        return encode(ServerState(1, self._ingest.store_epoch, (epoch,), "up" if state == "up" else "down"))
+
+    def _on_packets(self, link: Link, packets: Iterable[mqtt5.PublishPacket]) -> None:
+        ingest, now_ms = self._ingest, self._now_ms()
+        if self._link is not link:  # retained births come before connect() has returned
+            self._link = link
+        for packet in packets:
+            ingest.take(packet, now_ms)
+            if ingest.full:
+                self._close()
+        if ingest.replies:
+            link.send(_published(link, ingest.replies))
+            ingest.replies.clear()
+        self._tick_later()
+
+    # groups
+
+    def _tick_later(self) -> None:
+        if self._tick_due is None and self._ingest.pending:
+            self._tick_due = self._loop.call_later(self._settings.group_wait_ms / 1000, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_due = None
+        self._close()
+        self._tick_later()
+
+    def _close(self, committed: asyncio.Future[None] | None = None) -> None:
+        link = self._link
+        room = link.room - self._promised if link is not None else 0
+        closed = self._ingest.close(self._now_ms(), receipts_max=max(0, room))
+        if closed is None:
+            if committed is not None:
+                committed.set_result(None)
+            return
+        self._promised += len(closed.publications)
+        self._waiting.append(_Waiting(closed, link, committed))
+        self._idle.clear()
+        self._work.set()
+        if link is not None and len(self._waiting) > GROUPS_WAITING_MAX:
+            link.pause()
+
+    async def _write(self) -> None:
+        while True:
+            await self._work.wait()
+            while self._waiting:
+                waiting = self._waiting[0]
+                if waiting.closed.group:
+                    await self._commit(waiting.closed)
+                self._waiting.popleft()
+                self._deliver(waiting)
+            self._work.clear()
+            self._idle.set()
+
+    async def _commit(self, closed: Closed) -> None:
+        tries = 0
+        while True:
+            try:
+                await self._in_writer(lambda: self._store.commit(closed.group, token=self._token))
+            except FencedError:
+                raise
+            except StoreError as error:
+                self._commit_failures += 1
+                level = log.debug if tries else log.error
+                level("the store takes nothing; no receipts until it does", error=shown(error))
+                tries += 1
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._commits += 1
+                if tries:
+                    log.info("the store takes commits again", tries=tries)
+                return
+
+    def _deliver(self, waiting: _Waiting) -> None:
+        closed, link = waiting.closed, waiting.link
+        self._promised -= len(closed.publications)
+        if link is not None:
+            # packet ids mean nothing on another connection; receipts that miss theirs come again with a resend
+            link.send(link.acknowledge(closed.acks) + _published(link, closed.publications))
+            if len(self._waiting) < GROUPS_WAITING_MAX:
+                link.resume()
+        if waiting.committed is not None and not waiting.committed.done():
+            waiting.committed.set_result(None)
+
+    # sealing
+
+    async def _keep_sealing(self) -> None:
+        sealed_s = self._loop.time()
+        while True:
+            await asyncio.sleep(SEAL_LOOK_S)
+            due = self._loop.time() - sealed_s >= self._settings.seal_every_s
+            if not due and self._store.unsealed_records < UNSEALED_RECORDS_MAX:
+                continue
+            try:
+                await self._seal()
+            except FencedError:
+                raise
+            except StoreError as error:
+                log.warning("not sealed", error=shown(error))
+            sealed_s = self._loop.time()
+
+    async def _seal(self) -> None:
+        """In slices, so that commits go on between them."""
+        while True:
+            sealed = await self._in_writer(
+                lambda: self._store.seal(records_max=self._settings.seal_records_max, now_ms=self._now_ms())
+            )
+            if not sealed:
+                return
+            self._ingest.sealed(sealed)
+
+    # for the API
+
+    def facts(self) -> IngestFacts:
+        """See :class:`IngestFacts`; from any thread."""
+        counters = self._ingest.counters
+        return IngestFacts(
+            store_epoch=self._ingest.store_epoch,
+            connected=self._link is not None,
+            records_stored=counters.records_stored,
+            records_duplicate=counters.records_duplicate,
+            records_quarantined=counters.records_quarantined,
+            messages_dropped=counters.messages_dropped,
+            receipts_sent=counters.receipts_sent,
+            commits=self._commits,
+            commit_failures=self._commit_failures,
+            quarantine_bytes=self._ingest.quarantine_bytes,
+            unsealed_records=self._store.unsealed_records,
+        )
+
+    def _replay_from_thread(self, row_id: int) -> str:
+        return asyncio.run_coroutine_threadsafe(self._replay(row_id), self._loop).result(REPLAY_WAIT_S)
+
+    async def _replay(self, row_id: int) -> str:
+        rows = await self._in_writer(lambda: self._store.quarantine(after_id=row_id - 1, rows_max=1))
+        if not rows or rows[0].id != row_id:
+            raise KeyError(row_id)
+        row = rows[0]
+        if row.replayed_ms is not None:
+            return "stored"
+        verdict = self._ingest.readmit(row, self._now_ms())
+        if verdict != "stored":
+            return verdict
+        committed: asyncio.Future[None] = self._loop.create_future()
+        self._close(committed)
+        await committed
+        await self._in_writer(lambda: self._store.replayed(row_id, self._now_ms()))
+        return verdict
+
+
+def _published(link: Link, publications: Iterable[Publication]) -> bytes:
+    return b"".join([link.publish(p.topic, p.payload, p.properties) for p in publications])
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until *event*, at most so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
