@@ -70,8 +70,9 @@ def site_id(text: str) -> SiteId:
 
 
 COMMON_NAME_CHARS_MAX: Final = 64
-"""No certificate authority signs a longer common name (X.520, ub-common-name). So whatever is longer can never be
-what a broker takes from a device's certificate, and the server's user name and client ids are made longer."""
+"""X.520's ub-common-name. The server's user name and client ids are longer, so no certificate of an authority that
+keeps to it (ours must: the library refuses) lets a device be called like the server. A broker that reads the name
+does not check its length: whoever holds the device authority's key could sign one."""
 SERVER_COMMON_NAME: Final = "_fleet-server"
 SERVER_ORGANISATION: Final = "fieldfleet server"
 

@@ -6,7 +6,8 @@ the certificate's whole subject and client ids are free, so that several workers
 
 Checked against Debian's 2.0.11. Never ``per_listener_settings``: 2.0.12 to 2.0.22 then drop offline queues. So the
 access list is one for both listeners, and a ``user`` line counts on the devices' too: what keeps a device from
-being called like the server is that the server's name is too long for a common name.
+being called like the server is that the server's name is too long for a common name, which the device authority
+sees to and Mosquitto does not.
 """
 
 from collections.abc import Iterable, Mapping
