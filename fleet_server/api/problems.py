@@ -75,7 +75,7 @@ def not_found(what: str, detail: str, *, expected: str) -> ProblemError:
 
 def bad_request(where: str, *, expected: str, got: str) -> ProblemError:
     """422: one fault that the framework could not see."""
-    return _invalid([Fault(where=where, expected=expected, got=shown(got))])
+    return invalid([Fault(where=where, expected=expected, got=shown(got))])
 
 
 def install(app: FastAPI) -> None:
@@ -98,7 +98,8 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, object]]:
     }
 
 
-def _invalid(faults: list[Fault]) -> ProblemError:
+def invalid(faults: list[Fault]) -> ProblemError:
+    """422: what of the request cannot be taken."""
     return ProblemError(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "invalid-request",
@@ -125,7 +126,7 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
         Fault(where=".".join(map(str, entry["loc"])), expected=shown(entry["msg"]), got=shown(entry.get("input")))
         for entry in error.errors()
     ]
-    return _answer(_invalid(faults))
+    return _answer(invalid(faults))
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:

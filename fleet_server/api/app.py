@@ -1,0 +1,144 @@
+"""The API's application: routers, the token before them, and problems for all that goes wrong."""
+
+import hmac
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Annotated, Final
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker_config.text import shown
+from fleet_server.api import devices, operations, problems, quarantine, telemetry, times
+from fleet_server.api.problems import Fault, ProblemError
+from fleet_server.telemetry.view import TelemetryView
+
+OPENAPI_PATH: Final = "/v1/openapi.json"
+TOKEN_CHARS_MIN: Final = 27
+"""160 bits in base64."""
+QUERY_NAMES_MAX: Final = 32
+
+DESCRIPTION: Final = """\
+The fleet admin API of fieldfleet, version 1. It listens on loopback; every request but `/v1/health` carries
+`Authorization: Bearer TOKEN` with the token of the server's token file.
+
+**Times.** In: RFC 3339 with an offset, or ms since the epoch. Out: ms since the epoch in fields that end in `_ms`,
+and the same in RFC 3339 (UTC) in fields that end in `_at`; a device's clock may say a time that has no date, which is
+null in `_at`.
+
+**Pages.** Lists take `limit` and `cursor`; `next` of an answer is the cursor of the next page, null on the last.
+
+**Errors** are problem documents (RFC 9457), `application/problem+json`. A query parameter that is unknown, or given
+twice, is an error.
+"""
+
+
+def system_clock() -> int:
+    """Ms since the epoch, now."""
+    return time.time_ns() // 1_000_000
+
+
+def create_app(view: TelemetryView, token: str, *, clock: times.Clock = system_clock) -> FastAPI:
+    """The API over *view*; *token* is what every request but for health must bear."""
+    assert len(token) >= TOKEN_CHARS_MIN, "a token that can be guessed"
+    app = FastAPI(
+        title="fieldfleet",
+        version=version("fieldfleet"),
+        description=DESCRIPTION,
+        openapi_url=OPENAPI_PATH,
+        # Their pages load scripts from elsewhere, which a service network does not have.
+        docs_url=None,
+        redoc_url=None,
+        responses=problems.responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    app.add_middleware(_Headers)
+    guarded = [Depends(_bearer_of(token)), Depends(_refuse_unknown_query)]
+    refused = problems.responses(HTTPStatus.UNAUTHORIZED)
+    app.include_router(operations.open_routes(view), dependencies=[Depends(_refuse_unknown_query)])
+    for router in (
+        devices.routes(view, clock),
+        telemetry.routes(view, clock),
+        quarantine.routes(view),
+        operations.routes(view),
+    ):
+        app.include_router(router, dependencies=guarded, responses=refused)
+    _describe(app)
+    return app
+
+
+def _bearer_of(token: str) -> Callable[[HTTPAuthorizationCredentials | None], None]:
+    scheme = HTTPBearer(auto_error=False, description="The token of the server's token file.")
+    expected = token.encode()
+
+    def bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
+        given = b"" if credentials is None else credentials.credentials.encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, expected):
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED,
+                "unauthorized",
+                "No access",
+                "no token was given" if credentials is None else "the token is not this server's",
+                expected="Authorization: Bearer TOKEN, with the token of the server's token file",
+                headers={"WWW-Authenticate": 'Bearer realm="fieldfleet"'},
+            )
+
+    return bearer
+
+
+def _refuse_unknown_query(request: Request) -> None:
+    """A misspelt parameter would otherwise be an answer to another question."""
+    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+    names = [name for name, _ in request.query_params.multi_items()][:QUERY_NAMES_MAX]
+    faults = [
+        Fault(
+            where=f"query.{shown(name)}",
+            expected="once" if name in known else f"one of {', '.join(sorted(known)) or 'no parameters'}",
+            got=f"{names.count(name)} times" if name in known else shown(name),
+        )
+        for name in dict.fromkeys(names)
+        if name not in known or names.count(name) > 1
+    ]
+    if faults:
+        raise problems.invalid(faults)
+
+
+def _describe(app: FastAPI) -> None:
+    """Let every problem in the OpenAPI document refer to one schema."""
+
+    def openapi() -> dict[str, object]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            template = "#/components/schemas/{model}"
+            problem = problems.Problem.model_json_schema(ref_template=template, mode="serialization")
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(problem.pop("$defs", {}))
+            schemas["Problem"] = problem
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way to extend it
+
+
+class _Headers:
+    """What every answer says to browsers and caches."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Cache-Control"] = "no-store"
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,52 @@
+"""The server's own metrics: every name, with its unit, in one table. Dashboards take names from here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from fleet_server.telemetry.view import IngestFacts
+
+PREFIX: Final = "fieldfleet_"
+
+
+class Kind(StrEnum):
+    """A counter only grows, from 0 at the server's start, and its name ends in ``_total``."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric without labels."""
+
+    name: str
+    kind: Kind
+    description: str
+    value: Callable[[IngestFacts], float]
+
+
+def _counter(name: str, description: str, value: Callable[[IngestFacts], float]) -> Metric:
+    return Metric(f"{PREFIX}{name}_total", Kind.COUNTER, description, value)
+
+
+def _gauge(name: str, description: str, value: Callable[[IngestFacts], float]) -> Metric:
+    return Metric(f"{PREFIX}{name}", Kind.GAUGE, description, value)
+
+
+INGEST: Final = (
+    _gauge("broker_connected", "1 while the server is connected to the broker.", lambda f: f.connected),
+    _gauge("store_epoch", "The store's epoch; a new one follows a restore.", lambda f: f.store_epoch),
+    _counter("records_stored", "Records committed.", lambda f: f.records_stored),
+    _counter("records_duplicate", "Records that came again though stored.", lambda f: f.records_duplicate),
+    _counter("records_quarantined", "Records that were not what they said.", lambda f: f.records_quarantined),
+    _counter("messages_dropped", "Messages on no device's topic.", lambda f: f.messages_dropped),
+    _counter("receipts_sent", "Receipts published.", lambda f: f.receipts_sent),
+    _counter("commits", "Transactions of the batch store.", lambda f: f.commits),
+    _counter("commit_failures", "Transactions that the batch store refused.", lambda f: f.commit_failures),
+    _gauge("quarantine_bytes", "Payloads in quarantine.", lambda f: f.quarantine_bytes),
+    _gauge("unsealed_records", "Records stored and not yet in columns.", lambda f: f.unsealed_records),
+)
+DEVICES: Final = f"{PREFIX}devices"
+DEVICES_CONNECTED: Final = f"{PREFIX}devices_connected"
