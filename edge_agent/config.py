@@ -1,0 +1,298 @@
+"""Reads ``agent.toml`` and the profile that it names into one frozen structure, or tells every fault of both.
+
+Paths are relative to the file that names them. In the options of a wire ``{state_dir}`` stands for the agent's
+state directory.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from broker_config import device_classes, ids, limits
+from broker_config.device_classes import DeviceClass
+from broker_config.ids import ContractError, DeviceId
+from broker_config.telemetry import JOURNAL
+from broker_config.text import shown
+from firmware_bridge.registry import UnknownDriverError, driver_class
+from firmware_bridge.tables import read_table
+
+PROFILE_SUFFIX: Final = ".toml"
+WIRES_MAX: Final = 32
+STATE_DIR: Final = "{state_dir}"
+DEADLINE_S: Final = 5.0
+"""A driver that takes longer has failed, unless its cadence is shorter still."""
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Path_ = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class BrokerTable(Struct, frozen=True):
+    """``[broker]``."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)]
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    ca_file: Path_
+    cert_file: Path_
+    key_file: Path_
+    keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)] = limits.KEEP_ALIVE_S
+
+
+class ReceiptsTable(Struct, frozen=True):
+    """``[receipts]``."""
+
+    mac_file: Path_
+    receipt_wait_s: Seconds = limits.RECEIPT_WAIT_S
+    unreceipted_batches_max: Annotated[int, Meta(ge=1, le=1000)] = limits.UNRECEIPTED_BATCHES_MAX
+
+
+class SpoolTable(Struct, frozen=True):
+    """``[spool]``."""
+
+    bytes_max: Annotated[int, Meta(ge=65_536)] = 268_435_456
+    hold_h: Annotated[float, Meta(ge=0, le=8760)] = 48.0
+
+
+class BackoffTable(Struct, frozen=True):
+    """``[backoff]``."""
+
+    s_min: Seconds = 1.0
+    s_cap: Seconds = 60.0
+    stable_s: Seconds = 60.0
+
+
+class ClockTable(Struct, frozen=True):
+    """``[clock]``."""
+
+    rtt_ms_max: Annotated[int, Meta(ge=1, le=60_000)] = limits.RTT_MS_MAX
+    ask_every_s: Annotated[float, Meta(ge=1, le=86_400)] = 3600.0
+
+
+class SystemTable(Struct, frozen=True):
+    """``[system]``: where the board's own facts come from; only a rig that plays a board changes it.
+
+    ``ntp``: ``kernel`` asks adjtimex whether somebody disciplines the clock; ``yes`` and ``no`` say so.
+    ``mono_add_ms``: added to the monotonic clock.
+    """
+
+    boot_id_file: Path_ = "/proc/sys/kernel/random/boot_id"
+    ntp: Literal["kernel", "yes", "no"] = "kernel"
+    mono_add_ms: Annotated[int, Meta(ge=0, le=10**12)] = 0
+
+
+class AgentFile(Struct, frozen=True):
+    """``agent.toml``."""
+
+    device: Annotated[str, Meta(pattern=ids.DEVICE_ID_PATTERN)]
+    device_class: str
+    profile: Path_
+    broker: BrokerTable
+    receipts: ReceiptsTable
+    state_dir: Path_ = "state"
+    seal_s: Annotated[float, Meta(ge=0.1, le=300)] = limits.SEAL_S
+    stop_drain_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
+    spool: SpoolTable = SpoolTable()
+    backoff: BackoffTable = BackoffTable()
+    clock: ClockTable = ClockTable()
+    system: SystemTable = SystemTable()
+
+
+class WireTable(Struct, frozen=True):
+    """``[[wires]]``: which driver feeds which stream. ``every_s`` and ``deadline_s``: None is the class's cadence, and
+    the shorter of that and DEADLINE_S. ``optional``: left out where the driver finds nothing to read.
+    """
+
+    stream: str
+    driver: str
+    every_s: Annotated[float, Meta(ge=0.05, le=86_400)] | None = None
+    deadline_s: Seconds | None = None
+    optional: bool = False
+    options: dict[str, str | int | float | bool | dict[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A checked wire; ``points`` are the stream's fields in the class's order."""
+
+    stream: str
+    driver: str
+    points: tuple[str, ...]
+    every_s: float
+    deadline_s: float
+    optional: bool
+    options: Struct
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that the agent is told, with paths made absolute."""
+
+    device: DeviceId
+    device_class: DeviceClass
+    profile: str
+    wires: tuple[Wire, ...]
+    state_dir: Path
+    ca_file: Path
+    cert_file: Path
+    key_file: Path
+    mac_file: Path
+    boot_id_file: Path
+    file: AgentFile
+
+
+class ConfigError(Exception):
+    """What is wrong with the files; ``faults`` has one line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
+
+
+def load(path: Path) -> Settings:
+    """Read and check ``agent.toml`` and the profile.
+
+    Raises:
+        ConfigError: with every fault of both.
+    """
+    faults: list[str] = []
+    table = _read_toml(path, str(path.name), faults)
+    file = read_table(table, AgentFile, "", faults) if table is not None else None
+    if file is None:
+        raise ConfigError(faults)
+    base = path.resolve().parent
+    state_dir = base / file.state_dir
+    device_class = _class(file.device_class, "device_class", faults)
+    wires = _profile(file.profile, base, device_class, state_dir, faults)
+    paths: dict[str, Path] = {}
+    for place, name in (
+        ("broker.ca_file", file.broker.ca_file),
+        ("broker.cert_file", file.broker.cert_file),
+        ("broker.key_file", file.broker.key_file),
+        ("receipts.mac_file", file.receipts.mac_file),
+        ("system.boot_id_file", file.system.boot_id_file),
+    ):
+        paths[place] = base / name
+        if not paths[place].is_file():
+            faults.append(f"{place}: no file {shown(name)}")
+    if file.backoff.s_min > file.backoff.s_cap:
+        faults.append(f"backoff.s_min: expected at most s_cap {file.backoff.s_cap}, got {file.backoff.s_min}")
+    if faults or device_class is None:
+        raise ConfigError(faults)
+    return Settings(
+        device=ids.device_id(file.device),
+        device_class=device_class,
+        profile=Path(file.profile).stem,
+        wires=tuple(wires),
+        state_dir=state_dir,
+        ca_file=paths["broker.ca_file"],
+        cert_file=paths["broker.cert_file"],
+        key_file=paths["broker.key_file"],
+        mac_file=paths["receipts.mac_file"],
+        boot_id_file=paths["system.boot_id_file"],
+        file=file,
+    )
+
+
+def _read_toml(path: Path, place: str, faults: list[str]) -> dict[str, object] | None:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        faults.append(f"{place}: {error.strerror or error}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        faults.append(f"{place}: {error}")
+    return None
+
+
+def _class(name: str, place: str, faults: list[str]) -> DeviceClass | None:
+    try:
+        return device_classes.load(name)
+    except ContractError as error:
+        faults.append(f"{place}: {error}")
+        return None
+
+
+def shipped_profiles() -> tuple[str, ...]:
+    """The names that need no path."""
+    entries = files("edge_agent").joinpath("profiles").iterdir()
+    return tuple(sorted(e.name.removesuffix(PROFILE_SUFFIX) for e in entries if e.name.endswith(PROFILE_SUFFIX)))
+
+
+def _profile(
+    name: str, base: Path, device_class: DeviceClass | None, state_dir: Path, faults: list[str]
+) -> list[Wire]:
+    """The wires of the profile, as far as they are right. A name without ``/`` and ``.toml`` is a shipped one."""
+    if "/" in name or name.endswith(PROFILE_SUFFIX):
+        path = base / name
+    elif name in shipped_profiles():
+        path = Path(str(files("edge_agent").joinpath("profiles", name + PROFILE_SUFFIX)))
+    else:
+        faults.append(f"profile: expected a path or one of {', '.join(shipped_profiles())}, got {shown(name)!r}")
+        return []
+    place = f"profile {path.stem}"
+    table = _read_toml(path, place, faults)
+    if table is None:
+        return []
+    faults.extend(f"{place}: {shown(key)}: unknown" for key in table if key not in {"device_class", "wires"})
+    told = table.get("device_class")
+    if device_class is not None and told != device_class.name:
+        faults.append(f"{place}: device_class: expected {device_class.name!r}, got {shown(repr(told))}")
+    tables = table.get("wires", [])
+    if not isinstance(tables, list) or len(tables) > WIRES_MAX:
+        faults.append(f"{place}: wires: expected at most {WIRES_MAX} tables")
+        return []
+    wires: list[Wire] = []
+    seen: set[str] = set()
+    for at, entry in enumerate(tables, start=1):
+        row = read_table(entry, WireTable, f"{place}: wires[{at}]", faults)
+        if row is None or device_class is None:
+            continue
+        if row.stream in seen:
+            faults.append(f"{place}: wires[{at}]: stream {row.stream} is wired twice")
+        seen.add(row.stream)
+        wire = _wire(row, f"{place}: wires[{at}]", device_class, state_dir, faults)
+        if wire is not None:
+            wires.append(wire)
+    return wires
+
+
+def _wire(row: WireTable, place: str, device_class: DeviceClass, state_dir: Path, faults: list[str]) -> Wire | None:
+    before = len(faults)
+    stream = device_class.streams.get(row.stream)
+    if stream is None or row.stream == JOURNAL:
+        known = ", ".join(name for name in device_class.streams if name != JOURNAL)
+        faults.append(f"{place}.stream: expected one of {known}, got {shown(row.stream)!r}")
+    try:
+        driver = driver_class(row.driver)
+    except UnknownDriverError as error:
+        faults.append(f"{place}.driver: {error}")
+        return None
+    except ImportError as error:
+        faults.append(f"{place}.driver: {row.driver} is not usable here: {error}")
+        return None
+    told = {
+        name: value.replace(STATE_DIR, str(state_dir)) if isinstance(value, str) else value
+        for name, value in row.options.items()
+    }
+    options = read_table(told, driver.options_type, f"{place}.options", faults)
+    if stream is None or options is None:
+        return None
+    every_s = row.every_s if row.every_s is not None else stream.every_s
+    if every_s <= 0:
+        faults.append(f"{place}.every_s: missing, and the class gives {row.stream} no cadence")
+    points = tuple(stream.fields)
+    foreign = [point for point in points if driver.points and point not in driver.points]
+    if foreign:
+        faults.append(f"{place}.driver: {row.driver} does not read {', '.join(foreign)}")
+    if len(faults) > before:
+        return None
+    deadline_s = row.deadline_s if row.deadline_s is not None else min(every_s, DEADLINE_S)
+    return Wire(row.stream, row.driver, points, every_s, deadline_s, row.optional, options)
+
+
+def as_json(error: ConfigError) -> str:
+    """For programs: ``{"faults": [...]}``."""
+    return msgspec.json.encode({"faults": list(error.faults)}).decode()
