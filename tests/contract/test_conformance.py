@@ -4,12 +4,14 @@ Absence is proved by a sentinel: a permitted message sent after the forbidden on
 Where a broker can do less than the table says, the case tells it, and who must then check instead.
 """
 
+import contextlib
 import socket
 import ssl
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import mqtt5
@@ -29,6 +31,7 @@ from tests.servers import HOST, Credentials, mosquitto
 NOW = datetime.now(UTC)
 EVERYTHING = ("#", "$SYS/#", "$CONTROL/#")
 SENTINEL = b"sentinel"
+_sentinels = count(1)
 
 
 @dataclass
@@ -49,11 +52,11 @@ class Cast:
 
     def arrived(self) -> dict[str, list[mqtt5.PublishPacket]]:
         """What each has received until now."""
-        self.clients["own"].publish(up(self.own, Up.EVENT), SENTINEL)
-        for name, device in (("own", self.own), ("sibling", self.sibling)):
-            self.clients["server"].publish(down(device, Down.TWIN), SENTINEL)
-            assert self.clients[name]
-        return {name: client.before(SENTINEL) for name, client in self.clients.items()}
+        sentinel = b"sentinel %d" % next(_sentinels)
+        self.clients["own"].publish(up(self.own, Up.EVENT), sentinel)
+        for device in (self.own, self.sibling):
+            self.clients["server"].publish(down(device, Down.TWIN), sentinel)
+        return {name: client.before(sentinel) for name, client in self.clients.items()}
 
 
 def connected(broker: Broker, device: DeviceId, **options: object) -> Client:
@@ -80,13 +83,12 @@ def cast(broker: Broker, own: DeviceId, sibling: DeviceId) -> Iterator[Cast]:
         own_client.subscribe(topics.down_filter(own))
         sibling_client.subscribe(topics.down_filter(sibling))
         yield Cast(broker, own, sibling, {"own": own_client, "sibling": sibling_client, "server": server_client})
+    with server_connected(broker) as sweeper:
+        for left in (up(own, Up.STATUS), up(sibling, Up.STATUS), topics.SERVER_STATE):
+            sweeper.publish(left, b"", retain=True)
 
 
 # Publishing: everybody listens to everything, and gets what the table says.
-
-BROKER_WEAKER = {
-    "retained telemetry": "an access list knows nothing of retain; the server subscribes with retain handling 2",
-}
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,7 @@ def test_a_subscription_delivers_what_the_table_allows(cast: Cast, pattern: str)
 
 # Retained
 
+
 @pytest.mark.parametrize(
     ("topic", "verdict", "broker_keeps"),
     [
@@ -201,7 +204,6 @@ def test_what_a_device_may_leave_behind(cast: Cast, topic: str, verdict: bool, b
     name = topic.format(own=topics.base(cast.own), sibling=topics.base(cast.sibling))
     assert allowed(cast.identity("own"), Action.PUBLISH, name, retain=True) is verdict
     cast.clients["own"].publish(name, b"kept by a device", retain=True)
-    cast.clients["server"].publish(up(cast.own, Up.STATUS), b"", retain=True) if not broker_keeps else None
     with server_connected(cast.broker) as later, connected(cast.broker, cast.own) as device:
         later.subscribe(topics.up_tree(cast.own), topics.up_tree(cast.sibling), topics.SERVER_STATE)
         device.subscribe(topics.down_filter(cast.own), topics.SERVER_STATE)
@@ -210,6 +212,7 @@ def test_what_a_device_may_leave_behind(cast: Cast, topic: str, verdict: bool, b
         assert kept == ({name} if broker_keeps else set())
         later.publish(down(cast.own, Down.TWIN), SENTINEL)
         assert [m.topic for m in device.before(SENTINEL) if m.payload == b"kept by a device"] == []
+        device.publish(name, b"", retain=True)
 
 
 def test_a_device_that_comes_later_finds_the_servers_state(cast: Cast) -> None:
@@ -218,7 +221,6 @@ def test_a_device_that_comes_later_finds_the_servers_state(cast: Cast) -> None:
         device.subscribe(topics.SERVER_STATE)
         found = device.receive()
         assert (found.topic, found.payload, found.retain) == (topics.SERVER_STATE, b"state", True)
-    cast.clients["server"].publish(topics.SERVER_STATE, b"", retain=True)
 
 
 def test_the_server_clears_the_status_of_a_device_that_is_gone_for_good(cast: Cast) -> None:
@@ -306,7 +308,7 @@ def test_after_a_clean_start_a_will_carries_the_epoch_of_the_connection_that_end
 
 def test_the_same_certificate_takes_its_own_session_over(cast: Cast) -> None:
     with connected(cast.broker, cast.own) as second:
-        assert cast.clients["own"].gone() in {None, mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER}
+        assert cast.clients["own"].gone() in (None, mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER)
         second.publish(up(cast.own, Up.EVENT), b"from the second")
         assert cast.clients["server"].receive().payload == b"from the second"
 
@@ -363,12 +365,25 @@ def forged(issuer: ca.Issued, common_name: str) -> ca.Issued:
     return ca._issue(issuer, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now=NOW, days=1)
 
 
+STOLEN_AUTHORITY = {
+    (
+        "mosquitto",
+        "{server_user}",
+    ): "one access list for both listeners: only the authority keeps this name out"
+}
+
+
 @pytest.mark.parametrize(
     "name",
-    ["_fleet-server", "{client_id}", "server", "+", "#", "Own", "own/up", "{own}/up", "_", "a" * 64],
+    ["_fleet-server", "{client_id}", "{server_user}", "server", "+", "#", "Own", "own/up", "{own}/up", "_", "a" * 64],
 )
-def test_a_device_named_like_something_else_is_still_a_device(cast: Cast, name: str) -> None:
-    common_name = name.format(client_id=server_client_id(cast.broker.site), own=cast.own)
+def test_a_device_named_like_something_else_is_still_a_device(
+    cast: Cast, name: str, request: pytest.FixtureRequest
+) -> None:
+    if reason := STOLEN_AUTHORITY.get((request.node.callspec.params["broker"], name)):
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    site = cast.broker.site
+    common_name = name.format(client_id=server_client_id(site), server_user=server_user(site), own=cast.own)
     if name == "{client_id}":
         cast.clients["server"].vanish()  # whoever is called so takes the connection over: what then?
     identity = Identity(Role.DEVICE, common_name)
@@ -394,8 +409,7 @@ def test_a_device_named_like_something_else_is_still_a_device(cast: Cast, name: 
 
 
 def test_our_authority_signs_no_device_with_the_servers_whole_name(broker: Broker) -> None:
-    # Mosquitto's access list is one for both listeners, so this name on a device's certificate would be the server
-    # (ids.COMMON_NAME_CHARS_MAX says why). The authority is what prevents it, by form and by length.
+    # See STOLEN_AUTHORITY. The authority prevents it twice, by form and by length.
     for name in (server_user(broker.site), server_client_id(broker.site)):
         with pytest.raises(ValueError, match="device id"):
             device_id(name)
@@ -419,6 +433,16 @@ def the_brokers_own(broker: Broker) -> Credentials:
     return broker.credentials("imposter", ca.issue_broker(broker.server_ca, [HOST], now=NOW))
 
 
+STRANGERS: dict[str, Callable[[Broker], Credentials | None]] = {
+    "nobody": lambda _: None,
+    "foreign authority": foreign,
+    "expired": expired,
+    "server": lambda broker: broker.server(),
+    "broker": the_brokers_own,
+    "device": lambda broker: broker.device(device_id("stranger")),
+}
+
+
 @pytest.mark.parametrize(
     ("listener", "who"),
     [
@@ -434,14 +458,7 @@ def the_brokers_own(broker: Broker) -> Credentials:
     ],
 )
 def test_who_is_not_let_in(broker: Broker, own: DeviceId, listener: str, who: str) -> None:
-    credentials = {
-        "nobody": lambda: None,
-        "foreign authority": lambda: foreign(broker),
-        "expired": lambda: expired(broker),
-        "server": broker.server,
-        "broker": lambda: the_brokers_own(broker),
-        "device": lambda: broker.device(own),
-    }[who]()
+    credentials = STRANGERS[who](broker)
     port = {"device": broker.device_port, "server": broker.server_port}[listener]
     with pytest.raises(GoneError), Client(port, credentials, ca=broker.server()) as client:
         client.connect(own)
@@ -452,7 +469,8 @@ def test_nothing_is_said_without_tls(broker: Broker, listener: str) -> None:
     port = {"device": broker.device_port, "server": broker.server_port}[listener]
     with socket.create_connection((HOST, port), timeout=5) as plain:
         plain.sendall(mqtt5.ConnectPacket("anonymous", clean_start=True).write())
-        assert plain.recv(1) in {b"", b"\x15"}  # the end, perhaps after a TLS alert: no CONNACK, which is 0x20
+        with contextlib.suppress(ConnectionResetError):
+            assert plain.recv(1) in {b"", b"\x15"}  # the end, perhaps after a TLS alert: no CONNACK, which is 0x20
     with pytest.raises(GoneError), Client(port, None, ca=broker.server()) as client:
         client.connect("anonymous")
 
@@ -524,10 +542,14 @@ MALFORMED_AFTER_CONNECT = {
     "properties longer than the packet": b"\x32\x0a" + TOPIC + b"\x00\x01\x7f\x00",
     "filter with # in its middle": b"\x82\x0c\x00\x01\x00\x00\x06ff/#/1\x01",
     "filter with a partial +": b"\x82\x0b\x00\x01\x00\x00\x05ff/1+\x01",
-    "shared subscription without a filter": b"\x82\x0e\x00\x01\x00\x00\x08$share/g\x01",
     "second CONNECT": CONNECT,
     "a CONNACK from a client": b"\x20\x03\x00\x00\x00",
+}
+# Wrong too; Mosquitto overlooks them.
+PERHAPS_OVERLOOKED = {
     "a SUBACK from a client": b"\x90\x04\x00\x01\x00\x00",
+    "a shared subscription without a filter": b"\x82\x0e\x00\x01\x00\x00\x08$share/g\x01",
+    "a PUBACK of nothing": b"\x40\x02\x00\x07",
 }
 MALFORMED_AT_FIRST = {
     "PUBLISH before CONNECT": b"\x30\x07" + TOPIC + b"\x00",
@@ -543,29 +565,27 @@ MALFORMED_AT_FIRST = {
 }
 
 
-def ended(client: Client, data: bytes) -> bool:
-    """Whether the broker ends the connection for *data*; padded so that it need not wait for more."""
-    try:
-        client.send(data)
-        client.gone()
-    except GoneError:
-        pass
-    except TimeoutError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("name", MALFORMED_AFTER_CONNECT)
 def test_a_malformed_packet_ends_its_own_connection_only(cast: Cast, name: str) -> None:
     with connected(cast.broker, device_id("rude")) as rude:
-        assert ended(rude, MALFORMED_AFTER_CONNECT[name])
+        rude.send(MALFORMED_AFTER_CONNECT[name])
+        rude.wait_for_end()
     assert cast.arrived() == {"own": [], "sibling": [], "server": []}
 
 
 @pytest.mark.parametrize("name", MALFORMED_AT_FIRST)
 def test_a_malformed_beginning_ends_its_own_connection_only(cast: Cast, name: str) -> None:
     with Client(cast.broker.device_port, cast.broker.device(device_id("rude"))) as rude:
-        assert ended(rude, MALFORMED_AT_FIRST[name])
+        rude.send(MALFORMED_AT_FIRST[name])
+        rude.wait_for_end()
+    assert cast.arrived() == {"own": [], "sibling": [], "server": []}
+
+
+@pytest.mark.parametrize("name", PERHAPS_OVERLOOKED)
+def test_what_a_broker_may_overlook_harms_nobody(cast: Cast, name: str) -> None:
+    with connected(cast.broker, device_id("rude")) as rude, contextlib.suppress(GoneError):
+        rude.send(PERHAPS_OVERLOOKED[name])
+        rude.ping()
     assert cast.arrived() == {"own": [], "sibling": [], "server": []}
 
 

@@ -1,11 +1,12 @@
 """A client that can be rude: MQTT 5 over a blocking TLS socket, packet by packet, with no kindness of a library."""
 
+import contextlib
 import socket
 import ssl
 import time
 from collections import deque
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import mqtt5
 
@@ -42,7 +43,7 @@ class Client:
             plain.close()
             raise GoneError(error) from error
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -128,6 +129,12 @@ class Client:
         except GoneError as error:
             return error.reason
 
+    def wait_for_end(self) -> None:
+        """Wait until the broker has ended this connection, whatever it says before. Raises TimeoutError."""
+        with contextlib.suppress(GoneError):
+            while True:
+                self._read()
+
     def disconnect(self) -> None:
         """Leave in order: no will."""
         self.send(mqtt5.DisconnectPacket().write())
@@ -155,7 +162,7 @@ class Client:
         deadline = time.monotonic() + WAIT_S_MAX
         while True:
             try:
-                packet, size = mqtt5.read(self._buffer)
+                packet, size = mqtt5.read(memoryview(self._buffer))
             except IndexError:
                 if time.monotonic() > deadline:
                     raise TimeoutError("no packet from the broker") from None
