@@ -38,7 +38,7 @@ class Tail:
     def set_newest(
         self, rank: int, at_ms: int, received_ms: int, fields: tuple[str, ...], row: Sequence[float | None]
     ) -> None:
-        """This row is the newest now."""
+        """Take this row for the newest."""
         self.rank, self.at_ms, self.received_ms = rank, at_ms, received_ms
         if fields != self.fields:  # else keep what is there: each decoded batch brings its own copy of the names
             self.fields = fields

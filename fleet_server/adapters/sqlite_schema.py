@@ -34,10 +34,10 @@ CREATE TABLE ledger(device TEXT, stream TEXT, life TEXT, held TEXT NOT NULL, tai
 CREATE TABLE latest(device TEXT, stream TEXT, at_ms INTEGER NOT NULL, known INTEGER NOT NULL,
   received_ms INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(device, stream)) WITHOUT ROWID;
 CREATE TABLE chunk(day INTEGER NOT NULL, series INTEGER NOT NULL, hour INTEGER NOT NULL, part INTEGER NOT NULL,
-  fresh INTEGER NOT NULL, form INTEGER NOT NULL, shape INTEGER NOT NULL, first_ms INTEGER NOT NULL,
+  fresh_ms INTEGER, form INTEGER NOT NULL, shape INTEGER NOT NULL, first_ms INTEGER NOT NULL,
   last_ms INTEGER NOT NULL, records INTEGER NOT NULL, heads BLOB NOT NULL, body BLOB NOT NULL, roll BLOB);
 CREATE UNIQUE INDEX chunk_place ON chunk(day, series, hour, part);
-CREATE INDEX chunk_fresh ON chunk(hour, series) WHERE fresh = 1;
+CREATE INDEX chunk_fresh ON chunk(fresh_ms) WHERE fresh_ms IS NOT NULL;
 CREATE TABLE unmapped(device TEXT NOT NULL, stream TEXT NOT NULL, life TEXT NOT NULL, seq INTEGER NOT NULL,
   boot TEXT NOT NULL, at_ms INTEGER NOT NULL, crc32 INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE UNIQUE INDEX unmapped_key ON unmapped(device, stream, life, seq);

@@ -8,7 +8,7 @@ records are in that process's memory: a lease of any range keeps every other own
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -16,12 +16,14 @@ from typing import Final
 import msgspec
 
 from broker_config import ranges
-from broker_config.ranges import Range
+from broker_config.ranges import Range, Ranges
 from broker_config.telemetry import Batch
+from fleet_server.adapters import sqlite_query
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access, Failpoint, nothing
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
 from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, compressor, pack, record_of, unpack
+from fleet_server.adapters.sqlite_seal import Sealer
 from fleet_server.telemetry.store import (
     EventFact,
     FencedError,
@@ -32,6 +34,7 @@ from fleet_server.telemetry.store import (
     LedgerRow,
     QuarantineRow,
     Restored,
+    Series,
     Silence,
     StatusSeen,
     StreamKey,
@@ -52,6 +55,7 @@ class SqliteStore:
         self._access = Access(path, failpoint)
         self._index = Index()
         self._compress = compressor().compress
+        self._sealer = Sealer(self._access, self._index)
         self._log_id = 0
         self._token: int | None = None
 
@@ -110,6 +114,30 @@ class SqliteStore:
         if records:
             self._log_id = log_id
             self._index.add(log_id, group.at_ms, group.devices, records, newest_ms)
+
+    def seal(self, *, records_max: int, now_ms: int) -> Sequence[tuple[StreamKey, Ranges]]:
+        """See the port. Fenced by the token that this store took last; merges hours that are over as well."""
+        return self._sealer.seal(records_max=records_max, now_ms=now_ms, token=self._own_token())
+
+    def parts(self) -> int:
+        """Rows of ``chunk``; one for each stream and hour once everything is merged."""
+        with self._access.reading() as connection:
+            count: int = connection.execute("SELECT count(*) FROM chunk").fetchone()[0]
+        return count
+
+    def drop_before(self, day: int) -> int:
+        """Forget what is older than *day* (since the epoch, UTC); the numbers stay in the ledger.
+
+        Returns:
+            How many parts went.
+        """
+        before_ms = day * DAY_MS
+        with self._access.writing(self._own_token()) as connection:
+            dropped = connection.execute("DELETE FROM chunk WHERE day < ?", (day,)).rowcount
+            connection.execute("DELETE FROM remapped WHERE day < ?", (day,))
+            connection.execute("DELETE FROM event WHERE at_ms < ?", (before_ms,))
+            connection.execute("DELETE FROM silence WHERE to_ms < ?", (before_ms,))
+        return dropped
 
     @property
     def unsealed_records(self) -> int:
@@ -190,6 +218,15 @@ class SqliteStore:
     def latest(self, device: str | None = None) -> list[Latest]:
         """See the port."""
         return self._index.latest(device)
+
+    def series(self, device: str, stream: str, *, from_ms: int, to_ms: int, points: int | None = None) -> Series:
+        """See the port. Buckets without rows are left out; where they are a minute or wider they begin on one."""
+        key = (device, stream)
+        return sqlite_query.series(self._access, self._index, key, from_ms=from_ms, to_ms=to_ms, points=points)
+
+    def sealed_crc(self, key: StreamKey, seq: int, t0_ms: int) -> int | None:
+        """See the port. What retention dropped is not there any more either."""
+        return sqlite_query.sealed_crc(self._access, key, seq, t0_ms)
 
     def events(self, device: str, *, from_ms: int, to_ms: int, rows_max: int) -> list[EventFact]:
         """See the port."""

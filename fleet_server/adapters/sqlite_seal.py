@@ -1,0 +1,318 @@
+"""Moves commits from the log into columns, and merges an hour's parts once it is over.
+
+Both read and encode outside any transaction, and change the file in a single one: a crash repeats the work. What
+a clock that nobody set has stamped waits in ``unmapped`` until its boot is known, at most UNMAPPED_WAIT_MS.
+"""
+
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import msgspec
+
+from broker_config import ranges
+from broker_config.ranges import Ranges
+from broker_config.telemetry import BadBatchError, Batch, Reason, parse_key
+from fleet_server.adapters import sqlite_schema as schema
+from fleet_server.adapters.sqlite_access import Access
+from fleet_server.adapters.sqlite_index import Index
+from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, record_of, unpack
+from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, Names, Part, Sealed, merged, part_of
+from fleet_server.telemetry.chunk import decode_fields
+from fleet_server.telemetry.store import StreamKey
+
+SEAL_VALUES_MAX: Final = 2_000_000
+"""Readings in memory at once; a seal takes at least one commit whatever is in it."""
+UNMAPPED_ROWS_MAX: Final = 2_000
+"""Mapped by one seal."""
+UNMAPPED_WAIT_MS: Final = 7 * 86_400_000
+"""After this long a batch of a boot that no clock ever explained is sealed under the times it told."""
+HOUR_OVER_MS: Final = 15 * 60_000
+"""After its end an hour's parts may still grow by what is on its way (a batch spans up to ten minutes)."""
+MERGE_SETTLED_MS: Final = 10 * 60_000
+"""An hour that something was added to is not merged for so long: a backlog brings more."""
+MERGE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Parts of one hour that are larger together stay apart."""
+MERGE_SHARE: Final = 4
+"""A seal merges up to so many times the records that it may seal."""
+FREE_PAGES_SHARE: Final = 4
+"""When more than one page in so many is free, some are given back."""
+FREE_PAGES_MAX: Final = 2_000
+"""Given back at once."""
+
+_HELD: Final = msgspec.json.Decoder(tuple[tuple[int, int], ...])
+
+Place: TypeAlias = tuple[str, str, int]
+"""Device, stream, hour since the epoch."""
+
+
+@dataclass(slots=True)
+class _Numbers:
+    """What one seal adds to a line of the ledger, and the end of the highest batch."""
+
+    seqs: list[int] = field(default_factory=list)
+    tail: tuple[int, str, int, int] = (0, "", 0, 0)
+
+
+@dataclass(slots=True)
+class _Harvest:
+    """What one seal moves."""
+
+    up_to: int
+    records: int = 0
+    values: int = 0
+    groups: dict[Place, list[Sealed]] = field(default_factory=dict)
+    numbers: dict[StreamKey, _Numbers] = field(default_factory=dict)
+    waiting: list[tuple[str, str, str, int, str, int, int, bytes]] = field(default_factory=list)
+    remapped: list[tuple[str, str, str, int, int, int]] = field(default_factory=list)
+    mapped_rows: list[tuple[int]] = field(default_factory=list)
+    unreadable: list[tuple[int, str, str, str, int, bytes]] = field(default_factory=list)
+
+    def place(self, device: str, one: Sealed) -> None:
+        """Put a record where it will be sealed."""
+        record = one.record
+        hour = one.start_ms // HOUR_MS
+        self.groups.setdefault((device, record.stream, hour), []).append(one)
+        if isinstance(record, Batch):
+            self.values += len(record.dt) * len(record.fields)
+        if one.shift_ms:
+            key = (device, record.stream, record.life, record.seq)
+            self.remapped.append((*key, hour // HOURS_A_DAY, zlib.crc32(one.payload)))
+
+
+class Sealer:
+    """For one thread; commits go on meanwhile."""
+
+    def __init__(self, access: Access, index: Index) -> None:
+        self._access = access
+        self._index = index
+        self._names = Names()
+
+    def seal(self, *, records_max: int, now_ms: int, token: int) -> Sequence[tuple[StreamKey, Ranges]]:
+        """See the port."""
+        harvest = self._gather(records_max, now_ms)
+        if harvest.groups or harvest.numbers:
+            self._store(harvest, now_ms, token)
+            self._index.sealed(
+                harvest.up_to, {place[:2] for place in harvest.groups} | _streams(harvest), harvest.records
+            )
+            self._access.forget_rows(harvest.up_to)
+        self.merge(records_max=records_max * MERGE_SHARE, now_ms=now_ms, token=token)
+        return [(key, ranges.from_numbers(numbers.seqs)) for key, numbers in harvest.numbers.items()]
+
+    def _gather(self, records_max: int, now_ms: int) -> _Harvest:
+        with self._access.reading() as connection:
+            harvest = _Harvest(up_to=schema.meta(connection, "sealed_up_to"))
+            rows = connection.execute("SELECT id, at_ms, body FROM log WHERE id > ? ORDER BY id", (harvest.up_to,))
+            for log_id, at_ms, body in rows:
+                row = unpack(body)
+                if harvest.records and harvest.records + len(row) > records_max:
+                    break
+                self._take(harvest, row, at_ms)
+                harvest.up_to = log_id
+                harvest.records += len(row)
+                if harvest.records >= records_max or harvest.values >= SEAL_VALUES_MAX:
+                    break
+            rows.close()
+            self._take_unmapped(harvest, connection, now_ms)
+        return harvest
+
+    def _take(self, harvest: _Harvest, row: LogRow, at_ms: int) -> None:
+        for place, (device, text) in enumerate(zip(row.devices, row.keys, strict=True)):
+            payload = row.payload(place)
+            key = parse_key(text)
+            numbers = harvest.numbers.setdefault(StreamKey(device, key.stream, key.life), _Numbers())
+            numbers.seqs.append(key.seq)
+            try:
+                record = record_of(payload)
+            except BadBatchError as error:  # admitted by an older contract: its number is held, its bytes are kept
+                harvest.unreadable.append((at_ms, device, text, str(error), zlib.crc32(payload), payload))
+                continue
+            if key.seq > numbers.tail[0]:
+                span = record.dt[-1]
+                numbers.tail = (key.seq, record.boot, record.mono + span, record.t0 + span)
+            shift_ms = 0
+            if record.clock.src == "none":
+                offset_ms = self._index.offset_ms(device, record.boot)
+                if offset_ms is None:
+                    names = (device, key.stream, key.life, key.seq, record.boot)
+                    harvest.waiting.append((*names, at_ms, zlib.crc32(payload), payload))
+                    continue
+                shift_ms = record.mono + offset_ms - record.t0
+            harvest.place(device, Sealed(record, payload, shift_ms))
+
+    def _take_unmapped(self, harvest: _Harvest, connection: sqlite3.Connection, now_ms: int) -> None:
+        rows = connection.execute(
+            "SELECT u.rowid, u.device, u.at_ms, u.payload, b.offset_ms FROM unmapped u"
+            " LEFT JOIN boot_offset b USING(device, boot) WHERE b.offset_ms IS NOT NULL OR u.at_ms <= ? LIMIT ?",
+            (now_ms - UNMAPPED_WAIT_MS, UNMAPPED_ROWS_MAX),
+        )
+        for row_id, device, at_ms, payload, offset_ms in rows:
+            record = record_of(payload)
+            shift_ms = 0 if offset_ms is None else record.mono + offset_ms - record.t0
+            harvest.place(device, Sealed(record, payload, shift_ms))
+            harvest.mapped_rows.append((row_id,))
+            if isinstance(record, Batch):
+                self._index.note(device, record, at_ms)
+
+    def _store(self, harvest: _Harvest, now_ms: int, token: int) -> None:
+        parts = {place: part_of(sealed, over=is_over(place[2], now_ms)) for place, sealed in harvest.groups.items()}
+        access = self._access
+        access.failpoint("seal.encoded")
+        try:
+            with access.writing(token) as connection:
+                number = _next_part(connection)
+                for (device, stream, hour), part in parts.items():
+                    series = self._names.series(connection, device, stream)
+                    alone = is_over(hour, now_ms) and not _parts_exist(connection, series, hour)
+                    self._insert(connection, series, hour, number, part, None if alone else now_ms)
+                access.failpoint("seal.inserted")
+                _add_to_ledger(connection, harvest.numbers)
+                self._write_latest(connection, harvest)
+                _move_the_rest(connection, harvest)
+                connection.execute("DELETE FROM log WHERE id <= ?", (harvest.up_to,))
+                schema.set_meta(connection, "sealed_up_to", harvest.up_to)
+                _give_back_pages(connection)
+                access.failpoint("seal.deleted")
+        except BaseException:
+            self._names.forget()
+            raise
+        access.failpoint("seal.done")
+
+    def _insert(
+        self, connection: sqlite3.Connection, series: int, hour: int, number: int, part: Part, fresh_ms: int | None
+    ) -> None:
+        shape = self._names.shape(connection, part.fields)
+        place = (hour // HOURS_A_DAY, series, hour, number, fresh_ms, int(part.form), shape)
+        connection.execute(
+            "INSERT INTO chunk VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*place, part.first_ms, part.last_ms, part.records, part.heads, part.body, part.roll),
+        )
+
+    def _write_latest(self, connection: sqlite3.Connection, harvest: _Harvest) -> None:
+        rows = []
+        for device, stream in {(key.device, key.stream) for key in harvest.numbers} | {p[:2] for p in harvest.groups}:
+            tail = self._index.tail(device, stream)
+            if tail.fields:
+                body = msgspec.json.encode((tail.fields, tail.row)).decode()
+                rows.append((device, stream, tail.at_ms, tail.rank != NO_TIME, tail.received_ms, body))
+        connection.executemany("INSERT OR REPLACE INTO latest VALUES(?, ?, ?, ?, ?, ?)", rows)
+
+    def merge(self, *, records_max: int, now_ms: int, token: int) -> int:
+        """Make one part of each hour that is over and has several; return how many records it went through."""
+        seen = 0
+        found: list[tuple[int, int, list[int], Part | None]] = []
+        with self._access.reading() as connection:
+            hours = connection.execute(
+                "SELECT DISTINCT hour, series FROM chunk WHERE fresh_ms <= ? AND hour <= ? LIMIT ?",
+                (now_ms - MERGE_SETTLED_MS, _last_over(now_ms), records_max),
+            ).fetchall()
+            shapes = {0: (), **_shapes(connection)} if hours else {}
+            for hour, series in hours:
+                rows = connection.execute(
+                    "SELECT rowid, form, heads, body, shape, records FROM chunk"
+                    " WHERE day = ? AND series = ? AND hour = ? ORDER BY part",
+                    (hour // HOURS_A_DAY, series, hour),
+                ).fetchall()
+                part = None
+                large = sum(len(row[3]) for row in rows) > MERGE_BYTES_MAX
+                if not large and (len(rows) > 1 or rows[0][1] == Form.AS_RECEIVED):
+                    part = merged(
+                        [(Form(form), heads, body, shapes[shape]) for _, form, heads, body, shape, _ in rows]
+                    )
+                found.append((hour, series, [row[0] for row in rows], part))
+                seen += sum(row[5] for row in rows)
+                if seen >= records_max:
+                    break
+        if found:
+            self._store_merged(found, token)
+        return seen
+
+    def _store_merged(self, found: Sequence[tuple[int, int, list[int], Part | None]], token: int) -> None:
+        self._access.failpoint("merge.encoded")
+        try:
+            with self._access.writing(token) as connection:
+                number = _next_part(connection)
+                for hour, series, row_ids, part in found:
+                    marks = [(row_id,) for row_id in row_ids]
+                    if part is None:
+                        connection.executemany("UPDATE chunk SET fresh_ms = NULL WHERE rowid = ?", marks)
+                    # retention may have been quicker: then nothing comes back
+                    elif connection.executemany("DELETE FROM chunk WHERE rowid = ?", marks).rowcount == len(marks):
+                        self._insert(connection, series, hour, number, part, None)
+                _give_back_pages(connection)
+                self._access.failpoint("merge.stored")
+        except BaseException:
+            self._names.forget()
+            raise
+        self._access.failpoint("merge.done")
+
+
+def is_over(hour: int, now_ms: int) -> bool:
+    """Whether nothing more of *hour* is on its way, but for backlogs."""
+    return hour <= _last_over(now_ms)
+
+
+def _last_over(now_ms: int) -> int:
+    return (now_ms - HOUR_OVER_MS) // HOUR_MS - 1
+
+
+def _streams(harvest: _Harvest) -> set[tuple[str, str]]:
+    return {(key.device, key.stream) for key in harvest.numbers}
+
+
+def _next_part(connection: sqlite3.Connection) -> int:
+    number = schema.meta(connection, "part") + 1
+    schema.set_meta(connection, "part", number)
+    return number
+
+
+def _parts_exist(connection: sqlite3.Connection, series: int, hour: int) -> bool:
+    return (
+        connection.execute(
+            "SELECT 1 FROM chunk WHERE day = ? AND series = ? AND hour = ? LIMIT 1",
+            (hour // HOURS_A_DAY, series, hour),
+        ).fetchone()
+        is not None
+    )
+
+
+def _shapes(connection: sqlite3.Connection) -> dict[int, tuple[str, ...]]:
+    return {number: decode_fields(text) for number, text in connection.execute("SELECT id, fields FROM shape")}
+
+
+def _add_to_ledger(connection: sqlite3.Connection, numbers: dict[StreamKey, _Numbers]) -> None:
+    rows = []
+    for key, added in numbers.items():
+        held = ranges.from_numbers(added.seqs)
+        tail = added.tail
+        before = connection.execute(
+            "SELECT held, tail_seq, tail_boot, tail_mono, tail_ms FROM ledger"
+            " WHERE device = ? AND stream = ? AND life = ?",
+            key,
+        ).fetchone()
+        if before is not None:
+            held = ranges.normal((*_HELD.decode(before[0]), *held))
+            tail = max(tail, before[1:])
+        rows.append((*key, msgspec.json.encode(held).decode(), *tail))
+    connection.executemany("INSERT OR REPLACE INTO ledger VALUES(?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _move_the_rest(connection: sqlite3.Connection, harvest: _Harvest) -> None:
+    connection.executemany("INSERT OR REPLACE INTO unmapped VALUES(?, ?, ?, ?, ?, ?, ?, ?)", harvest.waiting)
+    connection.executemany("DELETE FROM unmapped WHERE rowid = ?", harvest.mapped_rows)
+    connection.executemany("INSERT OR REPLACE INTO remapped VALUES(?, ?, ?, ?, ?, ?)", harvest.remapped)
+    connection.executemany(
+        "INSERT INTO quarantine(at_ms, device, channel, key, reason, detail, content_type, crc32, payload)"
+        f" VALUES(?, ?, 'sealed', ?, '{Reason.MALFORMED}', ?, '', ?, ?)",  # a constant
+        harvest.unreadable,
+    )
+
+
+def _give_back_pages(connection: sqlite3.Connection) -> None:
+    """Free pages are used again; a file that shrank for good (retention, the end of a backlog) gives them back."""
+    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    if free > connection.execute("PRAGMA page_count").fetchone()[0] // FREE_PAGES_SHARE:
+        connection.execute(f"PRAGMA incremental_vacuum({min(free // 2, FREE_PAGES_MAX)})").fetchall()

@@ -1,0 +1,164 @@
+"""Rows of a series, merged and brought to a number of equal buckets."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import fsum
+from typing import NamedTuple
+
+from fleet_server.telemetry.chunk import MINUTE_MS, Column, Roll
+from fleet_server.telemetry.store import Series
+
+
+class Rows(NamedTuple):
+    """Rows in any order; ``times_ms`` and each column are parallel."""
+
+    times_ms: list[int]
+    columns: dict[str, Column]
+
+
+class Grid(NamedTuple):
+    """Buckets ``[start_ms + n * width_ms, start_ms + (n + 1) * width_ms)``."""
+
+    start_ms: int
+    width_ms: int
+
+    @property
+    def whole_minutes(self) -> bool:
+        """Whether each minute lies in one bucket."""
+        return self.start_ms % MINUTE_MS == 0 and self.width_ms % MINUTE_MS == 0
+
+
+def grid_of(from_ms: int, to_ms: int, points: int) -> Grid:
+    """At most *points* buckets over the range; of whole minutes where they are at least a minute wide."""
+    width_ms = max(1, -(-(to_ms - from_ms) // points))
+    if width_ms < MINUTE_MS:
+        return Grid(from_ms, width_ms)
+    start_ms = from_ms - from_ms % MINUTE_MS
+    minutes = -(-(to_ms - start_ms) // MINUTE_MS)
+    return Grid(start_ms, -(-minutes // points) * MINUTE_MS)
+
+
+def ascending(pieces: Sequence[Rows], from_ms: int, to_ms: int) -> Rows:
+    """All rows of *pieces* in the range, by time; rows of the same time are in no particular order."""
+    cut = [piece for piece in (_cut(piece, from_ms, to_ms) for piece in pieces) if piece.times_ms]
+    if len(cut) == 1:
+        return cut[0]
+    cut.sort(key=lambda piece: piece.times_ms[0])
+    names = dict.fromkeys(name for piece in cut for name in piece.columns)
+    times_ms = [time_ms for piece in cut for time_ms in piece.times_ms]
+    columns: dict[str, Column] = {name: [] for name in names}
+    for piece in cut:
+        for name, column in columns.items():
+            column.extend(piece.columns.get(name) or [None] * len(piece.times_ms))
+    return _sorted(Rows(times_ms, columns))
+
+
+def _sorted(rows: Rows) -> Rows:
+    times_ms = sorted(rows.times_ms)
+    if times_ms == rows.times_ms:
+        return rows
+    order = sorted(range(len(times_ms)), key=rows.times_ms.__getitem__)
+    return Rows(times_ms, {name: [column[at] for at in order] for name, column in rows.columns.items()})
+
+
+def _cut(rows: Rows, from_ms: int, to_ms: int) -> Rows:
+    rows = _sorted(rows)
+    first, last = bisect_left(rows.times_ms, from_ms), bisect_left(rows.times_ms, to_ms)
+    if first == 0 and last == len(rows.times_ms):
+        return rows
+    return Rows(rows.times_ms[first:last], {name: column[first:last] for name, column in rows.columns.items()})
+
+
+@dataclass(slots=True)
+class _Field:
+    """One field's buckets; a bucket without values has no entry."""
+
+    lows: dict[int, float] = field(default_factory=dict)
+    highs: dict[int, float] = field(default_factory=dict)
+    sums: dict[int, float] = field(default_factory=dict)
+    counts: dict[int, int] = field(default_factory=dict)
+
+    def add(self, bucket: int, low: float, high: float, total: float, count: int) -> None:
+        """More values of a bucket."""
+        if bucket in self.counts:
+            low, high = min(low, self.lows[bucket]), max(high, self.highs[bucket])
+            total, count = total + self.sums[bucket], count + self.counts[bucket]
+        self.lows[bucket], self.highs[bucket] = low, high
+        self.sums[bucket], self.counts[bucket] = total, count
+
+
+class Buckets:
+    """Gathers rows and roll-ups of one range into a grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._fields: dict[str, _Field] = {}
+        self._seen: set[int] = set()
+        self._rows_total = 0
+
+    def _slices(self, times_ms: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(bucket, first index, end index) of ascending times."""
+        start_ms, width_ms = self._grid
+        out: list[tuple[int, int, int]] = []
+        first, count = 0, len(times_ms)
+        while first < count:
+            bucket = (times_ms[first] - start_ms) // width_ms
+            end = bisect_left(times_ms, start_ms + (bucket + 1) * width_ms, first)
+            out.append((bucket, first, end))
+            first = end
+        self._seen.update(bucket for bucket, _, _ in out)
+        return out
+
+    def add_rows(self, rows: Rows) -> None:
+        """*rows* ascend and are in the range."""
+        self._rows_total += len(rows.times_ms)
+        slices = self._slices(rows.times_ms)
+        for name, column in rows.columns.items():
+            add = self._fields.setdefault(name, _Field()).add
+            for bucket, first, end in slices:
+                values = [value for value in column[first:end] if value is not None]
+                if values:
+                    add(bucket, min(values), max(values), fsum(values), len(values))
+
+    def add_roll(self, roll: Roll) -> None:
+        """Every minute of *roll* is in the range; the grid has whole minutes."""
+        self._rows_total += sum(roll.rows)
+        slices = self._slices([minute * MINUTE_MS for minute in roll.minutes])
+        for name, counts in roll.counts.items():
+            add = self._fields.setdefault(name, _Field()).add
+            lows, highs, sums = (
+                [value for value in column if value is not None]
+                for column in (roll.lows[name], roll.highs[name], roll.sums[name])
+            )
+            if len(lows) == len(counts):
+                for bucket, first, end in slices:
+                    add(
+                        bucket,
+                        min(lows[first:end]),
+                        max(highs[first:end]),
+                        fsum(sums[first:end]),
+                        sum(counts[first:end]),
+                    )
+                continue
+            held = iter(zip(lows, highs, sums, strict=True))  # a minute without a value has no entry in these
+            for bucket, first, end in slices:
+                for count in counts[first:end]:
+                    if count:
+                        add(bucket, *next(held), count)
+
+    def series(self) -> Series:
+        """The buckets that have rows, oldest first."""
+        start_ms, width_ms = self._grid
+        buckets = sorted(self._seen)
+        columns: dict[str, Column] = {}
+        lows: dict[str, Column] = {}
+        highs: dict[str, Column] = {}
+        counts: dict[str, list[int]] = {}
+        for name, held in self._fields.items():
+            columns[name] = [held.sums[b] / held.counts[b] if b in held.counts else None for b in buckets]
+            lows[name] = list(map(held.lows.get, buckets))
+            highs[name] = list(map(held.highs.get, buckets))
+            counts[name] = [held.counts.get(b, 0) for b in buckets]
+        times_ms = [start_ms + bucket * width_ms for bucket in buckets]
+        return Series(times_ms, columns, lows, highs, counts, self._rows_total, width_ms)
