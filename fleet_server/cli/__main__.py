@@ -1,0 +1,253 @@
+"""``fieldfleet``: the operators' command."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final, TypeAlias
+
+import typer
+from rich.console import Console, RenderableType
+
+from broker_config.text import shown
+from fleet_server.cli import answers, moments, tables
+from fleet_server.cli.server import (
+    SITE_VARIABLE,
+    CommandError,
+    Exit,
+    Json,
+    Parameters,
+    Server,
+    connect,
+    find,
+    segment,
+)
+
+ENTRIES_DEFAULT: Final = 1_000
+ENTRIES_MAX: Final = 100_000
+QUARANTINE_PAGE: Final = 100
+PAYLOAD_CHARS_MAX: Final = 4_000
+PIPE_COLUMNS: Final = 200
+"""As wide as a table may be that goes to no terminal."""
+
+HELP: Final = f"""Operate a fleet through its server's API.
+
+The server is that of --site DIR, of {SITE_VARIABLE}, of ./site, or of --url with --token-file.
+
+Exit codes: 0 done, 1 the server has a problem with it, 2 wrong usage, 3 the server cannot be reached.
+"""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
+quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not what they said.")
+app.add_typer(quarantine_app, name="quarantine")
+
+Site: TypeAlias = Annotated[Path | None, typer.Option("--site", help="The site's directory.", show_default=False)]
+Url: TypeAlias = Annotated[str | None, typer.Option("--url", help="The API, such as http://127.0.0.1:8470.")]
+TokenFile: TypeAlias = Annotated[Path | None, typer.Option("--token-file", help="The file of the API's token.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
+DeviceId: TypeAlias = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id.")]
+From: TypeAlias = Annotated[str, typer.Option("--from", help="Such as -90s, -15m, -1h, -7d, or RFC 3339.")]
+To: TypeAlias = Annotated[str, typer.Option("--to", help="The same, or now.")]
+Limit: TypeAlias = Annotated[int, typer.Option("--limit", min=1, max=ENTRIES_MAX, help="Entries at most.")]
+RowId: TypeAlias = Annotated[int, typer.Argument(metavar="ID", min=1, help="Of `fieldfleet quarantine list`.")]
+
+
+def now_ms() -> int:
+    """Ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@contextmanager
+def server_of(site: Path | None, url: str | None, token_file: Path | None) -> Iterator[Server]:
+    """The API that is meant; errors become a message and an exit code."""
+    try:
+        with connect(find(site=site, url=url, token_file=token_file)) as server:
+            yield server
+    except CommandError as error:
+        typer.echo(f"fieldfleet: {error}", err=True)
+        raise typer.Exit(error.code) from error
+
+
+def show(document: Json, table: RenderableType, *, as_json: bool, more: bool = False) -> None:
+    """One of the two on stdout; on stderr that there is more."""
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        console().print(table)
+    if more:
+        typer.echo("fieldfleet: there are more entries; give a larger --limit", err=True)
+
+
+def between(begin: str, end: str) -> Parameters:
+    """A range as the API takes it."""
+    now = now_ms()
+    return {"from": moments.for_api(begin, now_ms=now), "to": moments.for_api(end, now_ms=now)}
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Raises CommandError: it is there already, or cannot be made."""
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise CommandError(Exit.USAGE, f"{path} cannot be written: {error.strerror}") from error
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, or wide enough for a file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+
+
+@app.command(epilog="Example: fieldfleet devices --site site")
+def devices(
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    limit: Limit = ENTRIES_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """List every device that was ever heard of."""
+    with server_of(site, url, token_file) as server:
+        document, more = server.list_all("/v1/devices", "devices", entries_max=limit)
+        found = answers.read(document, answers.Devices)
+        show(document, tables.devices(found.devices, now_ms=now_ms()), as_json=as_json, more=more)
+
+
+@app.command(epilog="Example: fieldfleet device car-7")
+def device(
+    device: DeviceId, site: Site = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """Show one device: what of its streams is stored, and the newest readings."""
+    with server_of(site, url, token_file) as server:
+        summary = server.get(f"/v1/devices/{segment(device)}")
+        latest = server.get(f"/v1/devices/{segment(device)}/latest")
+        table = tables.device(
+            answers.read(summary, answers.Device), answers.read(latest, list[answers.Latest]), now_ms=now_ms()
+        )
+        show({"device": summary, "latest": latest}, table, as_json=as_json)
+
+
+@app.command(epilog="Example: fieldfleet series car-7 cpu --from -1h --points 60 --field cpu_pct")
+def series(
+    device: DeviceId,
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="Such as cpu; `fieldfleet device` lists them.")],
+    from_: From = "-1h",
+    to: To = "now",
+    points: Annotated[int | None, typer.Option(min=1, help="Means of at most so many buckets.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="Only this field; may be given again.")] = None,
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show readings of one stream over time."""
+    with server_of(site, url, token_file) as server:
+        document = server.get(
+            f"/v1/devices/{segment(device)}/series/{segment(stream)}",
+            {**between(from_, to), "points": points, "fields": ",".join(field) if field else None},
+        )
+        show(document, tables.series(answers.read(document, answers.Series)), as_json=as_json)
+
+
+@app.command(epilog="Example: fieldfleet gaps --device car-7 --from -24h")
+def gaps(
+    device: Annotated[str | None, typer.Option(help="Only of this device.")] = None,
+    from_: From = "-24h",
+    to: To = "now",
+    reason: Annotated[str | None, typer.Option(help="Only of this reason, such as unexplained.")] = None,
+    limit: Limit = ENTRIES_DEFAULT,
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is not there, and why."""
+    with server_of(site, url, token_file) as server:
+        document, more = server.list_all(
+            "/v1/gaps",
+            "gaps",
+            entries_max=limit,
+            parameters={**between(from_, to), "device": device, "reason": reason},
+        )
+        show(document, tables.gaps(answers.read(document, answers.Gaps).gaps), as_json=as_json, more=more)
+
+
+@app.command(epilog="Example: fieldfleet events car-7 --from -7d")
+def events(
+    device: DeviceId,
+    from_: From = "-24h",
+    to: To = "now",
+    limit: Limit = ENTRIES_DEFAULT,
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a device's journal."""
+    with server_of(site, url, token_file) as server:
+        document, more = server.list_all(
+            f"/v1/devices/{segment(device)}/events",
+            "events",
+            entries_max=limit,
+            parameters=between(from_, to),
+        )
+        show(document, tables.events(answers.read(document, answers.Events).events), as_json=as_json, more=more)
+
+
+@quarantine_app.command("list", epilog="Example: fieldfleet quarantine list")
+def quarantine_list(
+    limit: Limit = ENTRIES_DEFAULT,
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List messages in quarantine, in the order they came."""
+    with server_of(site, url, token_file) as server:
+        document, more = server.list_all(
+            "/v1/quarantine", "quarantined", entries_max=limit, page_entries_max=QUARANTINE_PAGE
+        )
+        found = answers.read(document, answers.QuarantineList).quarantined
+        show(document, tables.quarantine(found), as_json=as_json, more=more)
+
+
+@quarantine_app.command("show", epilog="Example: fieldfleet quarantine show 3 --output message.bin")
+def quarantine_show(
+    row_id: RowId,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the bytes as they came to a file that is not there yet.")
+    ] = None,
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the bytes of one message."""
+    with server_of(site, url, token_file) as server:
+        payload = server.get_bytes(f"/v1/quarantine/{row_id}")
+        if output is not None:
+            write_new(output, payload)
+        text = shown(payload, chars_max=PAYLOAD_CHARS_MAX)
+        document: Json = {"id": row_id, "payload_bytes": len(payload), "payload_hex": payload.hex()}
+        show(document, tables.plain(f"{output}: {len(payload)} bytes" if output else text), as_json=as_json)
+
+
+@quarantine_app.command("replay", epilog="Example: fieldfleet quarantine replay 3")
+def quarantine_replay(
+    row_id: RowId, site: Site = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """Admit one message again; a newer server may know it now."""
+    with server_of(site, url, token_file) as server:
+        document = server.post(f"/v1/quarantine/{row_id}/replay")
+        show(document, tables.plain(f"{row_id} is stored"), as_json=as_json)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What the commands read of the API's answers. What they do not show they do not read."""
+
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from fleet_server.cli.server import CommandError, Exit, Json
+
+
+class Stream(Struct, frozen=True):
+    """See the API's ``Stream``."""
+
+    stream: str
+    life: str
+    last: int
+    held: int
+    missing: int
+    quarantined: int
+    gone: int
+
+
+class Device(Struct, frozen=True):
+    """See the API's ``Device``."""
+
+    device: str
+    device_class: str
+    agent: str
+    connected: bool
+    last_status_ms: int | None
+    last_record_ms: int | None
+    streams: list[Stream]
+
+
+class Latest(Struct, frozen=True):
+    """See the API's ``Latest``."""
+
+    device: str
+    stream: str
+    time_ms: int
+    received_ms: int
+    values: dict[str, float | None]
+
+
+class Series(Struct, frozen=True):
+    """See the API's ``Series``."""
+
+    device: str
+    stream: str
+    from_ms: int
+    to_ms: int
+    bucket_ms: int
+    rows_total: int
+    times_ms: list[int]
+    columns: dict[str, list[float | None]]
+
+
+class Gap(Struct, frozen=True):
+    """See the API's ``Gap``."""
+
+    device: str
+    stream: str
+    reason: str
+    first_seq: int | None
+    last_seq: int | None
+    from_ms: int | None
+    to_ms: int | None
+    open: bool
+    detail: str
+
+
+class Event(Struct, frozen=True):
+    """See the API's ``Event``."""
+
+    time_ms: int
+    kind: str
+    data: dict[str, float | bool | str | None]
+
+
+class Quarantined(Struct, frozen=True):
+    """See the API's ``Quarantined``."""
+
+    id: int
+    received_ms: int
+    device: str
+    channel: str
+    key: str | None
+    reason: str
+    detail: str
+    content_type: str
+    payload_bytes: int
+    replayed_ms: int | None
+
+
+class Facts(Struct, frozen=True):
+    """See the API's ``Facts``."""
+
+    connected: bool
+    records_stored: int
+    records_duplicate: int
+    records_quarantined: int
+    receipts_sent: int
+
+
+class Devices(Struct, frozen=True):
+    """A list of them."""
+
+    devices: list[Device]
+
+
+class Gaps(Struct, frozen=True):
+    """A list of them."""
+
+    gaps: list[Gap]
+
+
+class Events(Struct, frozen=True):
+    """A list of them."""
+
+    events: list[Event]
+
+
+class QuarantineList(Struct, frozen=True):
+    """A list of them."""
+
+    quarantined: list[Quarantined]
+
+
+T = TypeVar("T")
+
+
+def read(document: Json, kind: type[T]) -> T:
+    """An answer as *kind*. Raises CommandError: the server is of another version."""
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise CommandError(
+            Exit.PROBLEM,
+            f"the server's answer is not what this command knows: {error}",
+            hint="are server and command of the same version? --json shows the answer as it is",
+        ) from error

@@ -1,0 +1,185 @@
+"""Answers as tables. Every text is shown as it is: markup and control characters of the other side do nothing."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from broker_config.text import shown
+from fleet_server.cli.answers import Device, Event, Gap, Latest, Quarantined, Series
+from fleet_server.cli.moments import ago, utc
+
+SPARK: Final = "▁▂▃▄▅▆▇█"
+SPARK_CHARS_MAX: Final = 60
+ROWS_SHOWN_MAX: Final = 50
+SIGNIFICANT_DIGITS: Final = 6
+_ALARMING: Final = frozenset({"lost", "unexplained"})
+
+
+def devices(found: Sequence[Device], *, now_ms: int) -> Table:
+    """One line a device."""
+    table = _table("device", "class", "connected", "last record", "streams", "stored", "missing", "quarantined")
+    for device in found:
+        streams = device.streams
+        table.add_row(
+            Text(device.device),
+            Text(shown(device.device_class)),
+            _connected(device),
+            Text(ago(device.last_record_ms, now_ms=now_ms)),
+            _count(len({stream.stream for stream in streams})),
+            _count(sum(stream.held for stream in streams)),
+            _count(sum(stream.missing for stream in streams), alarming=True),
+            _count(sum(stream.quarantined for stream in streams), alarming=True),
+        )
+    return table
+
+
+def device(found: Device, latest: Sequence[Latest], *, now_ms: int) -> Group:
+    """One device: its streams, and the newest readings of each."""
+    head = Text(
+        f"{found.device}  class {shown(found.device_class) or 'not known'}  agent {shown(found.agent) or 'not known'}"
+        f"  {'connected' if found.connected else 'not connected'}  status {ago(found.last_status_ms, now_ms=now_ms)}"
+    )
+    newest = {row.stream: row for row in latest}
+    table = _table("stream", "life", "stored", "last", "missing", "quarantined", "gone", "newest", "values")
+    for stream in found.streams:
+        row = newest.get(stream.stream)
+        table.add_row(
+            Text(shown(stream.stream)),
+            Text(stream.life[:8]),
+            _count(stream.held),
+            _count(stream.last),
+            _count(stream.missing, alarming=True),
+            _count(stream.quarantined, alarming=True),
+            _count(stream.gone, alarming=True),
+            Text(ago(row.time_ms, now_ms=now_ms) if row else ""),
+            readings(row.values) if row else Text(""),
+        )
+    return Group(head, table)
+
+
+def series(found: Series) -> Group:
+    """A spark line for each field, and the last rows."""
+    parts: list[RenderableType] = []
+    sparks = Table.grid(padding=(0, 2))
+    for name, column in found.columns.items():
+        held = [value for value in column if value is not None]
+        span = f"{number(min(held))} to {number(max(held))}" if held else "nothing"
+        sparks.add_row(Text(shown(name)), Text(sparkline(column)), Text(span))
+    times_ms = found.times_ms[-ROWS_SHOWN_MAX:]
+    table = _table("time", *found.columns)
+    for place, time_ms in enumerate(times_ms, start=len(found.times_ms) - len(times_ms)):
+        table.add_row(Text(utc(time_ms)), *(Text(number(column[place])) for column in found.columns.values()))
+    parts += [sparks, table]
+    means = f", means of {found.bucket_ms / 1000:g} s" if found.bucket_ms else ""
+    parts.append(Text(f"{found.rows_total} readings from {utc(found.from_ms)} to {utc(found.to_ms)}{means}"))
+    if len(times_ms) < len(found.times_ms):
+        parts.append(Text(f"the last {len(times_ms)} rows; all of them: --json, or fewer: --points N"))
+    return Group(*parts)
+
+
+def gaps(found: Sequence[Gap]) -> Table:
+    """One line a gap."""
+    table = _table("device", "stream", "reason", "numbers", "from", "to", "detail")
+    for gap in found:
+        numbers = "" if gap.first_seq is None else f"{gap.first_seq} to {gap.last_seq}"
+        table.add_row(
+            Text(gap.device),
+            Text(shown(gap.stream)),
+            Text(gap.reason, style="bold red" if gap.reason in _ALARMING else ""),
+            Text(numbers),
+            Text(utc(gap.from_ms)),
+            Text("still" if gap.open else utc(gap.to_ms)),
+            Text(shown(gap.detail)),
+        )
+    return table
+
+
+def events(found: Sequence[Event]) -> Table:
+    """One line an event."""
+    table = _table("time", "event", "data")
+    for event in found:
+        data = "  ".join(f"{shown(name)}={_plain(value)}" for name, value in event.data.items())
+        table.add_row(Text(utc(event.time_ms)), Text(shown(event.kind)), Text(data))
+    return table
+
+
+def quarantine(found: Sequence[Quarantined]) -> Table:
+    """One line a message."""
+    table = _table("id", "received", "device", "channel", "key", "reason", "detail", "bytes", "replayed")
+    for row in found:
+        table.add_row(
+            Text(str(row.id)),
+            Text(utc(row.received_ms)),
+            Text(row.device),
+            Text(shown(row.channel)),
+            Text(shown(row.key or "")),
+            Text(shown(row.reason)),
+            Text(shown(row.detail)),
+            Text(str(row.payload_bytes)),
+            Text(utc(row.replayed_ms)),
+        )
+    return table
+
+
+def plain(text: str) -> Text:
+    """Text as it is, without markup."""
+    return Text(text)
+
+
+def readings(values: dict[str, float | None]) -> Text:
+    """``cpu_pct 12.5  load_1m 0.42``."""
+    return Text("  ".join(f"{shown(name)} {number(value)}" for name, value in values.items()))
+
+
+def number(value: float | None) -> str:
+    """Whole numbers whole, others to six digits; ``-`` is a missing value."""
+    if value is None:
+        return "-"
+    return str(int(value)) if value == int(value) else f"{value:.{SIGNIFICANT_DIGITS}g}"
+
+
+def sparkline(column: Sequence[float | None]) -> str:
+    """The column as bars, the lowest to the highest of its values; a space is a missing one."""
+    means = list(_squeezed(column))
+    held = [value for value in means if value is not None]
+    if not held:
+        return ""
+    low, top = min(held), max(held) - min(held)
+    step = len(SPARK) - 1
+    return "".join(" " if v is None else SPARK[round((v - low) / top * step) if top else 0] for v in means)
+
+
+def _squeezed(column: Sequence[float | None]) -> Iterable[float | None]:
+    """At most SPARK_CHARS_MAX means of neighbours."""
+    width = -(-len(column) // SPARK_CHARS_MAX) or 1
+    for start in range(0, len(column), width):
+        held = [value for value in column[start : start + width] if value is not None]
+        yield sum(held) / len(held) if held else None
+
+
+def _plain(value: float | bool | str | None) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return shown(value)
+        case _:
+            return number(value)
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(Text(shown(name)), overflow="fold")
+    return table
+
+
+def _count(count: int, *, alarming: bool = False) -> Text:
+    return Text(str(count), style="bold yellow" if alarming and count else "", justify="right")
+
+
+def _connected(device: Device) -> Text:
+    return Text("yes", style="green") if device.connected else Text("no", style="bold yellow")

@@ -1,0 +1,72 @@
+"""The OpenAPI document says all that the API does."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fleet_server.api.conftest import Fleet
+
+
+@pytest.fixture
+async def document(client: httpx.AsyncClient, fleet: Fleet) -> dict[str, Any]:
+    answer: dict[str, Any] = (await client.get("/v1/openapi.json")).json()
+    return answer
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(f"{m} {path}", each) for path, item in document["paths"].items() for m, each in item.items()]
+
+
+def test_paths(document: dict[str, Any]) -> None:
+    assert sorted(name for name, _ in operations(document)) == [
+        "get /metrics",
+        "get /v1/devices",
+        "get /v1/devices/{device}",
+        "get /v1/devices/{device}/events",
+        "get /v1/devices/{device}/latest",
+        "get /v1/devices/{device}/series/{stream}",
+        "get /v1/facts",
+        "get /v1/gaps",
+        "get /v1/health",
+        "get /v1/latest",
+        "get /v1/quarantine",
+        "get /v1/quarantine/{row_id}",
+        "post /v1/quarantine/{row_id}/replay",
+    ]
+
+
+def test_every_error_is_described_as_a_problem(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        errors = {status: answer for status, answer in operation["responses"].items() if status != "200"}
+        assert {"422", "503"} <= errors.keys(), name
+        assert ("401" in errors) == (name != "get /v1/health"), name
+        for answer in errors.values():
+            schema = answer["content"]["application/problem+json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}, name
+    assert "HTTPValidationError" not in str(document)
+
+
+def test_every_operation_and_model_is_described(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"], name
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description"), name
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+
+    def references(node: object) -> list[str]:
+        if isinstance(node, dict):
+            here = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            return here + [each for child in node.values() for each in references(child)]
+        return [each for child in node for each in references(child)] if isinstance(node, list) else []
+
+    missing = {ref for ref in references(document) if ref.removeprefix("#/components/schemas/") not in schemas}
+    assert missing == set()
+
+
+def test_only_health_is_open(document: dict[str, Any]) -> None:
+    assert [name for name, each in operations(document) if not each.get("security")] == ["get /v1/health"]
