@@ -83,6 +83,11 @@ def _fields(connection: sqlite3.Connection, shape: int) -> tuple[str, ...]:
     return chunk.decode_fields(connection.execute("SELECT fields FROM shape WHERE id = ?", (shape,)).fetchone()[0])
 
 
+def shapes(connection: sqlite3.Connection) -> dict[int, tuple[str, ...]]:
+    """Every list of columns, by its number."""
+    return {number: chunk.decode_fields(text) for number, text in connection.execute("SELECT id, fields FROM shape")}
+
+
 def _mapped(index: Index, device: str, payload: bytes) -> Sealed | None:
     """The batch in *payload* under its mapped time; None if it is the journal's."""
     record = record_of(payload)

@@ -32,7 +32,8 @@ CREATE TABLE ledger(device TEXT, stream TEXT, life TEXT, held TEXT NOT NULL, tai
   tail_boot TEXT NOT NULL, tail_mono INTEGER NOT NULL, tail_ms INTEGER NOT NULL,
   PRIMARY KEY(device, stream, life)) WITHOUT ROWID;
 CREATE TABLE latest(device TEXT, stream TEXT, at_ms INTEGER NOT NULL, known INTEGER NOT NULL,
-  received_ms INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(device, stream)) WITHOUT ROWID;
+  received_ms INTEGER NOT NULL, shape INTEGER NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY(device, stream)) WITHOUT ROWID;
 CREATE TABLE chunk(day INTEGER NOT NULL, series INTEGER NOT NULL, hour INTEGER NOT NULL, part INTEGER NOT NULL,
   fresh_ms INTEGER, form INTEGER NOT NULL, shape INTEGER NOT NULL, first_ms INTEGER NOT NULL,
   last_ms INTEGER NOT NULL, records INTEGER NOT NULL, heads BLOB NOT NULL, body BLOB NOT NULL, roll BLOB);

@@ -14,13 +14,13 @@ import msgspec
 
 from broker_config import ranges
 from broker_config.ranges import Ranges
-from broker_config.telemetry import BadBatchError, Batch, Reason, parse_key
+from broker_config.telemetry import BadBatchError, Batch, Reason
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access
 from fleet_server.adapters.sqlite_index import Index
 from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, record_of, unpack
 from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, Names, Part, Sealed, merged, part_of
-from fleet_server.telemetry.chunk import decode_fields
+from fleet_server.adapters.sqlite_query import shapes as shapes_of
 from fleet_server.telemetry.store import StreamKey
 
 SEAL_VALUES_MAX: Final = 2_000_000
@@ -37,7 +37,7 @@ MERGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Parts of one hour that are larger together stay apart."""
 MERGE_SHARE: Final = 4
 """A seal merges up to so many times the records that it may seal."""
-FREE_PAGES_SHARE: Final = 4
+FREE_PAGES_SHARE: Final = 8
 """When more than one page in so many is free, some are given back."""
 FREE_PAGES_MAX: Final = 2_000
 """Given back at once."""
@@ -74,7 +74,11 @@ class _Harvest:
         """Put a record where it will be sealed."""
         record = one.record
         hour = one.start_ms // HOUR_MS
-        self.groups.setdefault((device, record.stream, hour), []).append(one)
+        place = (device, record.stream, hour)
+        group = self.groups.get(place)
+        if group is None:
+            group = self.groups[place] = []
+        group.append(one)
         if isinstance(record, Batch):
             self.values += len(record.dt) * len(record.fields)
         if one.shift_ms:
@@ -100,6 +104,7 @@ class Sealer:
             )
             self._access.forget_rows(harvest.up_to)
         self.merge(records_max=records_max * MERGE_SHARE, now_ms=now_ms, token=token)
+        self._give_back_pages(token)
         return [(key, ranges.from_numbers(numbers.seqs)) for key, numbers in harvest.numbers.items()]
 
     def _gather(self, records_max: int, now_ms: int) -> _Harvest:
@@ -122,23 +127,26 @@ class Sealer:
     def _take(self, harvest: _Harvest, row: LogRow, at_ms: int) -> None:
         for place, (device, text) in enumerate(zip(row.devices, row.keys, strict=True)):
             payload = row.payload(place)
-            key = parse_key(text)
-            numbers = harvest.numbers.setdefault(StreamKey(device, key.stream, key.life), _Numbers())
-            numbers.seqs.append(key.seq)
+            stream, life, seq_text = text.split("/")
+            key = StreamKey(device, stream, life)
+            numbers = harvest.numbers.get(key)
+            if numbers is None:
+                numbers = harvest.numbers[key] = _Numbers()
+            seq = int(seq_text)
+            numbers.seqs.append(seq)
             try:
                 record = record_of(payload)
             except BadBatchError as error:  # admitted by an older contract: its number is held, its bytes are kept
                 harvest.unreadable.append((at_ms, device, text, str(error), zlib.crc32(payload), payload))
                 continue
-            if key.seq > numbers.tail[0]:
+            if seq > numbers.tail[0]:
                 span = record.dt[-1]
-                numbers.tail = (key.seq, record.boot, record.mono + span, record.t0 + span)
+                numbers.tail = (seq, record.boot, record.mono + span, record.t0 + span)
             shift_ms = 0
             if record.clock.src == "none":
                 offset_ms = self._index.offset_ms(device, record.boot)
                 if offset_ms is None:
-                    names = (device, key.stream, key.life, key.seq, record.boot)
-                    harvest.waiting.append((*names, at_ms, zlib.crc32(payload), payload))
+                    harvest.waiting.append((*key, seq, record.boot, at_ms, zlib.crc32(payload), payload))
                     continue
                 shift_ms = record.mono + offset_ms - record.t0
             harvest.place(device, Sealed(record, payload, shift_ms))
@@ -174,7 +182,6 @@ class Sealer:
                 _move_the_rest(connection, harvest)
                 connection.execute("DELETE FROM log WHERE id <= ?", (harvest.up_to,))
                 schema.set_meta(connection, "sealed_up_to", harvest.up_to)
-                _give_back_pages(connection)
                 access.failpoint("seal.deleted")
         except BaseException:
             self._names.forget()
@@ -196,9 +203,10 @@ class Sealer:
         for device, stream in {(key.device, key.stream) for key in harvest.numbers} | {p[:2] for p in harvest.groups}:
             tail = self._index.tail(device, stream)
             if tail.fields:
-                body = msgspec.json.encode((tail.fields, tail.row)).decode()
-                rows.append((device, stream, tail.at_ms, tail.rank != NO_TIME, tail.received_ms, body))
-        connection.executemany("INSERT OR REPLACE INTO latest VALUES(?, ?, ?, ?, ?, ?)", rows)
+                shape = self._names.shape(connection, tail.fields)
+                body = msgspec.json.encode(tail.row).decode()
+                rows.append((device, stream, tail.at_ms, tail.rank != NO_TIME, tail.received_ms, shape, body))
+        connection.executemany("INSERT OR REPLACE INTO latest VALUES(?, ?, ?, ?, ?, ?, ?)", rows)
 
     def merge(self, *, records_max: int, now_ms: int, token: int) -> int:
         """Make one part of each hour that is over and has several; return how many records it went through."""
@@ -209,7 +217,7 @@ class Sealer:
                 "SELECT DISTINCT hour, series FROM chunk WHERE fresh_ms <= ? AND hour <= ? LIMIT ?",
                 (now_ms - MERGE_SETTLED_MS, _last_over(now_ms), records_max),
             ).fetchall()
-            shapes = {0: (), **_shapes(connection)} if hours else {}
+            shapes = {0: (), **shapes_of(connection)} if hours else {}
             for hour, series in hours:
                 rows = connection.execute(
                     "SELECT rowid, form, heads, body, shape, records FROM chunk"
@@ -242,12 +250,22 @@ class Sealer:
                     # retention may have been quicker: then nothing comes back
                     elif connection.executemany("DELETE FROM chunk WHERE rowid = ?", marks).rowcount == len(marks):
                         self._insert(connection, series, hour, number, part, None)
-                _give_back_pages(connection)
                 self._access.failpoint("merge.stored")
         except BaseException:
             self._names.forget()
             raise
         self._access.failpoint("merge.done")
+
+    def _give_back_pages(self, token: int) -> None:
+        """Free pages are used again; those of a file that shrank (retention, a backlog's end) go back to the disk."""
+        with self._access.reading() as connection:
+            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            total = connection.execute("PRAGMA page_count").fetchone()[0]
+        if free > total // FREE_PAGES_SHARE:
+            count = min(free - total // FREE_PAGES_SHARE // 2, FREE_PAGES_MAX)
+            with self._access.writing(token) as connection:
+                for _ in range(count):  # the driver steps a pragma once, and each step gives back one page
+                    connection.execute("PRAGMA incremental_vacuum(1)")
 
 
 def is_over(hour: int, now_ms: int) -> bool:
@@ -279,10 +297,6 @@ def _parts_exist(connection: sqlite3.Connection, series: int, hour: int) -> bool
     )
 
 
-def _shapes(connection: sqlite3.Connection) -> dict[int, tuple[str, ...]]:
-    return {number: decode_fields(text) for number, text in connection.execute("SELECT id, fields FROM shape")}
-
-
 def _add_to_ledger(connection: sqlite3.Connection, numbers: dict[StreamKey, _Numbers]) -> None:
     rows = []
     for key, added in numbers.items():
@@ -309,10 +323,3 @@ def _move_the_rest(connection: sqlite3.Connection, harvest: _Harvest) -> None:
         f" VALUES(?, ?, 'sealed', ?, '{Reason.MALFORMED}', ?, '', ?, ?)",  # a constant
         harvest.unreadable,
     )
-
-
-def _give_back_pages(connection: sqlite3.Connection) -> None:
-    """Free pages are used again; a file that shrank for good (retention, the end of a backlog) gives them back."""
-    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-    if free > connection.execute("PRAGMA page_count").fetchone()[0] // FREE_PAGES_SHARE:
-        connection.execute(f"PRAGMA incremental_vacuum({min(free // 2, FREE_PAGES_MAX)})").fetchall()

@@ -42,7 +42,7 @@ from fleet_server.telemetry.store import (
 )
 
 _HELD: Final = msgspec.json.Decoder(tuple[tuple[int, int], ...])
-_LATEST: Final = msgspec.json.Decoder(tuple[tuple[str, ...], tuple[float | None, ...]])
+_ROW: Final = msgspec.json.Decoder(list[float | None])
 DAY_MS: Final = 86_400_000
 
 
@@ -161,10 +161,10 @@ class SqliteStore:
             gone = _read_gone(connection)
             sealed_up_to = schema.meta(connection, "sealed_up_to")
             self._index.add_offsets(connection.execute("SELECT device, boot, offset_ms FROM boot_offset"))
-            for device, stream, at_ms, known, received_ms, text in connection.execute("SELECT * FROM latest"):
-                fields, row = _LATEST.decode(text)
-                rank = at_ms if known else NO_TIME
-                self._index.tail(device, stream).set_newest(rank, at_ms, received_ms, fields, row)
+            shapes = sqlite_query.shapes(connection)
+            for device, stream, at_ms, known, received_ms, shape, text in connection.execute("SELECT * FROM latest"):
+                tail, rank = self._index.tail(device, stream), at_ms if known else NO_TIME
+                tail.set_newest(rank, at_ms, received_ms, shapes[shape], _ROW.decode(text))
             last_id = connection.execute("SELECT max(id) FROM log").fetchone()[0] or 0
             self._index_log(connection, sealed_up_to)
         self._log_id = max(last_id, sealed_up_to)

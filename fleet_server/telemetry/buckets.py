@@ -2,9 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import fsum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, cast
 
 from fleet_server.telemetry.chunk import MINUTE_MS, Column, Roll
 from fleet_server.telemetry.store import Series
@@ -70,22 +69,12 @@ def _cut(rows: Rows, from_ms: int, to_ms: int) -> Rows:
     return Rows(rows.times_ms[first:last], {name: column[first:last] for name, column in rows.columns.items()})
 
 
-@dataclass(slots=True)
-class _Field:
-    """One field's buckets; a bucket without values has no entry."""
+_Cell: TypeAlias = tuple[float, float, float, int]
+"""Least, greatest, sum and count of one field in one bucket; a bare tuple, for there are thousands."""
 
-    lows: dict[int, float] = field(default_factory=dict)
-    highs: dict[int, float] = field(default_factory=dict)
-    sums: dict[int, float] = field(default_factory=dict)
-    counts: dict[int, int] = field(default_factory=dict)
 
-    def add(self, bucket: int, low: float, high: float, total: float, count: int) -> None:
-        """More values of a bucket."""
-        if bucket in self.counts:
-            low, high = min(low, self.lows[bucket]), max(high, self.highs[bucket])
-            total, count = total + self.sums[bucket], count + self.counts[bucket]
-        self.lows[bucket], self.highs[bucket] = low, high
-        self.sums[bucket], self.counts[bucket] = total, count
+def _added(held: _Cell, more: _Cell) -> _Cell:
+    return min(held[0], more[0]), max(held[1], more[1]), held[2] + more[2], held[3] + more[3]
 
 
 class Buckets:
@@ -93,7 +82,7 @@ class Buckets:
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._fields: dict[str, _Field] = {}
+        self._fields: dict[str, dict[int, _Cell]] = {}
         self._seen: set[int] = set()
         self._rows_total = 0
 
@@ -115,37 +104,36 @@ class Buckets:
         self._rows_total += len(rows.times_ms)
         slices = self._slices(rows.times_ms)
         for name, column in rows.columns.items():
-            add = self._fields.setdefault(name, _Field()).add
+            cells = self._fields.setdefault(name, {})
+            whole = None not in column
             for bucket, first, end in slices:
-                values = [value for value in column[first:end] if value is not None]
+                some = column[first:end]
+                values = cast("list[float]", some) if whole else [value for value in some if value is not None]
                 if values:
-                    add(bucket, min(values), max(values), fsum(values), len(values))
+                    cell = (min(values), max(values), fsum(values), len(values))
+                    cells[bucket] = _added(cells[bucket], cell) if bucket in cells else cell
 
     def add_roll(self, roll: Roll) -> None:
         """Every minute of *roll* is in the range; the grid has whole minutes."""
         self._rows_total += sum(roll.rows)
         slices = self._slices([minute * MINUTE_MS for minute in roll.minutes])
+        row_counts = [sum(roll.rows[first:end]) for _, first, end in slices]
         for name, counts in roll.counts.items():
-            add = self._fields.setdefault(name, _Field()).add
-            lows, highs, sums = (
-                [value for value in column if value is not None]
-                for column in (roll.lows[name], roll.highs[name], roll.sums[name])
-            )
-            if len(lows) == len(counts):
-                for bucket, first, end in slices:
-                    add(
-                        bucket,
-                        min(lows[first:end]),
-                        max(highs[first:end]),
-                        fsum(sums[first:end]),
-                        sum(counts[first:end]),
-                    )
-                continue
-            held = iter(zip(lows, highs, sums, strict=True))  # a minute without a value has no entry in these
-            for bucket, first, end in slices:
-                for count in counts[first:end]:
+            cells = self._fields.setdefault(name, {})
+            lows, highs, sums = (cast("list[float]", by[name]) for by in (roll.lows, roll.highs, roll.sums))
+            if counts is not roll.rows:  # some minute may have no value
+                for at, count in enumerate(counts):
                     if count:
-                        add(bucket, *next(held), count)
+                        bucket = self._bucket(roll.minutes[at])
+                        cell = (lows[at], highs[at], sums[at], count)
+                        cells[bucket] = _added(cells[bucket], cell) if bucket in cells else cell
+                continue
+            for (bucket, first, end), count in zip(slices, row_counts, strict=True):
+                cell = (min(lows[first:end]), max(highs[first:end]), sum(sums[first:end]), count)
+                cells[bucket] = _added(cells[bucket], cell) if bucket in cells else cell
+
+    def _bucket(self, minute: int) -> int:
+        return (minute * MINUTE_MS - self._grid.start_ms) // self._grid.width_ms
 
     def series(self) -> Series:
         """The buckets that have rows, oldest first."""
@@ -156,9 +144,10 @@ class Buckets:
         highs: dict[str, Column] = {}
         counts: dict[str, list[int]] = {}
         for name, held in self._fields.items():
-            columns[name] = [held.sums[b] / held.counts[b] if b in held.counts else None for b in buckets]
-            lows[name] = list(map(held.lows.get, buckets))
-            highs[name] = list(map(held.highs.get, buckets))
-            counts[name] = [held.counts.get(b, 0) for b in buckets]
+            cells = [held.get(bucket) for bucket in buckets]
+            columns[name] = [None if cell is None else cell[2] / cell[3] for cell in cells]
+            lows[name] = [None if cell is None else cell[0] for cell in cells]
+            highs[name] = [None if cell is None else cell[1] for cell in cells]
+            counts[name] = [0 if cell is None else cell[3] for cell in cells]
         times_ms = [start_ms + bucket * width_ms for bucket in buckets]
         return Series(times_ms, columns, lows, highs, counts, self._rows_total, width_ms)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from math import copysign, fsum
 from operator import sub
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 import zstandard
@@ -73,7 +73,10 @@ class Block:
 
 
 class Roll(NamedTuple):
-    """Each minute's rows in short, ascending. ``minutes``: since the epoch; None: no value in that minute."""
+    """Each minute's rows in short, ascending. ``minutes``: since the epoch; None: no value in that minute.
+
+    ``counts``: of values; a field that misses none shares the list ``rows``.
+    """
 
     minutes: list[int]
     rows: list[int]
@@ -337,14 +340,14 @@ def _put_column(out: bytearray, column: Column) -> tuple[int, list[int]] | None:
 def _take_column(reader: _Reader, count: int) -> Column:
     tag = reader.byte()
     if not tag & _MISSING:
-        return list(_take_values(reader, count, tag & 0x0F))
+        return cast("Column", _take_values(reader, count, tag & 0x0F))
     bits = int.from_bytes(reader.take((count + 7) // 8), "little")
     flags = f"{bits:0{count}b}"[::-1]
     values = iter(_take_values(reader, flags.count("1"), tag & 0x0F))
     return [next(values) if flag == "1" else None for flag in flags]
 
 
-def _take_values(reader: _Reader, count: int, decimals: int) -> Sequence[float]:
+def _take_values(reader: _Reader, count: int, decimals: int) -> list[float]:
     if not count:
         return []
     if decimals == _RAW:
@@ -404,31 +407,41 @@ def _encode_roll(block: Block, whole: dict[str, tuple[int, list[int]] | None]) -
     _put_times(out, minutes)
     _put_whole(out, [end - start for start, end in bounds])
     for name, column in block.columns.items():
-        for part in _rolled(column, whole[name], bounds):
-            _put_column(out, part)
+        cells = _rolled(column, whole[name], bounds)
+        # fewer, longer columns are quicker to read: lows and highs are of one kind
+        _put_column(out, [*cells.lows, *cells.highs])
+        _put_column(out, cells.sums)
+        missing = [end - start - count for (start, end), count in zip(bounds, cells.counts, strict=True)]
+        _put_whole(out, missing)
     return compress(bytes(out))
 
 
-def _rolled(
-    column: Column, whole: tuple[int, list[int]] | None, bounds: list[tuple[int, int]]
-) -> tuple[Column, Column, Column, Column]:
-    """Least, greatest, sum and count of each minute."""
+class _Cells(NamedTuple):
+    """One field of a roll-up."""
+
+    lows: Column
+    highs: Column
+    sums: Column
+    counts: list[int]
+
+
+def _rolled(column: Column, whole: tuple[int, list[int]] | None, bounds: list[tuple[int, int]]) -> _Cells:
     if whole is not None:
         decimals, numbers = whole
         power = 10.0**decimals
         parts = [numbers[start:end] for start, end in bounds]
-        return (
+        return _Cells(
             [min(part) / power for part in parts],
             [max(part) / power for part in parts],
             [sum(part) / power for part in parts],
-            [float(len(part)) for part in parts],
+            [len(part) for part in parts],
         )
     held = [[value for value in column[start:end] if value is not None] for start, end in bounds]
-    return (
+    return _Cells(
         [min(part, default=None) for part in held],
         [max(part, default=None) for part in held],
         [fsum(part) if part else None for part in held],
-        [float(len(part)) for part in held],
+        [len(part) for part in held],
     )
 
 
@@ -438,10 +451,11 @@ def decode_roll(data: bytes, fields: Sequence[str]) -> Roll:
     count = reader.varint()
     roll = Roll(_take_times(reader, count), _take_whole(reader, count), {}, {}, {}, {})
     for name in fields:
-        roll.lows[name] = _take_column(reader, count)
-        roll.highs[name] = _take_column(reader, count)
+        both = _take_column(reader, 2 * count)
+        roll.lows[name], roll.highs[name] = both[:count], both[count:]
         roll.sums[name] = _take_column(reader, count)
-        roll.counts[name] = [int(value or 0) for value in _take_column(reader, count)]
+        missing = _take_whole(reader, count)
+        roll.counts[name] = list(map(sub, roll.rows, missing)) if any(missing) else roll.rows
     return roll
 
 

@@ -1,7 +1,7 @@
 """The batch store alone, no broker: commit rate, bytes a value once sealed, seal rate, query times.
 
-``python -m tests.benchmarks.store --devices 2000 --minutes 60`` writes single samples (a row a minute of eight fields)
-of that many devices, then full batches (60 rows a minute) of fewer, into a file in a temporary folder, and prints
+``python -m tests.benchmarks.store --devices 2000 --minutes 60`` writes single samples (a row a minute of eight
+fields) of that many devices, then full batches (60 rows a minute) of fewer, into a file in a temporary folder, and prints
 one JSON line a figure. Readings walk at the resolution of real sensors; they are made before the clock starts.
 """
 
@@ -142,17 +142,24 @@ def run(name: str, folder: Path, args: argparse.Namespace, *, devices: int, minu
             seal_seconds += time.perf_counter() - start
             pending = 0
     values = records * rows * len(FIELDS)
-    tell(f"{name}: commit", records_s=records / seconds, values_s=values / seconds, payload_bytes=payload_bytes / records)
+    tell(
+        f"{name}: commit",
+        records_s=records / seconds,
+        values_s=values / seconds,
+        payload_bytes=payload_bytes / records,
+    )
     if name == "singles":
         tell(f"{name}: last of all, {devices} streams", ms=timed_ms(store.latest))
         hour = {"from_ms": START_MS, "to_ms": START_MS + HOUR_MS}
-        tell(f"{name}: 1 h raw, as far as not sealed", ms=timed_ms(lambda: store.series("car-00000", "power", **hour)))
+        tell(
+            f"{name}: 1 h raw, as far as not sealed", ms=timed_ms(lambda: store.series("car-00000", "power", **hour))
+        )
     start = time.perf_counter()
     while store.seal(records_max=args.seal_records, now_ms=LATE_MS):
         pass
     before = -1
-    while before != (before := store.parts()):  # what is over is merged
-        store.seal(records_max=args.seal_records, now_ms=LATE_MS)
+    while before != (before := store.parts() + file_bytes(path)):  # what is over is merged, free pages given back
+        store.seal(records_max=args.seal_records, now_ms=LATE_MS + HOUR_MS)
     seal_seconds += time.perf_counter() - start
     store.close()
     tell(f"{name}: seal and merge", mvalues_s=values / seal_seconds / 1e6, records_s=records / seal_seconds)
@@ -160,7 +167,10 @@ def run(name: str, folder: Path, args: argparse.Namespace, *, devices: int, minu
     hour = {"from_ms": START_MS, "to_ms": START_MS + HOUR_MS}
     day = {"from_ms": START_MS, "to_ms": START_MS + 24 * HOUR_MS}
     tell(f"{name}: 1 h raw", ms=timed_ms(lambda: store.series("car-00000", "power", **hour)))
-    tell(f"{name}: {minutes / 60:g} h to 300", ms=timed_ms(lambda: store.series("car-00000", "power", **day, points=300)))
+    tell(
+        f"{name}: {minutes / 60:g} h to 300",
+        ms=timed_ms(lambda: store.series("car-00000", "power", **day, points=300)),
+    )
     store.close()
 
 
@@ -169,7 +179,9 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=2000)
     parser.add_argument("--minutes", type=int, default=60)
     parser.add_argument("--full-devices", type=int, default=40)
-    parser.add_argument("--day-devices", type=int, default=10, help="devices that report for 24 h, for the 24 h query")
+    parser.add_argument(
+        "--day-devices", type=int, default=10, help="devices that report for 24 h, for the 24 h query"
+    )
     parser.add_argument("--group", type=int, default=500, help="records in one commit")
     parser.add_argument("--seal-every", type=int, default=50_000, help="records between seals")
     parser.add_argument("--seal-records", type=int, default=50_000)
