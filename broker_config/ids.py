@@ -14,12 +14,19 @@ SiteId = NewType("SiteId", str)
 
 DEVICE_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 HEX16_PATTERN: Final = r"^[0-9a-f]{16}$"
+HEX64_PATTERN: Final = r"^[0-9a-f]{64}$"
 STREAM_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 
-_DEVICE_ID = re.compile(DEVICE_ID_PATTERN.rstrip("$") + r"\Z")
+
+def exact(pattern: str) -> str:
+    """*pattern* for Python's ``re`` and msgspec, whose ``$`` would let one line end follow; OpenAPI's would not."""
+    return pattern.removesuffix("$") + r"\Z"
+
+
+_DEVICE_ID = re.compile(exact(DEVICE_ID_PATTERN))
 _SHARD = re.compile(r"^[0-9a-f]{2}\Z")
-_HEX16 = re.compile(HEX16_PATTERN.rstrip("$") + r"\Z")
-_SITE_ID = re.compile(r"^[0-9a-f]{64}\Z")
+_HEX16 = re.compile(exact(HEX16_PATTERN))
+_SITE_ID = re.compile(exact(HEX64_PATTERN))
 _SHARDS = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{2}\Z")
 
 

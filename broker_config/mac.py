@@ -48,4 +48,6 @@ def authentic(key: MacKey, purpose: Purpose, topic: str, payload: bytes, propert
     """Whether *properties* carry this key's mac of the message; anything missing or unknown is no."""
     if properties.get(PROPERTY_KID) != key.kid:
         return False
-    return hmac.compare_digest(mac(key.secret, purpose, topic, payload), properties.get(PROPERTY_MAC, ""))
+    # as bytes: compare_digest raises on text that is not ASCII, and this text is the broker's
+    claimed = properties.get(PROPERTY_MAC, "").encode("utf-8", "replace")
+    return hmac.compare_digest(mac(key.secret, purpose, topic, payload).encode("ascii"), claimed)

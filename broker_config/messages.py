@@ -55,7 +55,7 @@ class Birth(Struct, frozen=True, tag_field="t", tag="birth"):
     mono: Count
     keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)]
     agent: Name
-    device_class: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    device_class: Stream
     profile: Name
     store_epoch: Count
     seal_ms: Count
@@ -141,6 +141,8 @@ def _checked(payload: bytes, decoder: msgspec.json.Decoder[Message]) -> Message:
     if len(payload) > MESSAGE_BYTES_MAX:
         raise BadMessageError(f"expected at most {MESSAGE_BYTES_MAX} bytes, got {len(payload)}")
     try:
+        if not payload.isascii():
+            payload.decode()  # the decoder skips what it does not know without a look
         return decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessageError(shown(error)) from error

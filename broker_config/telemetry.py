@@ -5,6 +5,7 @@ at 1 and has no holes. The device is never in the body: the topic says it, and t
 """
 
 import zlib
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -12,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from broker_config import limits
-from broker_config.ids import HEX16_PATTERN, STREAM_PATTERN, ContractError
+from broker_config.ids import HEX16_PATTERN, HEX64_PATTERN, STREAM_PATTERN, ContractError, exact
 from broker_config.text import shown
 
 PROPERTY_KEY: Final = "key"
@@ -27,9 +28,9 @@ JOURNAL: Final = "journal"
 GENESIS: Final = "0" * 64
 """`prev` of a journal's first batch of a life."""
 
-Stream: TypeAlias = Annotated[str, Meta(pattern=STREAM_PATTERN)]
-Hex: TypeAlias = Annotated[str, Meta(pattern=HEX16_PATTERN)]
-Digest: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Stream: TypeAlias = Annotated[str, Meta(pattern=exact(STREAM_PATTERN))]
+Hex: TypeAlias = Annotated[str, Meta(pattern=exact(HEX16_PATTERN))]
+Digest: TypeAlias = Annotated[str, Meta(pattern=exact(HEX64_PATTERN))]
 Seq: TypeAlias = Annotated[int, Meta(ge=1, le=limits.SEQ_MAX)]
 TimeMs: TypeAlias = Annotated[int, Meta(ge=-limits.TIME_MS_MAX, le=limits.TIME_MS_MAX)]
 SpanMs: TypeAlias = Annotated[int, Meta(ge=0, le=limits.BATCH_SPAN_MS_MAX)]
@@ -109,7 +110,7 @@ class Batch(Struct, frozen=True, gc=False, tag_field="t", tag="batch"):
 class Event(Struct, frozen=True, gc=False):
     """Something that happened: ``kind`` as the device class names it, with flat data."""
 
-    kind: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_.]{0,47}$")]
+    kind: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_.]{0,47}\Z")]
     data: Annotated[dict[Stream, Value | bool | Text | None], Meta(max_length=limits.EVENT_DATA_MAX)] = {}
 
 
@@ -142,17 +143,31 @@ def encode(record: Record) -> tuple[bytes, str]:
         BadBatchError: what :func:`decode` would refuse (NaN and infinities encode to null, so they are looked
             for first).
     """
-    if isinstance(record, Batch):
-        for row in record.rows:
-            for value in row:
-                # not (a <= b) is true of NaN too
-                if value is not None and not -limits.VALUE_ABS_MAX <= value <= limits.VALUE_ABS_MAX:
-                    raise BadBatchError(Reason.MALFORMED, f"expected a finite value below 1e15, got {value!r}")
-    body = _ENCODER.encode(record)
-    decode(body, CONTENT_JSON)
+    for value in _values(record):
+        # not (a <= b) is true of NaN too
+        if isinstance(value, int | float) and not -limits.VALUE_ABS_MAX <= value <= limits.VALUE_ABS_MAX:
+            raise BadBatchError(Reason.MALFORMED, f"expected a finite value below 1e15, got {value!r}")
+    try:
+        body = _ENCODER.encode(record)
+    except UnicodeEncodeError as error:
+        raise BadBatchError(Reason.MALFORMED, shown(error)) from error
+    if len(body) > limits.BATCH_BYTES_INFLATED_MAX:
+        raise BadBatchError(
+            Reason.TOO_LARGE, f"expected at most {limits.BATCH_BYTES_INFLATED_MAX} bytes, got {len(body)}"
+        )
+    _read(body)
     if len(body) < limits.BATCH_COMPRESS_BYTES_MIN:
         return body, CONTENT_JSON
-    return zlib.compress(body, 6), CONTENT_ZLIB
+    payload = zlib.compress(body, 6)
+    if len(payload) > limits.BATCH_BYTES_MAX:
+        raise BadBatchError(Reason.TOO_LARGE, f"expected at most {limits.BATCH_BYTES_MAX} bytes, got {len(payload)}")
+    return payload, CONTENT_ZLIB
+
+
+def _values(record: Record) -> Iterator[float | str | None]:
+    if isinstance(record, Batch):
+        return (value for row in record.rows for value in row)
+    return (value for event in record.events for value in event.data.values())
 
 
 def inflate(payload: bytes, content_type: str | None) -> bytes:
@@ -169,12 +184,12 @@ def inflate(payload: bytes, content_type: str | None) -> bytes:
         raise BadBatchError(Reason.MALFORMED, f"unknown content type {shown(content_type)!r}")
     stream = zlib.decompressobj()
     try:
-        body = stream.decompress(payload, limits.BATCH_BYTES_INFLATED_MAX)
+        body = stream.decompress(payload, limits.BATCH_BYTES_INFLATED_MAX + 1)
     except zlib.error as error:
         raise BadBatchError(Reason.MALFORMED, f"zlib: {error}") from error
-    if stream.unconsumed_tail or not stream.eof:
-        if len(body) >= limits.BATCH_BYTES_INFLATED_MAX:
-            raise BadBatchError(Reason.TOO_LARGE, f"inflates to more than {limits.BATCH_BYTES_INFLATED_MAX} bytes")
+    if len(body) > limits.BATCH_BYTES_INFLATED_MAX:
+        raise BadBatchError(Reason.TOO_LARGE, f"inflates to more than {limits.BATCH_BYTES_INFLATED_MAX} bytes")
+    if not stream.eof:
         raise BadBatchError(Reason.MALFORMED, "zlib: the stream ends early")
     if stream.unused_data:
         raise BadBatchError(Reason.MALFORMED, "zlib: bytes after the end of the stream")
@@ -188,8 +203,13 @@ def decode(payload: bytes, content_type: str | None = CONTENT_JSON) -> Record:
         BadBatchError: too large, not JSON, of an unknown kind, with a value, name or number outside its bounds
             (NaN, infinities, 2**70), or whose parts do not fit each other.
     """
-    body = inflate(payload, content_type)
+    return _read(inflate(payload, content_type))
+
+
+def _read(body: bytes) -> Record:
     try:
+        if not body.isascii():
+            body.decode()  # the decoder skips what it does not know without a look
         record = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBatchError(Reason.MALFORMED, shown(error)) from error
