@@ -102,7 +102,7 @@ class AgentFile(Struct, frozen=True):
 
 
 class WireTable(Struct, frozen=True):
-    """``[[wires]]``: which driver feeds which stream. ``every_s`` and ``deadline_s``: None is the class's cadence, and
+    """``[[wires]]``: what feeds which stream. ``every_s`` and ``deadline_s``: None is the class's cadence, and
     the shorter of that and DEADLINE_S. ``optional``: left out where the driver finds nothing to read.
     """
 

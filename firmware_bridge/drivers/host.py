@@ -54,35 +54,22 @@ class _InThread(_Host):
 
 class Cpu(_Host):
     kind = "host.cpu"
-    summary = "processor: share not idle since the last reading, load average"
+    summary = "processor: share not idle since the last reading (the first: since boot), load average"
     points = ("cpu_pct", "load_1m")
 
     def __init__(self, options: Struct, mono_ms: MonoMs) -> None:
         super().__init__(options, mono_ms)
-        self._before = self._times()
+        self._total = self._idle = self._share = 0.0
 
-    @staticmethod
-    def _times() -> tuple[float, float]:
+    def _values(self) -> Mapping[str, float]:
         times = psutil.cpu_times()
         # guest time is counted in user time already
         total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        return total, times.idle + getattr(times, "iowait", 0.0)
-
-    def _values(self) -> Mapping[str, float]:
-        total, idle = now = self._times()
-        elapsed = total - self._before[0]
-        busy = elapsed - (idle - self._before[1])
-        self._before = now
-        load = os.getloadavg()[0]
-        # two readings within a clock tick say nothing of the share
-        return (
-            {"load_1m": load}
-            if elapsed <= 0
-            else {
-                "cpu_pct": round(min(100.0, max(0.0, 100.0 * busy / elapsed)), 2),
-                "load_1m": round(load, 3),
-            }
-        )
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        if total > self._total:  # else no tick of the kernel's has passed: what was true a moment ago is
+            share = 1 - (idle - self._idle) / (total - self._total)
+            self._total, self._idle, self._share = total, idle, round(100 * min(1.0, max(0.0, share)), 2)
+        return {"cpu_pct": self._share, "load_1m": round(os.getloadavg()[0], 3)}
 
 
 class Memory(_Host):

@@ -1,0 +1,270 @@
+"""``edge-agent``: run it, check its wiring, see how it does.
+
+Exit codes: 0 done or all well; 1 ``check`` found a driver that does not read, or ``status`` found no agent's state;
+2 wrong usage; 3 the configuration is wrong; 4 another agent uses the state directory.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from broker_config.ids import ContractError
+from edge_agent import config
+from edge_agent.adapters import files
+from edge_agent.adapters.system import System, system
+from edge_agent.config import ConfigError, Settings
+from firmware_bridge.driver import Driver
+from firmware_bridge.readings import Failed, Results
+from firmware_bridge.registry import driver_class
+
+OK: Final = 0
+NOT_WELL: Final = 1
+BAD_CONFIG: Final = 3
+BUSY: Final = 4
+
+_PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+class _Line(logging.Formatter):
+    """One event, one line, data as ``name=value``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        data = "".join(f" {name}={value}" for name, value in vars(record).items() if name not in _PLAIN)
+        return super().format(record) + data
+
+
+def _logging(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    # what this process never asks for need not be looked up for each line
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def _system(settings: Settings) -> System:
+    table = settings.file.system
+    return system(settings.boot_id_file, ntp=table.ntp, mono_add_ms=table.mono_add_ms)
+
+
+async def _drivers(settings: Settings, board: System) -> dict[str, Driver]:
+    """Stream -> its driver; an optional wire with nothing to read is left out."""
+    out: dict[str, Driver] = {}
+    for wire in settings.wires:
+        driver = driver_class(wire.driver)(wire.options, board.mono_ms)
+        if not wire.optional or await driver.present():
+            out[wire.stream] = driver
+    return out
+
+
+# run ------------------------------------------------------------------------------------------------------------
+
+
+async def _run(settings: Settings, board: System, keys: files.DeviceKeys) -> None:
+    from edge_agent.agent import Agent  # noqa: PLC0415  # the MQTT client is 10 MB that check and status do not need
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    drivers = await _drivers(settings, board)
+    agent = Agent(settings, board, keys, frozenset(drivers))
+    gc.collect()
+    gc.freeze()
+    await agent.run(drivers, stop)
+
+
+def _cmd_run(path: Path, level: str) -> int:
+    _logging(level)
+    settings, board, keys = _all_of(path)
+    held = files.lock(settings.state_dir)
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(_run(settings, board, keys))
+    finally:
+        os.close(held)
+    # a thread that hangs in a driver, or in a connection attempt, must not keep a stopped agent alive
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(OK)
+
+
+def _all_of(path: Path) -> tuple[Settings, System, files.DeviceKeys]:
+    """Everything that a run needs. Raises ConfigError with every fault of it."""
+    settings = config.load(path)
+    faults: list[str] = []
+    try:
+        keys = files.read_keys(settings.mac_file)
+    except files.BadKeysError as error:
+        faults.append(f"receipts.mac_file: {error}")
+    try:
+        board = _system(settings)
+    except (OSError, ContractError) as error:
+        faults.append(f"system.boot_id_file: {error}")
+    if faults:
+        raise ConfigError(faults)
+    return settings, board, keys
+
+
+# check ----------------------------------------------------------------------------------------------------------
+
+
+async def _read_all(settings: Settings, board: System) -> Mapping[str, Results]:
+    drivers = await _drivers(settings, board)
+    by_stream = {wire.stream: wire for wire in settings.wires}
+    out: dict[str, Results] = {}
+    for stream, driver in drivers.items():
+        out[stream] = await driver.read(by_stream[stream].points, by_stream[stream].deadline_s)
+        await driver.close()
+    return out
+
+
+def _cmd_check(path: Path, *, as_json: bool) -> int:
+    settings, board, _ = _all_of(path)
+    results = asyncio.run(_read_all(settings, board))
+    rows: list[dict[str, object]] = []
+    for wire in settings.wires:
+        fields = settings.device_class.streams[wire.stream].fields
+        if wire.stream not in results:
+            rows.append(
+                {"stream": wire.stream, "field": "", "driver": wire.driver, "note": "left out: nothing to read"}
+            )
+            continue
+        for point, result in results[wire.stream].items():
+            row: dict[str, object] = {"stream": wire.stream, "field": point, "driver": wire.driver}
+            if isinstance(result, Failed):
+                row["fault"] = result.why
+            else:
+                spec = fields[point]
+                row |= {"value": result.value, "unit": spec.unit, "quality": result.quality.value}
+                if not spec.min <= result.value <= spec.max:
+                    row["note"] = f"implausible: expected {spec.min:g} to {spec.max:g}"
+            rows.append(row)
+    bad = any("fault" in row for row in rows)
+    if as_json:
+        print(json.dumps({"device": settings.device, "faults": [], "readings": rows, "ok": not bad}, indent=2))
+    else:
+        print(f"{settings.device}: class {settings.device_class.name}, profile {settings.profile}")
+        _table(
+            ("stream", "field", "value", "unit", "driver", "note"),
+            [
+                (
+                    str(row["stream"]),
+                    str(row["field"]),
+                    f"{row['value']:.12g}" if "value" in row else "-",
+                    str(row.get("unit", "")),
+                    str(row["driver"]),
+                    f"FAULT {row['fault']}" if "fault" in row else str(row.get("note", "")),
+                )
+                for row in rows
+            ],
+        )
+    return NOT_WELL if bad else OK
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+    for row in (head, tuple("-" * width for width in widths), *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+# status ---------------------------------------------------------------------------------------------------------
+
+
+def _cmd_status(path: Path, *, as_json: bool) -> int:
+    from edge_agent.adapters.sqlite import read_only_ledgers, summary  # noqa: PLC0415
+    from edge_agent.spool import SpoolError  # noqa: PLC0415
+
+    settings = config.load(path)
+    running = False
+    try:
+        os.close(files.lock(settings.state_dir))
+    except files.StateDirBusyError:
+        running = True
+    written = files.read_status(settings.state_dir)
+    told: dict[str, object] = json.loads(written) if written else {}
+    try:
+        ledgers, store_epoch = read_only_ledgers(settings.state_dir / files.SPOOL_NAME)
+    except SpoolError as error:
+        print(f"edge-agent: no spool to read: {error}", file=sys.stderr)
+        return NOT_WELL
+    streams = [summary(ledger) for ledger in ledgers]
+    connection = told.get("connection", "unknown") if running else "not running"
+    status = {**told, "running": running, "connection": connection, "store_epoch": store_epoch, "streams": streams}
+    if as_json:
+        print(json.dumps(status, indent=2))
+        return OK
+    clock = told.get("clock")
+    src = clock.get("src", "unknown") if isinstance(clock, dict) else "unknown"
+    print(f"{settings.device}: {connection}; clock {src}; store epoch {store_epoch}")
+    if told.get("why_down"):
+        print(f"last failure: {told['why_down']}")
+    names = ("stream", "life", "last", "held", "waiting", "receipted", "gone", "bytes")
+    _table(names, [tuple(str(row[name]) for name in names) for row in streams])
+    return OK
+
+
+# main -----------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-agent",
+        description="Reads this device's instruments, keeps what they say until the fleet server has it.",
+        epilog="example: edge-agent check --config agent.toml && edge-agent run --config agent.toml\n"
+        "exit codes: 0 well; 1 a driver does not read, or there is no state; 2 wrong usage; 3 wrong configuration; "
+        "4 another agent uses the state directory",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, summary in (
+        ("run", "run until SIGTERM, which is a clean stop"),
+        ("check", "tell every fault of the configuration, and read each driver once"),
+        ("status", "connection, clock, and what the spool holds"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example: edge-agent {name} --config agent.toml",
+        )
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")
+        if name == "run":
+            command.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
+        else:
+            command.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See the module's docstring for the exit codes."""
+    arguments = _parser().parse_args(argv)
+    try:
+        match arguments.command:
+            case "run":
+                return _cmd_run(arguments.config, arguments.log_level)
+            case "check":
+                return _cmd_check(arguments.config, as_json=arguments.json)
+            case _:
+                return _cmd_status(arguments.config, as_json=arguments.json)
+    except ConfigError as error:
+        if getattr(arguments, "json", False):
+            print(config.as_json(error))
+        else:
+            for fault in error.faults:
+                print(f"edge-agent: {fault}", file=sys.stderr)
+        return BAD_CONFIG
+    except files.StateDirBusyError as error:
+        print(f"edge-agent: {error}", file=sys.stderr)
+        return BUSY
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The agent's files beside its spool: the lock, the keys, the status, a spool that is set aside."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from broker_config.mac import MacKey
+
+SPOOL_NAME: Final = "spool.db"
+LOCK_NAME: Final = "agent.lock"
+STATUS_NAME: Final = "status.json"
+KEYS_BYTES_MAX: Final = 4096
+SPOOL_PARTS: Final = ("", "-wal", "-shm")
+
+Key32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class StateDirBusyError(Exception):
+    """Another agent uses the state directory."""
+
+
+class BadKeysError(Exception):
+    """The file of the device's keys is not what it should be."""
+
+
+class _KeysFile(Struct, frozen=True, forbid_unknown_fields=True):
+    kid: Annotated[str, Meta(min_length=1, max_length=64)]
+    receipt: Key32
+    time: Key32
+
+
+class DeviceKeys(Struct, frozen=True):
+    """What receipts and time answers are checked with."""
+
+    receipt: MacKey
+    time: MacKey
+
+
+def read_keys(path: Path) -> DeviceKeys:
+    """Read the device's keys.
+
+    Raises:
+        BadKeysError: no file, another one's to read, or not the keys.
+    """
+    try:
+        if path.stat().st_mode & 0o077:
+            raise BadKeysError(f"{path.name}: expected mode 0600, others may read or write it")
+        with path.open("rb") as file:
+            found = msgspec.json.decode(file.read(KEYS_BYTES_MAX), type=_KeysFile)
+    except OSError as error:
+        raise BadKeysError(f"{path.name}: {error.strerror or error}") from error
+    except msgspec.MsgspecError as error:
+        # the message names a field and a type, never a value
+        raise BadKeysError(f"{path.name}: {error}") from error
+    return DeviceKeys(MacKey(found.kid, bytes.fromhex(found.receipt)), MacKey(found.kid, bytes.fromhex(found.time)))
+
+
+def lock(state_dir: Path) -> int:
+    """Make *state_dir* if need be and hold it until the process ends; returns the descriptor.
+
+    Raises:
+        StateDirBusyError: another process holds it.
+        OSError: it cannot be made.
+    """
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StateDirBusyError(f"another agent uses {state_dir}") from None
+    return descriptor
+
+
+def set_aside(spool: Path) -> str:
+    """Rename a damaged spool with its log, for somebody to look at; returns its new name. Raises OSError."""
+    at = time.time_ns()
+    for part in SPOOL_PARTS:
+        source = spool.with_name(spool.name + part)
+        if source.exists():
+            source.rename(spool.with_name(f"{spool.name}.damaged-{at}{part}"))
+    directory = os.open(spool.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return f"{spool.name}.damaged-{at}"
+
+
+def write_status(state_dir: Path, status: bytes) -> None:
+    """Replace the status file. Not synced: it is for who looks now, and worth nothing after a power cut."""
+    temporary = state_dir / (STATUS_NAME + ".new")
+    try:
+        temporary.write_bytes(status)
+        temporary.replace(state_dir / STATUS_NAME)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def read_status(state_dir: Path) -> bytes | None:
+    """What the last run wrote; None if nothing."""
+    try:
+        return (state_dir / STATUS_NAME).read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,66 @@
+"""The board's own facts: its clocks, who disciplines them, which boot this is, and randomness."""
+
+import ctypes
+import secrets
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+from broker_config.ids import Hex16, hex16
+from edge_agent.clock import Facts
+
+TIME_ERROR: Final = 5
+"""What adjtimex returns for a clock that nobody disciplines. Source: adjtimex(2)."""
+STA_UNSYNC: Final = 0x0040
+_STATUS_AT: Final = 5  # of the longs of struct timex: modes, offset, freq, maxerror, esterror, status
+_MAXERROR_AT: Final = 3
+_TIMEX_LONGS: Final = 64  # more than struct timex has on any platform
+US_PER_MS: Final = 1000
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+def kernel_sync() -> tuple[bool, int]:
+    """Whether the kernel says that the wall clock is disciplined, and its maximal error in ms."""
+    timex = (ctypes.c_long * _TIMEX_LONGS)()  # modes 0: only read
+    state = _libc().adjtimex(ctypes.byref(timex))
+    synced = state not in {-1, TIME_ERROR} and not timex[_STATUS_AT] & STA_UNSYNC
+    return synced, max(0, int(timex[_MAXERROR_AT])) // US_PER_MS
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """See :class:`edge_agent.config.SystemTable`."""
+
+    boot: Hex16
+    ntp: Literal["kernel", "yes", "no"]
+    mono_add_ms: int
+
+    def mono_ms(self) -> int:
+        """Milliseconds since the board booted, time asleep included."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 + self.mono_add_ms
+
+    def mono_s(self) -> float:
+        """The same in seconds."""
+        return self.mono_ms() / 1000
+
+    def facts(self) -> Facts:
+        """A look at the clocks, both read at once."""
+        synced, unc_ms = kernel_sync() if self.ntp == "kernel" else (self.ntp == "yes", 0)
+        return Facts(time.time_ns() // 1_000_000, self.mono_ms(), synced, unc_ms)
+
+
+def system(boot_id_file: Path, *, ntp: Literal["kernel", "yes", "no"], mono_add_ms: int) -> System:
+    """Read which boot this is. Raises OSError or BadIdError if the boot id cannot be read."""
+    text = boot_id_file.read_text(encoding="ascii").replace("-", "").strip()
+    return System(hex16(text[:16].lower()), ntp, mono_add_ms)
+
+
+def random_hex16() -> Hex16:
+    """64 random bits."""
+    return hex16(secrets.token_hex(8))
