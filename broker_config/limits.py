@@ -23,7 +23,7 @@ VALUE_ABS_MAX: Final = 1e15
 """A reading's magnitude; whole numbers up to here are exact in a double."""
 SEQ_MAX: Final = 2**53 - 1
 TIME_MS_MAX: Final = 2**53 - 1
-STREAMS_MAX: Final = 64
+STREAMS_MAX: Final = 32
 """(stream, life) pairs that one device's birth may name."""
 RANGES_MAX: Final = 64
 """Ranges in one list of a receipt or a birth."""

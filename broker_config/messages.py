@@ -18,7 +18,8 @@ from broker_config.text import shown
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=limits.SEQ_MAX)]
 WireRanges: TypeAlias = Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=limits.RANGES_MAX)]
 Name: TypeAlias = Annotated[str, Meta(max_length=64)]
-MESSAGE_BYTES_MAX: Final = 64 * limits.KIB
+MESSAGE_BYTES_MAX: Final = limits.BATCH_BYTES_MAX
+"""Room for the largest birth: every stream, its lists full of the largest numbers."""
 
 
 class BadMessageError(ContractError):
@@ -123,7 +124,7 @@ class ServerState(Struct, frozen=True, tag_field="t", tag="server"):
 
 Message: TypeAlias = Birth | Will | Receipt | AskTime | Time | ServerState
 Status: TypeAlias = Birth | Will
-M = TypeVar("M", Birth, Will, Receipt, AskTime, Time, ServerState)
+M = TypeVar("M", bound=Message)
 
 _ENCODER: Final = msgspec.json.Encoder()
 _STATUS: Final = msgspec.json.Decoder(Birth | Will)
