@@ -66,8 +66,13 @@ def server_of(site: Path | None, url: str | None, token_file: Path | None) -> It
         with connect(find(site=site, url=url, token_file=token_file)) as server:
             yield server
     except CommandError as error:
-        typer.echo(f"fieldfleet: {error}", err=True)
-        raise typer.Exit(error.code) from error
+        raise failed(error) from error
+
+
+def failed(error: CommandError) -> typer.Exit:
+    """Say it on stderr; the exit with its code."""
+    typer.echo(f"fieldfleet: {error}", err=True)
+    return typer.Exit(error.code)
 
 
 def show(document: Json, table: RenderableType, *, as_json: bool, more: bool = False) -> None:
@@ -242,6 +247,27 @@ def quarantine_replay(
     with server_of(site, url, token_file) as server:
         document = server.post(f"/v1/quarantine/{row_id}/replay")
         show(document, tables.plain(f"{row_id} is stored"), as_json=as_json)
+
+
+@app.command("demo", epilog="Example: fieldfleet demo --seconds 30 --report demo.report.json")
+def demo_command(
+    seconds: Annotated[float | None, typer.Option(min=1, help="End by itself after so long.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write what it came to, as JSON.")] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Keep site, store and logs there; a temporary one if not given.")
+    ] = None,
+) -> None:
+    """Run a whole fleet on this machine: broker, server, and an agent with this machine's own sensors.
+
+    Nothing is left of it afterwards, but what --dir and --report name.
+    """
+    from fleet_server.cli.demo.command import demo  # noqa: PLC0415 - a site's authorities need much that others do not
+
+    try:
+        figures = demo(seconds=seconds, report=report, directory=directory)
+    except CommandError as error:
+        raise failed(error) from error
+    typer.echo(figures)
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ class Series(Struct, frozen=True):
     rows_total: int
     times_ms: list[int]
     columns: dict[str, list[float | None]]
+    counts: dict[str, list[int]]
 
 
 class Gap(Struct, frozen=True):
