@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from broker_config.limits import BATCH_SPAN_MS_MAX
-from broker_config.telemetry import Batch
+from broker_config.telemetry import JOURNAL, Batch
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
@@ -124,6 +124,17 @@ def _unmapped(connection: sqlite3.Connection, index: Index, key: tuple[str, str]
         one = _mapped(index, key[0], payload)
         if one is not None:
             yield one
+
+
+def journal(access: Access, device: str, *, from_ms: int, to_ms: int) -> list[tuple[str, bytes]]:
+    """(life, payload) of the sealed journal batches that begin in the range."""
+    found: list[Sealed] = []
+    with access.reading() as connection:
+        for _, _, _, _, row_id in _parts(connection, (device, JOURNAL), from_ms, to_ms):
+            row = connection.execute("SELECT heads, body FROM chunk WHERE rowid = ?", (row_id,)).fetchone()
+            found += [one for one in read_as_received(*row) if from_ms <= one.start_ms < to_ms]
+    found.sort(key=lambda one: (one.start_ms, one.record.life, one.record.seq))
+    return [(one.record.life, one.payload) for one in found]
 
 
 def sealed_crc(access: Access, key: StreamKey, seq: int, t0_ms: int) -> int | None:

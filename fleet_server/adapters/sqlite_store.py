@@ -21,6 +21,7 @@ from broker_config.telemetry import Batch
 from fleet_server.adapters import sqlite_query
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access, Failpoint, nothing
+from fleet_server.adapters.sqlite_backup import backup, restore_backup
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
 from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, compressor, pack, record_of, unpack
 from fleet_server.adapters.sqlite_seal import Sealer
@@ -44,6 +45,8 @@ from fleet_server.telemetry.store import (
 _HELD: Final = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 _ROW: Final = msgspec.json.Decoder(list[float | None])
 DAY_MS: Final = 86_400_000
+
+__all__ = ["SqliteStore", "restore_backup"]
 
 
 class SqliteStore:
@@ -224,6 +227,10 @@ class SqliteStore:
         key = (device, stream)
         return sqlite_query.series(self._access, self._index, key, from_ms=from_ms, to_ms=to_ms, points=points)
 
+    def journal(self, device: str, *, from_ms: int, to_ms: int) -> list[tuple[str, bytes]]:
+        """(life, payload as received) of the sealed journal batches that begin in the range: the hash chain."""
+        return sqlite_query.journal(self._access, device, from_ms=from_ms, to_ms=to_ms)
+
     def sealed_crc(self, key: StreamKey, seq: int, t0_ms: int) -> int | None:
         """See the port. What retention dropped is not there any more either."""
         return sqlite_query.sealed_crc(self._access, key, seq, t0_ms)
@@ -280,6 +287,10 @@ class SqliteStore:
             )
         freed: int = row[0]
         return freed
+
+    def backup(self, path: Path) -> None:
+        """See :func:`fleet_server.adapters.sqlite_backup.backup`; writing goes on meanwhile."""
+        backup(self._access.path, path)
 
     def _own_token(self) -> int:
         if self._token is None:
