@@ -22,6 +22,7 @@ HOST: Final = "127.0.0.1"
 SITE: Final = SiteId("5e" * 32)
 START_S_MAX: Final = 10.0
 POLL_S: Final = 0.02
+PORT_TRIES_MAX: Final = 3
 # Below the range that the kernel gives to outgoing connections, so that none of them takes the port of a broker
 # that is down for a moment.
 PORTS: Final = range(20_000, 32_000)
@@ -45,8 +46,9 @@ def program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+def free_ports(count: int) -> list[int]:
+    """Different ports of the loopback that nobody listens on. Another program may still take one first."""
+    free: list[int] = []
     for port in random.sample(PORTS, 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -54,8 +56,15 @@ def free_port() -> int:
                 probe.bind((HOST, port))
             except OSError:
                 continue
-            return port
-    raise ServerFailedError(f"no free port among 100 of {PORTS}")
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise ServerFailedError(f"expected {count} free ports among 100 of {PORTS}, got {len(free)}")
+
+
+def free_port() -> int:
+    """One of :func:`free_ports`."""
+    return free_ports(1)[0]
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds_max: float = START_S_MAX) -> None:
@@ -217,7 +226,8 @@ def lay_out(directory: Path, *, persistent: bool = True) -> Mosquitto:
     (directory / rendering.BROKER_KEY_FILE).write_bytes(certificate.key_pem)
     (directory / rendering.DEVICE_CA_FILE).write_bytes(device_ca.certificate_pem)
     (directory / rendering.SERVER_CA_FILE).write_bytes(server_ca.certificate_pem)
-    broker = Mosquitto(directory, free_port(), free_port(), device_ca, server_ca, persistent=persistent)
+    device_port, server_port = free_ports(2)
+    broker = Mosquitto(directory, device_port, server_port, device_ca, server_ca, persistent=persistent)
     broker.configure()
     return broker
 
@@ -227,10 +237,24 @@ def mosquitto(directory: Path, *, persistent: bool = True) -> Iterator[Mosquitto
     """A running broker in *directory*, ended with the block whatever happened in it."""
     broker = lay_out(directory, persistent=persistent)
     try:
-        broker.start()
+        _start_somewhere(broker)
         yield broker
     finally:
         broker.kill()
+
+
+def _start_somewhere(broker: Mosquitto) -> None:
+    for _ in range(PORT_TRIES_MAX - 1):
+        try:
+            broker.start()
+        except ServerFailedError:
+            if "Address already in use" not in broker.log():
+                raise
+            broker.device_port, broker.server_port = free_ports(2)
+            broker.configure()
+        else:
+            return
+    broker.start()
 
 
 def _now() -> datetime:

@@ -33,8 +33,9 @@ def write_durably(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make *path* and its parents, each entered by its owner only; one that exists is left as it is."""
-    path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    """Make *path* and its missing parents, each entered by its owner only; one that exists is left as it is."""
+    for missing in reversed([step for step in (path, *path.parents) if not step.exists()]):
+        missing.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
 
 
 def _sync_directory(path: Path) -> None:
