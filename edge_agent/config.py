@@ -22,7 +22,7 @@ from firmware_bridge.registry import UnknownDriverError, driver_class
 from firmware_bridge.tables import read_table
 
 PROFILE_SUFFIX: Final = ".toml"
-WIRES_MAX: Final = 32
+WIRES_MAX: Final = limits.STREAMS_MAX // 2
 STATE_DIR: Final = "{state_dir}"
 DEADLINE_S: Final = 5.0
 """A driver that takes longer has failed, unless its cadence is shorter still."""

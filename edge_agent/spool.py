@@ -97,7 +97,9 @@ class Head(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """What a receipt did. ``ignored``: it is of an older store or of a life that is not here."""
+    """What a receipt did. ``ignored``: it is of an older store or of a life that is not here; ``epoch_raised``: it is
+    of another store than the one known so far.
+    """
 
     ignored: bool
     epoch_raised: bool

@@ -258,6 +258,7 @@ class SqliteSpool:
         place = next(
             (p for p, row in self._ledgers.items() if row.stream == receipt.stream and row.life == receipt.life), None
         )
+        known = self._store_epoch > 0
         raised = receipt.store_epoch > self._store_epoch
         ledgers = dict(self._ledgers)
         if raised:
@@ -284,7 +285,7 @@ class SqliteSpool:
         elif ledgers != self._ledgers:
             self._dirty = True
         self._ledgers = ledgers
-        return Marked(ignored=place is None, epoch_raised=raised, life_changed=changed, unheld=unheld)
+        return Marked(ignored=place is None, epoch_raised=raised and known, life_changed=changed, unheld=unheld)
 
     def flush(self, *, floor_ms: int) -> None:
         """See the port."""

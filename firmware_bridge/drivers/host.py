@@ -4,6 +4,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import psutil
@@ -83,7 +84,7 @@ class Memory(_Host):
 
 
 class StorageOptions(Struct, frozen=True):
-    """``path``: any path on the file system that is meant."""
+    """``path``: any path on the file system that is meant; one that is not there yet stands for its nearest parent."""
 
     path: Annotated[str, Meta(min_length=1, max_length=4096)] = "/"
 
@@ -97,7 +98,9 @@ class Storage(_InThread):
 
     def _values(self) -> Mapping[str, float]:
         assert isinstance(self._options, StorageOptions)
-        usage = psutil.disk_usage(self._options.path)
+        path = Path(self._options.path).absolute()
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+        usage = psutil.disk_usage(str(there))
         return {"free_bytes": float(usage.free), "used_pct": float(usage.percent)}
 
 
