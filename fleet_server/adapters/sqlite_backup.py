@@ -75,6 +75,37 @@ def restore_backup(path: Path, store_path: Path, now_ms: int) -> int:
     return epoch
 
 
+def set_aside(store_path: Path, now_ms: int) -> Path | None:
+    """Move a store that no server writes to a name beside it, with its log; return that name, None if there is none.
+
+    Raises:
+        StoreError: a server's lease on it has not run out, or it cannot be moved.
+    """
+    aside = store_path.with_name(f"{store_path.name}.until-{now_ms}")
+    try:
+        until_ms = _leased_until_ms(store_path) if store_path.exists() else 0
+        if until_ms > now_ms:
+            raise StoreError(f"{store_path}: a server holds it until {until_ms}; stop it first")
+        # its log too, even alone: SQLite would take it for the log of the next file of that name
+        found = [suffix for suffix in ("", "-wal", "-shm") if Path(f"{store_path}{suffix}").exists()]
+        for suffix in found:
+            Path(f"{store_path}{suffix}").rename(f"{aside}{suffix}")
+        if found:
+            _sync(store_path.parent)
+    except OSError as error:
+        raise StoreError(str(error)) from error
+    return aside if "" in found else None
+
+
+def _leased_until_ms(store_path: Path) -> int:
+    try:
+        with closing(schema.connect(store_path)) as connection:
+            row = connection.execute("SELECT max(until_ms) FROM lease").fetchone()
+    except sqlite3.Error:  # so damaged that a backup is wanted
+        return 0
+    return row[0] or 0
+
+
 def _check_sound(connection: sqlite3.Connection, path: Path) -> None:
     verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":

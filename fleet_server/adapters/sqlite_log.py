@@ -14,7 +14,7 @@ from typing import Final
 
 import zstandard
 
-from broker_config.telemetry import CONTENT_JSON, CONTENT_ZLIB, Record, decode
+from broker_config.telemetry import CONTENT_JSON, CONTENT_ZLIB, BadBatchError, Record, decode
 
 NO_TIME: Final = -(2**63)
 """The newest time of a batch whose clock nobody set; below every real one."""
@@ -82,3 +82,11 @@ def unpack(blob: bytes) -> LogRow:
 def record_of(payload: bytes) -> Record:
     """Decode what was admitted once. Raises BadBatchError."""
     return decode(payload, CONTENT_ZLIB if payload[0] == _ZLIB_BYTE else CONTENT_JSON)
+
+
+def record_if_read(payload: bytes) -> Record | None:
+    """The record; None if an older contract admitted what this one refuses. Its bytes stay where they are."""
+    try:
+        return record_of(payload)
+    except BadBatchError:
+        return None

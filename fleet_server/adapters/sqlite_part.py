@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from broker_config.telemetry import Batch, Events, Record
-from fleet_server.adapters.sqlite_log import LogRow, pack, record_of
+from fleet_server.adapters.sqlite_log import LogRow, pack, record_if_read, record_of
 from fleet_server.telemetry import chunk
 
 HOUR_MS: Final = 3_600_000
@@ -101,23 +101,29 @@ def block_of(sealed: Sequence[Sealed]) -> chunk.Block:
     return chunk.block_of([(_head(one), one.record) for one in sealed if isinstance(one.record, Batch)])
 
 
-def read_as_received(heads: bytes, body: bytes) -> list[Sealed]:
-    """What an AS_RECEIVED part holds."""
+def read_as_received(heads: bytes, body: bytes, *, strict: bool) -> list[Sealed]:
+    """What an AS_RECEIVED part holds; unless *strict*, without what an older contract admitted and this one refuses.
+
+    Raises:
+        BadBatchError: there is such a record.
+    """
     row = LogRow(chunk.decompress(body))
-    payloads = [row.payload(place) for place in range(len(row))]
-    return [
-        Sealed(record_of(payload), payload, head.shift_ms)
-        for head, payload in zip(chunk.decode_heads(heads), payloads, strict=True)
-    ]
+    out: list[Sealed] = []
+    for place, head in enumerate(chunk.decode_heads(heads)):
+        payload = row.payload(place)
+        record = record_of(payload) if strict else record_if_read(payload)
+        if record is not None:
+            out.append(Sealed(record, payload, head.shift_ms))
+    return out
 
 
 def merged(rows: Sequence[tuple[Form, bytes, bytes, tuple[str, ...]]]) -> Part:
-    """One lasting part of several; *rows*: form, heads, body, fields of each."""
+    """One lasting part of several; *rows*: form, heads, body, fields of each. Raises BadBatchError."""
     received: list[Sealed] = []
     blocks: list[chunk.Block] = []
     for form, heads, body, fields in rows:
         if form == Form.AS_RECEIVED:
-            received += read_as_received(heads, body)
+            received += read_as_received(heads, body, strict=True)
         else:
             blocks.append(chunk.Block(chunk.decode_heads(heads), *chunk.decode(body, fields)))
     if any(isinstance(one.record, Events) for one in received):

@@ -9,7 +9,7 @@ from broker_config.telemetry import JOURNAL, Batch
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
-from fleet_server.adapters.sqlite_log import NO_TIME, record_of
+from fleet_server.adapters.sqlite_log import NO_TIME, record_if_read
 from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, Sealed, block_of, read_as_received
 from fleet_server.adapters.sqlite_part import series_number as number_of
 from fleet_server.telemetry import chunk
@@ -72,7 +72,7 @@ def _read(connection: sqlite3.Connection, form: int, shape: int, row_id: int) ->
     heads, body = connection.execute("SELECT heads, body FROM chunk WHERE rowid = ?", (row_id,)).fetchone()
     if form == Form.COLUMNS:
         return Rows(*chunk.decode(body, _fields(connection, shape)))
-    batches = [one for one in read_as_received(heads, body) if isinstance(one.record, Batch)]
+    batches = [one for one in read_as_received(heads, body, strict=False) if isinstance(one.record, Batch)]
     if not batches:
         return Rows([], {})
     block = block_of(batches)
@@ -89,8 +89,8 @@ def shapes(connection: sqlite3.Connection) -> dict[int, tuple[str, ...]]:
 
 
 def _mapped(index: Index, device: str, payload: bytes) -> Sealed | None:
-    """The batch in *payload* under its mapped time; None if it is the journal's."""
-    record = record_of(payload)
+    """The batch in *payload* under its mapped time; None if it is the journal's, or can be read no more."""
+    record = record_if_read(payload)
     if not isinstance(record, Batch):
         return None
     offset_ms = index.offset_ms(device, record.boot) if record.clock.src == "none" else None
@@ -132,7 +132,7 @@ def journal(access: Access, device: str, *, from_ms: int, to_ms: int) -> list[tu
     with access.reading() as connection:
         for _, _, _, _, row_id in _parts(connection, (device, JOURNAL), from_ms, to_ms):
             row = connection.execute("SELECT heads, body FROM chunk WHERE rowid = ?", (row_id,)).fetchone()
-            found += [one for one in read_as_received(*row) if from_ms <= one.start_ms < to_ms]
+            found += [one for one in read_as_received(*row, strict=False) if from_ms <= one.start_ms < to_ms]
     found.sort(key=lambda one: (one.start_ms, one.record.life, one.record.seq))
     return [(one.record.life, one.payload) for one in found]
 

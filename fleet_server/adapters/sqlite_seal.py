@@ -35,8 +35,6 @@ MERGE_SETTLED_MS: Final = 10 * 60_000
 """An hour that something was added to is not merged for so long: a backlog brings more."""
 MERGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Parts of one hour that are larger together stay apart."""
-MERGE_SHARE: Final = 4
-"""A seal merges up to so many times the records that it may seal."""
 FREE_PAGES_SHARE: Final = 8
 """When more than one page in so many is free, some are given back."""
 FREE_PAGES_MAX: Final = 2_000
@@ -103,7 +101,7 @@ class Sealer:
                 harvest.up_to, {place[:2] for place in harvest.groups} | _streams(harvest), harvest.records
             )
             self._access.forget_rows(harvest.up_to)
-        self.merge(records_max=records_max * MERGE_SHARE, now_ms=now_ms, token=token)
+        self.merge(records_max=records_max, now_ms=now_ms, token=token)
         self._give_back_pages(token)
         return [(key, ranges.from_numbers(numbers.seqs)) for key, numbers in harvest.numbers.items()]
 
@@ -224,12 +222,7 @@ class Sealer:
                     " WHERE day = ? AND series = ? AND hour = ? ORDER BY part",
                     (hour // HOURS_A_DAY, series, hour),
                 ).fetchall()
-                part = None
-                large = sum(len(row[3]) for row in rows) > MERGE_BYTES_MAX
-                if not large and (len(rows) > 1 or rows[0][1] == Form.AS_RECEIVED):
-                    part = merged(
-                        [(Form(form), heads, body, shapes[shape]) for _, form, heads, body, shape, _ in rows]
-                    )
+                part = _merged(rows, shapes)
                 found.append((hour, series, [row[0] for row in rows], part))
                 seen += sum(row[5] for row in rows)
                 if seen >= records_max:
@@ -266,6 +259,18 @@ class Sealer:
             with self._access.writing(token) as connection:
                 for _ in range(count):  # the driver steps a pragma once, and each step gives back one page
                     connection.execute("PRAGMA incremental_vacuum(1)")
+
+
+def _merged(
+    rows: Sequence[tuple[int, int, bytes, bytes, int, int]], shapes: dict[int, tuple[str, ...]]
+) -> Part | None:
+    """One part of all; None if they stay as they are: large, of one piece already, or not to be read any more."""
+    if sum(len(row[3]) for row in rows) > MERGE_BYTES_MAX or (len(rows) == 1 and rows[0][1] == Form.COLUMNS):
+        return None
+    try:
+        return merged([(Form(form), heads, body, shapes[shape]) for _, form, heads, body, shape, _ in rows])
+    except BadBatchError:  # an older contract admitted it: its bytes stay
+        return None
 
 
 def is_over(hour: int, now_ms: int) -> bool:

@@ -21,9 +21,9 @@ from broker_config.telemetry import Batch
 from fleet_server.adapters import sqlite_query
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access, Failpoint, nothing
-from fleet_server.adapters.sqlite_backup import backup, restore_backup
+from fleet_server.adapters.sqlite_backup import backup, restore_backup, set_aside
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
-from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, compressor, pack, record_of, unpack
+from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, compressor, pack, record_if_read, unpack
 from fleet_server.adapters.sqlite_seal import Sealer
 from fleet_server.telemetry.store import (
     EventFact,
@@ -46,7 +46,7 @@ _HELD: Final = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 _ROW: Final = msgspec.json.Decoder(list[float | None])
 DAY_MS: Final = 86_400_000
 
-__all__ = ["SqliteStore", "restore_backup"]
+__all__ = ["SqliteStore", "restore_backup", "set_aside"]
 
 
 class SqliteStore:
@@ -199,7 +199,7 @@ class SqliteStore:
             self._index.add_places(places, len(row))
         found = [(device, at_ms, payload) for (device, _), (_, at_ms, payload) in best.items()]
         for device, at_ms, payload in (*found, *unset):
-            record = record_of(payload)
+            record = record_if_read(payload)
             if isinstance(record, Batch):
                 self._index.note(device, record, at_ms)
 
@@ -266,27 +266,21 @@ class SqliteStore:
             ).fetchall()
         return [QuarantineRow(*row) for row in rows]
 
-    def replayed(self, row_id: int, *, now_ms: int) -> int:
-        """A quarantined message was stored after all: call after the commit that stored it, with no harm twice.
+    def replayed(self, row_id: int, now_ms: int) -> None:
+        """See the port; call after the commit that stored it, with no harm twice.
 
-        From then on ``restore`` does not name its key, and its bytes count no longer.
-
-        Returns:
-            The bytes that it had occupied of the quarantine.
+        The row stays as a trace; its bytes are in the log by now and count for the quarantine no longer.
 
         Raises:
             KeyError: there is no such row.
         """
         with self._access.writing(self._own_token()) as connection:
-            row = connection.execute("SELECT length(payload) FROM quarantine WHERE id = ?", (row_id,)).fetchone()
-            if row is None:
-                raise KeyError(row_id)
-            connection.execute(
+            marked = connection.execute(
                 "UPDATE quarantine SET replayed_ms = ifnull(replayed_ms, ?), payload = x'' WHERE id = ?",
                 (now_ms, row_id),
             )
-        freed: int = row[0]
-        return freed
+            if not marked.rowcount:
+                raise KeyError(row_id)
 
     def backup(self, path: Path) -> None:
         """See :func:`fleet_server.adapters.sqlite_backup.backup`; writing goes on meanwhile."""

@@ -81,9 +81,8 @@ def opened(path: Path, failpoint: Failpoint = nothing) -> tuple[SqliteStore, int
     return store, token, store.restore()
 
 
-def held(store: SqliteStore, token: int, restored: Restored) -> dict[tuple[str, str, str], list[int]]:
+def held(restored: Restored) -> dict[tuple[str, str, str], list[int]]:
     """Every number in the ledger and in the log, as often as it is there."""
-    del store, token
     numbers: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for row in restored.ledger:
         for low, high in row.held:

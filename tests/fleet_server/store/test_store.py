@@ -4,7 +4,9 @@ import hashlib
 import math
 import sqlite3
 import tempfile
+import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from broker_config.telemetry import Reason
 from fleet_server.adapters.sqlite_seal import UNMAPPED_WAIT_MS
-from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup
+from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
 from fleet_server.telemetry.store import (
     EventFact,
     FencedError,
@@ -62,7 +64,7 @@ def test_what_was_committed_is_there_after_a_restart_in_the_log_and_in_the_ledge
     assert [(row.key, row.held, row.tail_seq, row.tail_ms) for row in restored.ledger] == [
         (KEY, ((1, 2), (5, 5)), 5, START_MS + 5)
     ]
-    assert held(store, token, restored) == {KEY: [1, 2, 3, 5], ("car-2", "power", LIFE): [1]}
+    assert held(restored) == {KEY: [1, 2, 3, 5], ("car-2", "power", LIFE): [1]}
     assert store.unsealed_records == 2
 
 
@@ -253,10 +255,10 @@ def test_quarantine_is_kept_raw_until_its_replay_succeeded(tmp_path: Path) -> No
         ("malformed", b"\xff", None),
     ]
     assert store.quarantine(after_id=rows[0].id, rows_max=9) == rows[1:]
-    assert store.replayed(rows[0].id, now_ms=99) == 3
-    assert store.replayed(rows[0].id, now_ms=100) == 0
+    store.replayed(rows[0].id, 99)
+    store.replayed(rows[0].id, 100)
     with pytest.raises(KeyError):
-        store.replayed(77, now_ms=1)
+        store.replayed(77, 1)
     assert [row.replayed_ms for row in store.quarantine(after_id=0, rows_max=1)] == [99]
     store.close()
     _, _, restored = opened(path)
@@ -300,7 +302,7 @@ def test_a_lease_keeps_others_out_until_it_runs_out_and_then_fences(tmp_path: Pa
             refused()
     store.drop_lease(token=token)  # another's by now: nothing happens
     restored = other.restore()
-    assert held(other, newer, restored) == {KEY: [1]}
+    assert held(restored) == {KEY: [1]}
     other.commit(group([("car-1", batch(2, START_MS))]), token=newer)
     other.drop_lease(token=newer)
     assert store.take_lease("here", first=0, last=255, now_ms=0, ttl_ms=1) > newer
@@ -349,13 +351,68 @@ def test_a_restored_backup_begins_a_new_epoch_and_fences_the_old(tmp_path: Path,
     assert restore_backup(tmp_path / "copy.db", tmp_path / "new.db", now_ms) == epoch
     again, new_token, restored = opened(tmp_path / "new.db")
     assert restored.store_epoch == again.store_epoch == epoch
-    assert held(again, new_token, restored) == {KEY: [1, 2]}
+    assert held(restored) == {KEY: [1, 2]}
     assert new_token > token
     for path in (tmp_path / "s.db", tmp_path / "copy.db"):
         with pytest.raises(StoreError, match="expected no file"):
             store.backup(path)
     with pytest.raises(StoreError, match="expected no file"):
         restore_backup(tmp_path / "copy.db", tmp_path / "s.db", now_ms)
+
+
+def test_a_store_is_set_aside_with_its_log_once_nobody_holds_it(tmp_path: Path) -> None:
+    store, token, _ = opened(tmp_path / "s.db")
+    store.commit(group([("car-1", batch(1, START_MS))]), token=token)
+    store.renew_lease(token=token, now_ms=START_MS, ttl_ms=1000)
+    with pytest.raises(StoreError, match="stop it first"):
+        set_aside(tmp_path / "s.db", START_MS + 999)
+    aside = set_aside(tmp_path / "s.db", START_MS + 1001)
+    assert aside is not None
+    assert not list(tmp_path.glob("s.db")) + list(tmp_path.glob("s.db-*"))
+    again, new_token, restored = opened(aside)
+    assert held(restored) == {KEY: [1]}
+    assert set_aside(tmp_path / "s.db", START_MS) is None
+
+
+def test_readers_see_every_commit_once_while_others_commit_and_seal(tmp_path: Path) -> None:
+    store, token, _ = opened(tmp_path / "s.db")
+    commits, failures = 200, list[BaseException]()
+    done = threading.Event()
+
+    def guarded(work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001  # told by the test's own thread
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def seal() -> None:
+        late = 0
+        while not done.is_set():
+            late += HOUR_MS
+            store.seal(records_max=7, now_ms=LATE_MS + late)
+
+    def read() -> None:
+        seen = 0
+        while not done.is_set():
+            found = store.series("car-1", "power", **ALL)
+            assert found.columns.get("a_pct", []) == [float(n) for n in range(1, len(found.times_ms) + 1)]
+            assert len(found.times_ms) >= seen
+            seen = len(found.times_ms)
+
+    threads = [guarded(seal), guarded(read), guarded(read)]
+    for seq in range(1, commits + 1):
+        store.commit(group([("car-1", batch(seq, START_MS + seq * 1000))]), token=token)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(store.series("car-1", "power", **ALL).times_ms) == commits
+    store.close()
 
 
 # series == brute force
