@@ -84,7 +84,7 @@ class Memory(_Host):
 
 
 class StorageOptions(Struct, frozen=True):
-    """``path``: any path on the file system that is meant; one that is not there yet stands for its nearest parent."""
+    """``path``: any path on the file system that is meant; one that is not there yet stands for its parent."""
 
     path: Annotated[str, Meta(min_length=1, max_length=4096)] = "/"
 

@@ -170,7 +170,7 @@ class Server:
                 await self._answer_time(messages.decode(message.payload, AskTime))
             else:
                 assert message.properties is not None
-                properties = dict(message.properties.UserProperty)
+                properties = dict(getattr(message.properties, "UserProperty", ()))
                 key = telemetry.parse_key(properties[telemetry.PROPERTY_KEY])
                 self._take(key, message.payload)
                 if self.receipts:
@@ -205,7 +205,10 @@ class Server:
         topic = topics.down(DEVICE, channel)
         payload = messages.encode(message)
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.UserProperty = [("mac", mac.mac(secret, purpose, topic, payload)), ("kid", KID)]
+        properties.UserProperty = [
+            ("mac", mac.mac(secret, purpose, topic, payload)),
+            ("kid", KID),
+        ]
         await self.client.publish(topic, payload, qos=1, properties=properties)
 
     async def announce(self, state: ServerState) -> None:
