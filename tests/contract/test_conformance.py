@@ -18,9 +18,11 @@ import mqtt5
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from broker_config import limits, policy, topics
-from broker_config.ids import DeviceId, device_id, server_client_id, server_user
+from broker_config.ids import DeviceId, device_id, server_client_id, server_user, shard_of
 from broker_config.policy import Action, Identity, Role, allowed
 from broker_config.topics import Down, Up, down, matches, up
 from fleet_server.access import ca
@@ -184,6 +186,53 @@ def test_a_subscription_delivers_what_the_table_allows(cast: Cast, pattern: str)
         and allowed(cast.identity("own"), Action.RECEIVE, topic)
     }
     assert {message.topic for message in cast.arrived()["own"]} == expected
+
+
+LEVELS = st.sampled_from(
+    [
+        "ff",
+        "1",
+        "2",
+        "00",
+        "{shard}",
+        "{own}",
+        "{sibling}",
+        "server",
+        "state",
+        "up",
+        "dn",
+        "status",
+        "twin",
+        "",
+        "$SYS",
+    ]
+)
+SHAPES = st.one_of(
+    st.lists(LEVELS, min_size=1, max_size=8),
+    # near misses of the real thing: one level of it changed
+    st.tuples(st.integers(0, 5), LEVELS, st.sampled_from(["own", "sibling"]), st.sampled_from(["up", "dn"])).map(
+        lambda drawn: [
+            drawn[1] if at == drawn[0] else level
+            for at, level in enumerate(["ff", "1", "00", f"{{{drawn[2]}}}", drawn[3], "twin"])
+        ]
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shape=SHAPES, publisher=st.sampled_from(["own", "server"]))
+def test_any_topic_is_delivered_as_the_table_says(cast: Cast, shape: list[str], publisher: str) -> None:
+    levels = {"{own}": cast.own, "{sibling}": cast.sibling, "{shard}": shard_of(cast.own)}
+    topic = "/".join(levels.get(level, level) for level in shape)
+    assume(topic)
+    payload = b"example %d" % next(_sentinels)
+    for client in cast.clients.values():
+        client.subscribe(*EVERYTHING)
+    cast.clients[publisher].publish(topic, payload)
+    may_say = allowed(cast.identity(publisher), Action.PUBLISH, topic)
+    for receiver, messages in cast.arrived().items():
+        may_hear = allowed(cast.identity(receiver), Action.RECEIVE, topic)
+        assert (payload in {m.payload for m in messages}) is (may_say and may_hear)
 
 
 # Retained
