@@ -22,7 +22,7 @@ from broker_config.mac import MacKey, Purpose
 from broker_config.text import shown
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
 from fleet_server.adapters import mqtt
-from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup
+from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
 from fleet_server.api.app import create_app
 from fleet_server.cli.site_commands import add_commands
 from fleet_server.config import Config, ConfigError, load
@@ -70,10 +70,10 @@ def run(config: ConfigFile) -> None:
     try:
         asyncio.run(_run(settings, master, token, security, store))
     except FencedError as error:
-        log.error("fenced", error=str(error))
+        log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error
     except StoreError as error:
-        log.error("the store failed", error=shown(error))
+        log.critical("the store failed", error=shown(error))
         raise typer.Exit(EXIT_FAILED) from error
     finally:
         store.close()
@@ -158,11 +158,16 @@ def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="wha
     The server must be stopped; the store that was there is kept beside it.
     """
     settings = _loaded(config)
+    path = settings.state_dir / STORE_FILE
+    if not source.is_file():
+        _fail(f"{source}: no such file", EXIT_FAILED)
     try:
-        epoch = restore_backup(source, settings.state_dir / STORE_FILE, now_ms=now_ms())
+        aside = set_aside(path, now_ms=now_ms())
+        epoch = restore_backup(source, path, now_ms=now_ms())
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
-    print(f"restored; store epoch {epoch}")
+    kept = f"; the store that was there is {aside.name} now" if aside is not None else ""
+    print(f"restored; store epoch {epoch}{kept}")
 
 
 def _loaded(path: Path) -> Config:
