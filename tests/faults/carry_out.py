@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 from tests.faults.proxy import Mode, Proxy
@@ -21,7 +20,8 @@ TEN_YEARS_S: Final = 10 * 365 * 86_400
 HOUR_S: Final = 3600
 FROZEN_SILENCES: Final = 2.0
 """The agent is frozen for so many times what makes a silence."""
-HOLD_H: Final = 48.0
+TRIMS_EARLY: Final = {"every_s": 0.05, "seal_s": 0.1, "spool_bytes_max": 65_536}
+"""An agent that fills its spool in seconds, and so soon has nothing left of what was receipted."""
 START_S_MAX: Final = 30.0
 
 
@@ -158,8 +158,6 @@ class Faults:
 
     def _restore_store(self, step: Step) -> None:
         rig = self._rig
-        hold_h = rig.settings.hold_h
-        self.restart_agent(hold_h=HOLD_H)
         rig.wait(lambda: rig.api.linked, "the server serves", rig.server)
         backup = rig.directory / "backup.db"
         backup.unlink(missing_ok=True)
@@ -167,11 +165,11 @@ class Faults:
         rig.settle()
         pause(step.down_s)
         rig.server.kill()
+        pause(rig.settings.lease_ttl_s)  # the dead server's lease: a store that may be written is not replaced
         rig.server_command("restore", str(backup))
         rig.start_server()
         rig.settle()
         rig.wait(rig.drained, "the restored store has been offered everything again", rig.agent, rig.server)
-        self.restart_agent(hold_h=hold_h)
 
     def restart_agent(self, **changes: object) -> None:
         """Stop it in order and start it with other settings."""
@@ -244,9 +242,3 @@ async def _reset(link: Proxy) -> None:
 def pause(seconds: float) -> None:
     """Let the world go on. Schedules are made of times, so here alone waiting for no event is right."""
     time.sleep(seconds)
-
-
-def new_directory(path: Path) -> Path:
-    """An empty one. Raises FileExistsError."""
-    path.mkdir(parents=True)
-    return path

@@ -53,8 +53,9 @@ class RigSettings:
     backoff_s_min: float = 0.05
     backoff_s_cap: float = 0.4
     stable_s: float = 1.0
-    hold_h: float = 0.0
-    spool_bytes_max: int = 16 * 1024 * 1024
+    hold_h: float = 48.0
+    spool_bytes_max: int = 128 * 1024
+    """About a minute of readings: what was receipted is soon trimmed, so that a receipt is all that holds it."""
     ntp: str = "kernel"
     lease_ttl_s: float = 0.8
     store_seal_every_s: float = 3.0
