@@ -146,7 +146,7 @@ def connect(place: Place) -> Iterator[Server]:
     """Speak to the API at *place*.
 
     Raises:
-        CommandError: the token cannot be read.
+        CommandError: the token cannot be read, or the url is none.
     """
     try:
         token = place.token_file.read_text(encoding="ascii").strip()
@@ -157,8 +157,13 @@ def connect(place: Place) -> Iterator[Server]:
             hint="run as the user who owns it, or give --token-file",
         ) from error
     headers = {"Authorization": f"Bearer {token}"}
-    # a proxy has no business between this machine and itself
-    with httpx.Client(base_url=place.url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
+    try:
+        # a proxy has no business between this machine and itself
+        client = httpx.Client(base_url=place.url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+    except httpx.InvalidURL as error:
+        hint = "such as http://127.0.0.1:8470"
+        raise CommandError(Exit.USAGE, f"--url: expected a URL, got {shown(place.url)!r}", hint=hint) from error
+    with client:
         yield Server(place, client)
 
 

@@ -111,13 +111,18 @@ def _watch(
     with shown:
         while not stop.is_set() and (deadline is None or time.monotonic() < deadline):
             programs.check()
-            moments = [*moments, look()][-MOMENTS_MAX:]
+            next_s = time.monotonic() + TICK_S
+            try:
+                moments = [*moments, look()][-MOMENTS_MAX:]
+            except CommandError:
+                programs.check()  # says better why the API does not answer
+                raise
             rss_bytes_max = max(rss_bytes_max, moments[-1].agent_rss_bytes)
             if live is not None:
                 live.update(screen.screen(moments, rig), refresh=True)
             else:
                 print(screen.line(moments), flush=True)
-            stop.wait(TICK_S if deadline is None else max(0.0, min(TICK_S, deadline - time.monotonic())))
+            stop.wait(max(0.0, min(next_s, next_s if deadline is None else deadline) - time.monotonic()))
     return rss_bytes_max
 
 

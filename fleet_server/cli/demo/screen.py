@@ -81,7 +81,7 @@ def line(moments: Sequence[Moment]) -> str:
     return (
         f"{last.at_s:5.1f} s  stored {sum(s.held for s in last.streams)}  receipted {_receipted(last)}"
         f"  missing {sum(s.missing for s in last.streams)}  gaps {_reasons(last) or 'none'}"
-        f"  {records_s:.1f} records/s  {values_s:.0f} values/s  agent {last.agent_rss_bytes / MIB:.1f} MB  {readings}"
+        f"  {records_s:.1f} records/s  {values_s:.0f} values/s  agent {_mib(last.agent_rss_bytes)}  {readings}"
     )
 
 
@@ -91,7 +91,7 @@ def closing(report: Report) -> str:
         f"{report.values_stored} values of this machine's own readings in {report.seconds} s:"
         f" {report.records_sealed} records sealed by the device, {report.records_stored} stored,"
         f" {report.records_receipted} receipted, {report.records_missing} missing,"
-        f" {report.records_duplicate} duplicates; the agent took {report.agent_rss_bytes / MIB:.1f} MB"
+        f" {report.records_duplicate} duplicates; the agent took {_mib(report.agent_rss_bytes)}"
     )
 
 
@@ -102,7 +102,7 @@ def _health(last: Moment) -> Text:
         return Text(f"{broker}  waiting for the device", style="yellow")
     state = "device connected" if device.connected else "device not connected"
     good = last.facts.connected and device.connected
-    return Text(f"{broker}  {state}  agent {last.agent_rss_bytes / MIB:.1f} MB", style="green" if good else "yellow")
+    return Text(f"{broker}  {state}  agent {_mib(last.agent_rss_bytes)}", style="green" if good else "yellow")
 
 
 def _gaps(last: Moment) -> RenderableType:
@@ -118,3 +118,7 @@ def _reasons(last: Moment) -> str:
 
 def _receipted(last: Moment) -> int:
     return sum(stream.receipted for stream in last.spool)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:.1f} MiB"

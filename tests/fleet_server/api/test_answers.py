@@ -3,9 +3,7 @@
 import httpx
 import pytest
 
-from tests.fleet_server.api.conftest import BOOT, LIFE, NOW, T0, Fleet, client_of
-
-pytestmark = pytest.mark.usefixtures("fleet")
+from tests.fleet_server.fleet import BOOT, LIFE, NOW, T0
 
 
 async def test_devices_come_by_id_and_in_pages(client: httpx.AsyncClient) -> None:
@@ -157,9 +155,8 @@ async def test_metrics_for_prometheus(client: httpx.AsyncClient) -> None:
     assert "# TYPE fieldfleet_quarantine_bytes gauge" in lines
 
 
-async def test_health_needs_no_token(fleet: Fleet) -> None:
-    async with client_of(fleet.view, token=None) as stranger:
-        answer = await stranger.get("/v1/health")
+async def test_health_needs_no_token(stranger: httpx.AsyncClient) -> None:
+    answer = await stranger.get("/v1/health")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 

@@ -5,11 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fleet_server.api.conftest import Fleet
-
 
 @pytest.fixture
-async def document(client: httpx.AsyncClient, fleet: Fleet) -> dict[str, Any]:
+async def document(client: httpx.AsyncClient) -> dict[str, Any]:
     answer: dict[str, Any] = (await client.get("/v1/openapi.json")).json()
     return answer
 

@@ -5,9 +5,11 @@ from typing import Any
 import httpx
 import pytest
 
+from fleet_server.api.app import create_app
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import DeviceSummary, IngestFacts
-from tests.fleet_server.api.conftest import TOKEN, Fleet, client_of
+from tests.fleet_server.api.conftest import client_of
+from tests.fleet_server.fleet import TOKEN
 
 
 def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
@@ -20,18 +22,16 @@ def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], TOKEN + "x", "ff_é"])
 @pytest.mark.parametrize("path", ["/v1/devices", "/v1/facts", "/metrics", "/v1/quarantine/1"])
-async def test_without_the_token_nothing_is_told(fleet: Fleet, token: str | None, path: str) -> None:
-    async with client_of(fleet.view, token=None) as stranger:
-        headers = httpx.Headers([] if token is None else [(b"Authorization", f"Bearer {token}".encode())])
-        answer = await stranger.get(path, headers=headers)
+async def test_without_the_token_nothing_is_told(stranger: httpx.AsyncClient, token: str | None, path: str) -> None:
+    headers = httpx.Headers([] if token is None else [(b"Authorization", f"Bearer {token}".encode())])
+    answer = await stranger.get(path, headers=headers)
     problem(answer, 401, "unauthorized")
     assert answer.headers["www-authenticate"] == 'Bearer realm="fieldfleet"'
 
 
-async def test_who_has_no_token_learns_nothing_of_parameters(fleet: Fleet) -> None:
-    async with client_of(fleet.view, token=None) as stranger:
-        problem(await stranger.get("/v1/devices?limit=x&y=1"), 401, "unauthorized")
-        problem(await stranger.post("/v1/quarantine/1/replay"), 401, "unauthorized")
+async def test_who_has_no_token_learns_nothing_of_parameters(stranger: httpx.AsyncClient) -> None:
+    problem(await stranger.get("/v1/devices?limit=x&y=1"), 401, "unauthorized")
+    problem(await stranger.post("/v1/quarantine/1/replay"), 401, "unauthorized")
 
 
 @pytest.mark.parametrize(
@@ -134,17 +134,17 @@ class Broken:
 
 @pytest.mark.parametrize("path", ["/v1/devices", "/v1/health", "/v1/facts", "/metrics", "/v1/devices/car-7"])
 async def test_a_store_that_cannot_answer_is_503_and_tells_no_secret(path: str) -> None:
-    async with client_of(Broken(StoreError("disk I/O error at /var/secret"))) as client:
+    async with client_of(create_app(Broken(StoreError("disk I/O error at /var/secret")), TOKEN)) as client:
         assert "secret" not in str(problem(await client.get(path), 503, "store-unavailable"))
 
 
 async def test_a_replay_that_is_not_answered_in_time_is_503() -> None:
-    async with client_of(Broken(TimeoutError())) as client:
+    async with client_of(create_app(Broken(TimeoutError()), TOKEN)) as client:
         problem(await client.post("/v1/quarantine/1/replay"), 503, "store-unavailable")
 
 
 async def test_our_own_fault_is_500_without_its_inside() -> None:
-    async with client_of(Broken(RuntimeError("password=1234"))) as client:
+    async with client_of(create_app(Broken(RuntimeError("password=1234")), TOKEN)) as client:
         assert "1234" not in str(problem(await client.get("/v1/devices"), 500, "internal"))
 
 
@@ -159,5 +159,5 @@ class Disconnected(Broken):
 
 
 async def test_health_without_a_broker_is_degraded() -> None:
-    async with client_of(Disconnected(AssertionError())) as client:
+    async with client_of(create_app(Disconnected(AssertionError()), TOKEN)) as client:
         assert (await client.get("/v1/health")).json() == {"status": "degraded"}

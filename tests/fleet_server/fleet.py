@@ -1,0 +1,162 @@
+"""A fleet without a broker: the real ingest, store and view, fed as a broker would feed them."""
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from broker_config import topics
+from broker_config.device_classes import known_streams
+from broker_config.ids import DeviceId
+from broker_config.mac import Purpose
+from broker_config.messages import Birth, StreamState, encode
+from broker_config.telemetry import (
+    CONTENT_JSON,
+    GENESIS,
+    JOURNAL,
+    Batch,
+    Clock,
+    Event,
+    Events,
+    Record,
+    key_text,
+)
+from broker_config.telemetry import encode as encode_batch
+from fleet_server.access.keys import MasterKey, derive
+from fleet_server.adapters.sqlite_store import SqliteStore
+from fleet_server.telemetry.answers import Answers
+from fleet_server.telemetry.ingest import Ingest, IngestSettings
+from fleet_server.telemetry.view import IngestFacts
+
+T0: Final = 1_767_254_400_000
+"""2026-01-01T08:00:00Z."""
+NOW: Final = T0 + 600_000
+LIFE: Final = "9f0c2b1a77d3e458"
+BOOT: Final = "5c1d7a90be2f4436"
+TOKEN: Final = "ff_" + "t" * 43
+CAR: Final = DeviceId("car-7")
+ROOM: Final = DeviceId("room-1")
+
+
+class Arrival(NamedTuple):
+    """A PUBLISH as the codec would hand it over."""
+
+    topic: str
+    payload: bytes
+    content_type: str | None = None
+    user_properties: list[tuple[str, str]] = []  # noqa: RUF012 - never changed
+    packet_id: int | None = 1
+    retain: bool = False
+    duplicate: bool = False
+
+
+class Fleet:
+    """A server's ingest, store and view, without a broker."""
+
+    def __init__(self, path: Path) -> None:
+        master = MasterKey(b"\1" * 32)
+        self.store = SqliteStore(path, now_ms=T0)
+        self._token = self.store.take_lease("test", first=0, last=255, now_ms=T0, ttl_ms=10_000)
+        self._ingest = Ingest(
+            IngestSettings(
+                group_records_max=500, receipt_every=10, receipt_linger_ms=300, quarantine_bytes_max=1_000_000
+            ),
+            known=known_streams(),
+            mac_key=lambda purpose, device: derive(master, Purpose(purpose), device),
+            sealed_crc=self.store.sealed_crc,
+            restored=self.store.restore(),
+        )
+        self.view = Answers(
+            self._ingest,
+            self.store,
+            now_ms=lambda: NOW,
+            facts=self._facts,
+            replay=self._replay,
+            grace_ms=30_000,
+        )
+
+    def arrive(self, *arrivals: Arrival, at_ms: int = NOW) -> None:
+        """Take and commit."""
+        for arrival in arrivals:
+            self._ingest.take(arrival, at_ms)
+        closed = self._ingest.close(at_ms, receipts_max=100)
+        if closed is not None and closed.group:
+            self.store.commit(closed.group, token=self._token)
+
+    def _facts(self) -> IngestFacts:
+        counters = self._ingest.counters
+        return IngestFacts(
+            store_epoch=self._ingest.store_epoch,
+            connected=True,
+            records_stored=counters.records_stored,
+            records_duplicate=counters.records_duplicate,
+            records_quarantined=counters.records_quarantined,
+            messages_dropped=counters.messages_dropped,
+            receipts_sent=counters.receipts_sent,
+            commits=1,
+            commit_failures=0,
+            quarantine_bytes=self._ingest.quarantine_bytes,
+            unsealed_records=0,
+        )
+
+    def _replay(self, row_id: int) -> str:
+        rows = self.store.quarantine(after_id=row_id - 1, rows_max=1)
+        if not rows or rows[0].id != row_id:
+            raise KeyError(row_id)
+        return self._ingest.readmit(rows[0], NOW)
+
+
+def record(device: DeviceId, sealed: Record, *, last: int | None = None) -> Arrival:
+    """What an agent publishes."""
+    payload, content_type = encode_batch(sealed)
+    channel = topics.Up.EVENT if isinstance(sealed, Events) else topics.Up.TELEMETRY
+    properties = [("key", key_text(sealed.stream, sealed.life, sealed.seq)), ("last", str(last or sealed.seq))]
+    return Arrival(topics.up(device, channel), payload, content_type, properties)
+
+
+def cpu(seq: int, *, t0: int, rows: int = 5) -> Batch:
+    """A batch of cpu, a row a second; the load is not known."""
+    values: list[list[float | None]] = [[float(10 * seq + at), None] for at in range(rows)]
+    dt = [1000 * at for at in range(rows)]
+    fields = ("cpu_pct", "load_1m")
+    return Batch(1, "cpu", LIFE, seq, BOOT, t0, t0 - T0 + 60_000, Clock("ntp", 0, 5), fields, dt, values)
+
+
+def journal(seq: int, *, t0: int, events: list[Event]) -> Events:
+    """A batch of the journal, all at once."""
+    mono = t0 - T0 + 60_000
+    clock = Clock("ntp", 0, 5)
+    return Events(1, JOURNAL, LIFE, seq, BOOT, t0, mono, clock, GENESIS, [0] * len(events), events)
+
+
+def birth(device: DeviceId) -> Arrival:
+    """An agent connects."""
+    streams = (StreamState("cpu", LIFE, 1, 4, every_ms=1_000), StreamState(JOURNAL, LIFE, 1, 1))
+    message = Birth(1, "0" * 16, BOOT, 1000, 30, "0.1.0", "host", "host", 0, 5000, streams)
+    return Arrival(topics.up(device, topics.Up.STATUS), encode(message))
+
+
+def told(path: Path) -> Fleet:
+    """Two devices: car-7 with records 1, 2 and 4 of cpu, a journal, and two messages in quarantine; room-1."""
+    fleet = Fleet(path)
+    fleet.arrive(
+        birth(CAR),
+        record(CAR, cpu(1, t0=T0)),
+        record(CAR, cpu(2, t0=T0 + 5_000)),
+        record(CAR, cpu(4, t0=T0 + 15_000)),
+        record(
+            CAR,
+            journal(
+                1,
+                t0=T0,
+                events=[
+                    Event("agent.start", {"clean": True}),
+                    *(Event("link.up", {"attempts": n}) for n in range(4)),
+                ],
+            ),
+        ),
+        Arrival(
+            topics.up(CAR, topics.Up.TELEMETRY), b"<script>", CONTENT_JSON, [("key", f"cpu/{LIFE}/9"), ("last", "9")]
+        ),
+        Arrival(topics.up(CAR, topics.Up.TELEMETRY), b"\xff\xfe", CONTENT_JSON),
+        record(ROOM, cpu(1, t0=T0)),
+    )
+    return fleet
