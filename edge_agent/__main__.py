@@ -7,7 +7,6 @@ Exit codes: 0 done or all well; 1 ``check`` found a driver that does not read, o
 import argparse
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
@@ -16,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from broker_config.ids import ContractError
 from edge_agent import config
 from edge_agent.adapters import files
-from edge_agent.adapters.system import System, system
+from edge_agent.adapters.system import System, system, use_one_heap
 from edge_agent.config import ConfigError, Settings
 from firmware_bridge.driver import Driver
 from firmware_bridge.readings import Failed, Results
@@ -77,11 +78,12 @@ async def _run(settings: Settings, board: System, keys: files.DeviceKeys) -> Non
     drivers = await _drivers(settings, board)
     agent = Agent(settings, board, keys, frozenset(drivers))
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # what start-up made lives as long as the process
     await agent.run(drivers, stop)
 
 
 def _cmd_run(path: Path, level: str) -> int:
+    use_one_heap()
     _logging(level)
     settings, board, keys = _all_of(path)
     held = files.lock(settings.state_dir)
@@ -149,7 +151,7 @@ def _cmd_check(path: Path, *, as_json: bool) -> int:
             rows.append(row)
     bad = any("fault" in row for row in rows)
     if as_json:
-        print(json.dumps({"device": settings.device, "faults": [], "readings": rows, "ok": not bad}, indent=2))
+        _print_json({"device": settings.device, "faults": [], "readings": rows, "ok": not bad})
     else:
         print(f"{settings.device}: class {settings.device_class.name}, profile {settings.profile}")
         _table(
@@ -167,6 +169,10 @@ def _cmd_check(path: Path, *, as_json: bool) -> int:
             ],
         )
     return NOT_WELL if bad else OK
+
+
+def _print_json(value: dict[str, object]) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -189,7 +195,7 @@ def _cmd_status(path: Path, *, as_json: bool) -> int:
     except files.StateDirBusyError:
         running = True
     written = files.read_status(settings.state_dir)
-    told: dict[str, object] = json.loads(written) if written else {}
+    told: dict[str, object] = msgspec.json.decode(written, type=dict[str, object]) if written else {}
     try:
         ledgers, store_epoch = read_only_ledgers(settings.state_dir / files.SPOOL_NAME)
     except SpoolError as error:
@@ -199,7 +205,7 @@ def _cmd_status(path: Path, *, as_json: bool) -> int:
     connection = told.get("connection", "unknown") if running else "not running"
     status = {**told, "running": running, "connection": connection, "store_epoch": store_epoch, "streams": streams}
     if as_json:
-        print(json.dumps(status, indent=2))
+        _print_json(status)
         return OK
     clock = told.get("clock")
     src = clock.get("src", "unknown") if isinstance(clock, dict) else "unknown"

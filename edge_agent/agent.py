@@ -23,7 +23,7 @@ from edge_agent import clock, session, spool
 from edge_agent.adapters import files, mqtt
 from edge_agent.adapters.mqtt import DatesRefusedError, Endpoint, Incoming, Link, LinkError, Outgoing
 from edge_agent.adapters.sqlite import SqliteSpool, summary
-from edge_agent.adapters.system import System, random_hex16
+from edge_agent.adapters.system import System, give_back_memory, random_hex16
 from edge_agent.clock import ClockState, Facts
 from edge_agent.config import Settings, Wire
 from edge_agent.holding import Holding
@@ -672,6 +672,7 @@ class Agent:
     # For people -------------------------------------------------------------------------------------------------
 
     def _write_status(self) -> None:
+        give_back_memory()
         self._t.status = self._system.mono_s()
         facts = self._system.facts()
         status = {

@@ -6,7 +6,6 @@ state directory.
 
 import tomllib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -22,6 +21,7 @@ from firmware_bridge.registry import UnknownDriverError, driver_class
 from firmware_bridge.tables import read_table
 
 PROFILE_SUFFIX: Final = ".toml"
+PROFILES: Final = Path(__file__).parent / "profiles"
 WIRES_MAX: Final = limits.STREAMS_MAX // 2
 STATE_DIR: Final = "{state_dir}"
 DEADLINE_S: Final = 5.0
@@ -217,8 +217,7 @@ def _class(name: str, place: str, faults: list[str]) -> DeviceClass | None:
 
 def shipped_profiles() -> tuple[str, ...]:
     """The names that need no path."""
-    entries = files("edge_agent").joinpath("profiles").iterdir()
-    return tuple(sorted(e.name.removesuffix(PROFILE_SUFFIX) for e in entries if e.name.endswith(PROFILE_SUFFIX)))
+    return tuple(sorted(path.stem for path in PROFILES.glob("*" + PROFILE_SUFFIX)))
 
 
 def _profile(
@@ -228,7 +227,7 @@ def _profile(
     if "/" in name or name.endswith(PROFILE_SUFFIX):
         path = base / name
     elif name in shipped_profiles():
-        path = Path(str(files("edge_agent").joinpath("profiles", name + PROFILE_SUFFIX)))
+        path = PROFILES / (name + PROFILE_SUFFIX)
     else:
         faults.append(f"profile: expected a path or one of {', '.join(shipped_profiles())}, got {shown(name)!r}")
         return []

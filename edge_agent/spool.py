@@ -57,9 +57,9 @@ class Passed(NamedTuple):
     up_to: int
 
 
-class Ledger(Struct, frozen=True):
+class Ledger(Struct, frozen=True, omit_defaults=True):
     """One (stream, life) but for the batches themselves. ``order``: place in the spool's whole order of the newest
-    batch; ``tip``: SHA-256 of its bytes; ``bytes``: what the held ones take.
+    batch; ``tip``: SHA-256 of its bytes, of the journal only; ``bytes``: what the held ones take.
     """
 
     stream: str

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -18,6 +18,7 @@ from broker_config.ids import ContractError
 from broker_config.telemetry import JOURNAL, Stream
 
 FILE_SUFFIX: Final = ".toml"
+_DIRECTORY: Final = Path(__file__).parent  # importlib.resources would cost an agent most of a megabyte
 
 
 class SpoolClass(StrEnum):
@@ -63,7 +64,7 @@ def names() -> tuple[str, ...]:
     return tuple(
         sorted(
             entry.name.removesuffix(FILE_SUFFIX)
-            for entry in files(__package__).iterdir()
+            for entry in _DIRECTORY.iterdir()
             if entry.name.endswith(FILE_SUFFIX)
         )
     )
@@ -79,7 +80,7 @@ def load(name: str) -> DeviceClass:
     """
     if name not in names():
         raise UnknownClassError(f"device class: expected one of {', '.join(names())}, got {name[:40]!r}")
-    text = files(__package__).joinpath(name + FILE_SUFFIX).read_text(encoding="utf-8")
+    text = _DIRECTORY.joinpath(name + FILE_SUFFIX).read_text(encoding="utf-8")
     try:
         loaded = msgspec.convert(tomllib.loads(text), DeviceClass)
     except (msgspec.ValidationError, tomllib.TOMLDecodeError) as error:

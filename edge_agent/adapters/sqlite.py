@@ -18,7 +18,7 @@ from broker_config import limits, telemetry
 from broker_config.device_classes import SpoolClass
 from broker_config.messages import Receipt
 from broker_config.ranges import count
-from broker_config.telemetry import CONTENT_JSON, CONTENT_ZLIB, Key
+from broker_config.telemetry import CONTENT_JSON, CONTENT_ZLIB, JOURNAL, Key
 from edge_agent import spool
 from edge_agent.spool import (
     CorruptSpoolError,
@@ -217,7 +217,7 @@ class SqliteSpool:
             last=seq,
             order=position,
             bytes=ledgers[place].bytes + size,
-            tip=hashlib.sha256(payload).hexdigest(),
+            tip=hashlib.sha256(payload).hexdigest() if draft.stream == JOURNAL else ledger.tip,
         )
         return Key(ledger.stream, ledger.life, seq)
 

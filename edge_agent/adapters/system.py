@@ -1,5 +1,6 @@
 """The board's own facts: its clocks, who disciplines them, which boot this is, and randomness."""
 
+import contextlib
 import ctypes
 import secrets
 import time
@@ -18,11 +19,24 @@ _STATUS_AT: Final = 5  # of the longs of struct timex: modes, offset, freq, maxe
 _MAXERROR_AT: Final = 3
 _TIMEX_LONGS: Final = 64  # more than struct timex has on any platform
 US_PER_MS: Final = 1000
+_M_ARENA_MAX: Final = -8  # of mallopt(3)
 
 
 @cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
+
+
+def use_one_heap() -> None:
+    """Have all threads share one heap, instead of one each that is touched once. For glibc; else it does nothing."""
+    with contextlib.suppress(AttributeError):
+        _libc().mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back_memory() -> None:
+    """Return to the kernel what is free at the heap's inside. For glibc; elsewhere it does nothing."""
+    with contextlib.suppress(AttributeError):
+        _libc().malloc_trim(0)
 
 
 def kernel_sync() -> tuple[bool, int]:
