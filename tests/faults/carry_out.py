@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tests.faults.proxy import Mode, Proxy
-from tests.faults.rig import Rig, epoch_ms
+from tests.faults.rig import Rig, RigSettings, epoch_ms
 from tests.faults.schedule import Kind, Step, Target
 from tests.faults.verdict import Cause, Hole, Seeded
 
@@ -20,7 +20,7 @@ TEN_YEARS_S: Final = 10 * 365 * 86_400
 HOUR_S: Final = 3600
 FROZEN_SILENCES: Final = 2.0
 """The agent is frozen for so many times what makes a silence."""
-TRIMS_EARLY: Final = {"every_s": 0.05, "seal_s": 0.1, "spool_bytes_max": 65_536}
+TRIMS_EARLY: Final = RigSettings(every_s=0.05, seal_s=0.1, spool_bytes_max=65_536)
 """An agent that fills its spool in seconds, and so soon has nothing left of what was receipted."""
 START_S_MAX: Final = 30.0
 

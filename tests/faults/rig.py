@@ -372,14 +372,11 @@ options = {{ at = "tcp:{HOST}:{self.ports[stream]}" }}
         return time.monotonic() - began_s
 
     def drained(self) -> bool:
-        """Whether the server has every number that it knows of."""
+        """Whether there is no number that the server knows of and the device still holds."""
         try:
-            device = self.api.get(f"/v1/devices/{DEVICE}")
+            return next(self.api.pages("/v1/gaps", "gaps", device=DEVICE, reason="waiting"), None) is None
         except ApiDownError:
             return False
-        streams = device["streams"]
-        assert isinstance(streams, list)
-        return bool(streams) and all(stream["missing"] == 0 for stream in streams)
 
     def emitted(self) -> list[Emitted]:
         """What the far end gave away until now."""

@@ -20,7 +20,8 @@ from typing import Final, cast
 
 from broker_config.telemetry import BadBatchError, decode
 from tests.faults.api import Json
-from tests.faults.carry_out import TEN_YEARS_S, Faults
+from tests.faults.carry_out import TEN_YEARS_S, TRIMS_EARLY, Faults
+from tests.faults.early_receipts import LATE_S
 from tests.faults.programs import why_no_clocks, why_no_disks
 from tests.faults.report import Report
 from tests.faults.rig import DEVICE, Rig, RigSettings, epoch_ms
@@ -51,8 +52,8 @@ def run(
         steps = plan(seed, kills, [kind for kind in kinds if kind not in skipped])
         settings = RigSettings()
     else:
-        steps = [replace(step, kind=Kind.KILL, targets=(Target.SERVER,)) for step in plan(seed, kills, [Kind.KILL])]
-        settings = RigSettings(server_module="tests.faults.early_receipts")
+        steps = [Step(Kind.KILL, (Target.SERVER,), pause_s=LATE_S) for _ in range(kills)]
+        settings = replace(TRIMS_EARLY, server_module="tests.faults.early_receipts")
     began_s = time.monotonic()
     with Rig(directory, settings, disks=bool(DISKS & set(kinds))) as rig:
         rig.run()
@@ -99,9 +100,12 @@ def drain(rig: Rig, faults: Faults) -> None:
         rig.wait(rig.drained, "the backlog is drained", rig.agent, rig.server, seconds_max=DRAIN_S_MAX)
         faults.stop_agent()
         if rig.drained():
-            return
+            break
         rig.agent.start()
-    raise AssertionError(f"not drained at the stop in {DRAIN_TRIES_MAX} tries")
+    else:
+        raise AssertionError(f"not drained at the stop in {DRAIN_TRIES_MAX} tries")
+    rig.server.stop()  # what is judged is what a server finds, not what one remembers
+    rig.start_server()
 
 
 def evidence(rig: Rig, faults: Faults) -> Evidence:
