@@ -18,7 +18,7 @@ from broker_config.telemetry import BadBatchError, Batch, Reason
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access
 from fleet_server.adapters.sqlite_index import Index
-from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, record_of, unpack
+from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, record_if_read, record_of, unpack
 from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, Names, Part, Sealed, merged, part_of
 from fleet_server.adapters.sqlite_query import shapes as shapes_of
 from fleet_server.telemetry.store import StreamKey
@@ -26,7 +26,7 @@ from fleet_server.telemetry.store import StreamKey
 SEAL_VALUES_MAX: Final = 2_000_000
 """Readings in memory at once; a seal takes at least one commit whatever is in it."""
 UNMAPPED_ROWS_MAX: Final = 2_000
-"""Mapped by one seal."""
+"""Mapped, or given up, by one seal."""
 UNMAPPED_WAIT_MS: Final = 7 * 86_400_000
 """After this long a batch of a boot that no clock ever explained is sealed under the times it told."""
 HOUR_OVER_MS: Final = 15 * 60_000
@@ -150,13 +150,24 @@ class Sealer:
             harvest.place(device, Sealed(record, payload, shift_ms))
 
     def _take_unmapped(self, harvest: _Harvest, connection: sqlite3.Connection, now_ms: int) -> None:
+        found: dict[int, tuple[str, int, bytes]] = {}
+        for device, boot in connection.execute("SELECT DISTINCT device, boot FROM unmapped").fetchall():
+            if self._index.offset_ms(device, boot) is not None and len(found) < UNMAPPED_ROWS_MAX:
+                rows = connection.execute(
+                    "SELECT rowid, device, at_ms, payload FROM unmapped WHERE device = ? AND boot = ? LIMIT ?",
+                    (device, boot, UNMAPPED_ROWS_MAX - len(found)),
+                )
+                found.update((row[0], row[1:]) for row in rows)
         rows = connection.execute(
-            "SELECT u.rowid, u.device, u.at_ms, u.payload, b.offset_ms FROM unmapped u"
-            " LEFT JOIN boot_offset b USING(device, boot) WHERE b.offset_ms IS NOT NULL OR u.at_ms <= ? LIMIT ?",
+            "SELECT rowid, device, at_ms, payload FROM unmapped WHERE at_ms <= ? LIMIT ?",
             (now_ms - UNMAPPED_WAIT_MS, UNMAPPED_ROWS_MAX),
         )
-        for row_id, device, at_ms, payload, offset_ms in rows:
-            record = record_of(payload)
+        found.update((row[0], row[1:]) for row in rows)
+        for row_id, (device, at_ms, payload) in found.items():
+            record = record_if_read(payload)
+            if record is None:  # an older contract admitted it: it stays where it is
+                continue
+            offset_ms = self._index.offset_ms(device, record.boot)
             shift_ms = 0 if offset_ms is None else record.mono + offset_ms - record.t0
             harvest.place(device, Sealed(record, payload, shift_ms))
             harvest.mapped_rows.append((row_id,))

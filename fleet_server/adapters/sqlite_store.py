@@ -140,6 +140,14 @@ class SqliteStore:
             connection.execute("DELETE FROM remapped WHERE day < ?", (day,))
             connection.execute("DELETE FROM event WHERE at_ms < ?", (before_ms,))
             connection.execute("DELETE FROM silence WHERE to_ms < ?", (before_ms,))
+            # the next batch of a boot that still runs tells it again
+            boots = connection.execute(
+                "SELECT device, boot FROM boot_offset b WHERE seen_ms < ? AND NOT EXISTS"
+                " (SELECT 1 FROM unmapped u WHERE u.device = b.device AND u.boot = b.boot)",
+                (before_ms,),
+            ).fetchall()
+            connection.executemany("DELETE FROM boot_offset WHERE device = ? AND boot = ?", boots)
+        self._index.drop_offsets(boots)
         return dropped
 
     @property

@@ -2,8 +2,8 @@
 
 ``python -m tests.benchmarks.store --devices 2000 --minutes 60`` writes single samples (a row a minute of eight
 fields) of that many devices, then full batches (60 rows a minute) of fewer, then a day of a few of each, into files
-in a temporary folder, and prints one JSON line a figure. Readings walk at the resolution of real sensors; they are made
-and decoded before the clock starts. Bytes a value are those of the whole file, ledger and newest rows included.
+in a temporary folder, and prints one JSON line a figure. Readings walk at the resolution of real sensors; they are
+made and decoded before the clock starts. Bytes a value are those of the whole file, ledger and newest rows included.
 """
 
 import argparse

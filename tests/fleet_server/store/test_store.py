@@ -369,7 +369,7 @@ def test_a_store_is_set_aside_with_its_log_once_nobody_holds_it(tmp_path: Path) 
     aside = set_aside(tmp_path / "s.db", START_MS + 1001)
     assert aside is not None
     assert not list(tmp_path.glob("s.db")) + list(tmp_path.glob("s.db-*"))
-    again, new_token, restored = opened(aside)
+    _, _, restored = opened(aside)
     assert held(restored) == {KEY: [1]}
     assert set_aside(tmp_path / "s.db", START_MS) is None
 
