@@ -9,6 +9,7 @@ the first promise, and 0 means that this was caught.
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -183,6 +184,7 @@ def main() -> int:
     )
     parser.add_argument("--keep", type=Path, help="a directory for the system's files, which then stay")
     told = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left running
     seed = told.seed if told.seed is not None else random.SystemRandom().randrange(2**32)
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as scratch:
