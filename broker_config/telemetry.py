@@ -141,7 +141,7 @@ NAMES_REMEMBERED_MAX: Final = 4_096
 """(stream, fields) whose spelling is known to be right; a fleet has a few dozen."""
 _DECODER: Final = msgspec.json.Decoder(Batch | Events)
 _ENCODER: Final = msgspec.json.Encoder()
-_STREAM: Final = re.compile(STREAM_PATTERN)
+_STREAM: Final = re.compile(exact(STREAM_PATTERN))
 
 
 def encode(record: Record) -> tuple[bytes, str]:

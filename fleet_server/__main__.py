@@ -92,6 +92,7 @@ async def _run(config: Config, master: MasterKey, token: str, security: ssl.SSLC
             seal_every_s=config.seal.every_s,
             seal_records_max=config.seal.records_max,
             ingest=IngestSettings(
+                group_records_min=config.ingest.group_records_min,
                 group_records_max=config.ingest.group_records_max,
                 receipt_every=config.ingest.receipt_every,
                 receipt_linger_ms=config.ingest.receipt_linger_ms,

@@ -78,7 +78,8 @@ class Lease(Struct, frozen=True):
 class Ingest(Struct, frozen=True):
     """How records are grouped into a commit, and commits into receipts."""
 
-    group_records_max: Annotated[int, Meta(ge=1, lt=limits.SERVER_INFLIGHT_MESSAGES_MAX)] = 500
+    group_records_min: Annotated[int, Meta(ge=1)] = 500
+    group_records_max: Annotated[int, Meta(ge=1, lt=limits.SERVER_INFLIGHT_MESSAGES_MAX // 2)] = 3_000
     group_wait_ms: Annotated[int, Meta(ge=0, le=10_000)] = 20
     receipt_every: Annotated[int, Meta(ge=1, le=limits.UNRECEIPTED_BATCHES_MAX)] = 10
     receipt_linger_ms: Annotated[int, Meta(ge=0, le=10_000)] = 300

@@ -22,6 +22,8 @@ WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
 PACKET_ID_MAX: Final = 65_535
 CONNECT_WAIT_S: Final = 10.0
 SUBSCRIBE_ID: Final = 1
+REFUSED: Final = 0x80
+"""Reason codes from here on are failures (MQTT 5.0, section 2.4); the codec's enumerations do not compare."""
 QOS: Final = mqtt5.QoS.AT_LEAST_ONCE
 
 
@@ -155,17 +157,17 @@ class Link(asyncio.Protocol):
     def _control(self, packet: mqtt5.Packet) -> None:
         if isinstance(packet, mqtt5.ConnAckPacket):
             if packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
-                raise LinkError(f"the broker refused: {packet.reason_code.name}")
+                raise LinkError(f"the broker refused: {packet.reason_code!r}")
             self._receive_max = packet.receive_max
             self._write(mqtt5.SubscribePacket(SUBSCRIBE_ID, self._filters).write())
         elif isinstance(packet, mqtt5.SubAckPacket):
-            refused = [code.name for code in packet.reason_codes if code >= mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR]
+            refused = [int(code) for code in packet.reason_codes if int(code) >= REFUSED]
             if refused:
-                raise LinkError(f"the broker refused {len(refused)} subscriptions: {refused[0]}")
+                raise LinkError(f"the broker refused {len(refused)} subscriptions: reason {refused[0]:#x}")
             if not self.ready.done():
                 self.ready.set_result(None)
         elif isinstance(packet, mqtt5.DisconnectPacket):
-            raise LinkError(f"the broker closed: {packet.reason_code.name}")
+            raise LinkError(f"the broker closed: {packet.reason_code!r}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._over(shown(exc) if exc else "closed by the broker")
@@ -193,6 +195,11 @@ class Link(asyncio.Protocol):
     # the caller's side
 
     @property
+    def outstanding(self) -> int:
+        """Messages published and not acknowledged yet."""
+        return len(self._outstanding)
+
+    @property
     def room(self) -> int:
         """How many messages may be published now without exceeding what the broker takes at once."""
         if self.gone.done():
@@ -203,10 +210,8 @@ class Link(asyncio.Protocol):
         """The PUBACKs of these packets, to be sent with :meth:`send`."""
         return b"".join([mqtt5.PubAckPacket(packet_id).write() for packet_id in packet_ids])
 
-    def publish(
-        self, topic: str, payload: bytes, properties: list[tuple[str, str]], *, retain: bool = False
-    ) -> bytes:
-        """A QoS 1 PUBLISH, to be sent with :meth:`send`. Mind :attr:`room`."""
+    def take_id(self) -> int:
+        """A packet id that is free, and outstanding until the broker acknowledges it."""
         packet_id = self._next_id
         for _ in range(PACKET_ID_MAX):
             packet_id = packet_id % PACKET_ID_MAX + 1
@@ -214,6 +219,13 @@ class Link(asyncio.Protocol):
                 break
         self._next_id = packet_id
         self._outstanding.add(packet_id)
+        return packet_id
+
+    def publish(
+        self, topic: str, payload: bytes, properties: list[tuple[str, str]], *, retain: bool = False
+    ) -> bytes:
+        """A QoS 1 PUBLISH, to be sent with :meth:`send`. Mind :attr:`room`."""
+        packet_id = self.take_id()
         return mqtt5.PublishPacket(
             topic, payload, qos=QOS, packet_id=packet_id, retain=retain, user_properties=properties
         ).write()

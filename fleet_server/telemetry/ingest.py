@@ -42,7 +42,7 @@ from broker_config.telemetry import (
 from broker_config.telemetry import decode as decode_batch
 from broker_config.topics import BadTopicError, Down, Up, UpTopic, down, parse_up
 from fleet_server.telemetry.admission import KnownStreams, admit
-from fleet_server.telemetry.ledger import SILENCE_CADENCES, Edge, StreamLedger, Verdict
+from fleet_server.telemetry.ledger import SILENCE_CADENCES, StreamLedger, Verdict
 from fleet_server.telemetry.receipts import receipt, signed
 from fleet_server.telemetry.store import (
     EventFact,
@@ -62,6 +62,7 @@ LEDGERS_MAX: Final = 256
 TIME_UNC_MS: Final = 50
 """What the server claims of its own clock."""
 DETAIL_CHARS_MAX: Final = 300
+SEQ_CHARS_MAX: Final = len(str(limits.SEQ_MAX))
 
 
 class Arrived(Protocol):
@@ -100,6 +101,7 @@ class IngestSettings:
     receipt_every: int
     receipt_linger_ms: int
     quarantine_bytes_max: int
+    group_records_min: int = 500
 
 
 @dataclass(slots=True)
@@ -260,7 +262,7 @@ class Ingest:
             if self._quarantine(packet, channel, state, key, BadBatchError(Reason.CONFLICT, detail)):
                 ledger.conflict(seq, crc)
                 self._ripe[ledger] = state
-        if last is not None:
+        if last is not None and last != ledger.last_text:
             _prove(ledger, last)
         self._due(ledger, state)
 
@@ -401,6 +403,16 @@ class Ingest:
         return len(self._group.payloads) + len(self._group.quarantined) >= self.settings.group_records_max
 
     @property
+    def ready(self) -> bool:
+        """Whether the open group is worth a commit of its own, if the writer has nothing else to do."""
+        return len(self._group.payloads) >= self.settings.group_records_min
+
+    @property
+    def open(self) -> bool:
+        """Whether anything has come that no closed group holds."""
+        return bool(self._group or self._acks)
+
+    @property
     def pending(self) -> bool:
         """Whether closing now would yield anything."""
         return bool(self._group or self._acks or self._ripe or self._touched)
@@ -471,7 +483,7 @@ class Ingest:
         for row in restored.ledger:
             ledger = self._restored(row.key)
             if ledger is not None:
-                ledger.restore(row.held, row.tail_seq, Edge(row.tail_boot, row.tail_mono, row.tail_ms))
+                ledger.restore(row.held, row.tail_seq, (row.tail_boot, row.tail_mono, row.tail_ms))
         for commit in restored.unsealed:
             for device, text, payload in zip(commit.devices, commit.keys, commit.payloads, strict=True):
                 key = parse_key(text)
@@ -523,7 +535,8 @@ def facts(key: StreamKey, record: Events) -> list[EventFact]:
 
 def _prove(ledger: StreamLedger, last: str) -> None:
     """The device says how far it has numbered; nonsense proves nothing."""
-    if len(last) <= len(str(limits.SEQ_MAX)) and last.isascii() and last.isdigit():
+    ledger.last_text = last
+    if len(last) <= SEQ_CHARS_MAX and last.isascii() and last.isdigit():
         ledger.last = max(ledger.last, min(int(last), limits.SEQ_MAX))
 
 

@@ -7,7 +7,7 @@ commit, so nobody is told of a number before it is durable.
 
 from array import array
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from broker_config.ranges import Range, Ranges, RangeSet, minus
 from broker_config.telemetry import Record
@@ -29,22 +29,16 @@ class Verdict(Enum):
     """Held, and its checksum is only in the store: ask there."""
 
 
-class Edge(NamedTuple):
-    """One end of a batch: the board's boot and its monotonic ms, and ms since the epoch as the device knew it."""
-
-    boot: str
-    mono: int
-    at_ms: int
-
-
-NO_EDGE: Final = Edge("", 0, 0)
+Edge: TypeAlias = tuple[str, int, int]
+"""One end of a batch: the board's boot, its monotonic ms, and ms since the epoch as the device knew it."""
+NO_EDGE: Final[Edge] = ("", 0, 0)
 
 
 class StreamLedger:
     """Everything known of one stream's numbers.
 
     ``received``: stored, quarantined or gone: what a receipt covers. ``last``: the newest number that anything has
-    proved to exist. ``behind``: numbers held that the device says it has not given yet (a spool restored from an
+    proved to exist, ``last_text`` as it last came; ``top``: the highest received. ``behind``: numbers held that the device says it has not given yet (a spool restored from an
     old image). ``heard_ms``: when the newest batch came, by the server's clock. ``silence_ms``: between two
     neighbouring batches, more than this is a silence; 0 is no cadence.
     """
@@ -61,6 +55,7 @@ class StreamLedger:
         "heard_ms",
         "key",
         "last",
+        "last_text",
         "quarantined",
         "quarantined_crcs",
         "received",
@@ -68,6 +63,7 @@ class StreamLedger:
         "since_receipt",
         "tail",
         "tail_seq",
+        "top",
     )
 
     def __init__(self, key: StreamKey) -> None:
@@ -78,6 +74,8 @@ class StreamLedger:
         self.gone = RangeSet()
         self.conflicts: dict[int, int] = {}
         self.last = 0
+        self.last_text = ""
+        self.top = 0
         self.behind: Range | None = None
         self.heard_ms = 0
         self.silence_ms = 0
@@ -93,7 +91,7 @@ class StreamLedger:
 
     def judge(self, seq: int, crc: int) -> Verdict:
         """What a batch with this number and checksum is; changes nothing."""
-        if seq not in self.received or seq in self.gone:
+        if seq > self.top or seq not in self.received or seq in self.gone:
             return Verdict.NEW  # gone, and here all the same: it was under way when the device evicted it
         known = self.quarantined_crcs.get(seq)
         if known is None:
@@ -105,12 +103,14 @@ class StreamLedger:
         return Verdict.CONFLICT
 
     def hold(self, seq: int, crc: int, record: Record) -> tuple[Silence, ...]:
-        """Take a new number in; return the silences that it ends or begins."""
+        """Take a new number in; return the silences that it ends or begins. The hot path: keep it flat."""
         self.received.add(seq)
-        if self.gone and seq in self.gone:
+        if seq > self.top:
+            self.top = seq
+            if seq > self.last:
+                self.last = seq
+        elif self.gone and seq in self.gone:
             self.gone.remove(seq)
-        if seq > self.last:  # noqa: PLR1730 - max() costs three times as much here
-            self.last = seq
         crcs = self._crcs
         if seq == self._crcs_first + len(crcs):
             crcs.append(crc)
@@ -119,14 +119,19 @@ class StreamLedger:
             crcs.append(crc)
         else:
             self._odd_crcs[seq] = crc
-        dt = record.dt
-        mono, t0 = record.mono, record.t0
-        start = Edge(record.boot, mono + dt[0], t0 + dt[0])
-        end = Edge(record.boot, mono + dt[-1], t0 + dt[-1])
-        if seq == self.tail_seq + 1:
-            before, self.tail, self.tail_seq = self.tail, end, seq
-            return self._silence(seq, before, start) if before.boot else ()
-        return self._hold_apart(seq, start, end)
+        dt, boot, mono, t0 = record.dt, record.boot, record.mono, record.t0
+        if seq != self.tail_seq + 1:
+            after = dt[-1]
+            return self._hold_apart(seq, (boot, mono + dt[0], t0 + dt[0]), (boot, mono + after, t0 + after))
+        before = self.tail
+        after = dt[-1]
+        self.tail = (boot, mono + after, t0 + after)
+        self.tail_seq = seq
+        if not self.silence_ms or not before[0]:
+            return ()
+        if boot == before[0] and 0 <= mono + dt[0] - before[1] <= self.silence_ms:
+            return ()
+        return self._silence(seq, before, (boot, mono + dt[0], t0 + dt[0]))
 
     def _hold_apart(self, seq: int, start: Edge, end: Edge) -> tuple[Silence, ...]:
         """A number that does not follow the highest: beyond a hole, or inside one."""
@@ -162,6 +167,7 @@ class StreamLedger:
         self.received.add(seq)
         self.quarantined.add(seq)
         self.quarantined_crcs[seq] = crc
+        self.top = max(self.top, seq)
         self.last = max(self.last, seq)
 
     def conflict(self, seq: int, crc: int) -> None:
@@ -174,6 +180,7 @@ class StreamLedger:
         for low, high in news:
             self.received.add(low, high)
             self.gone.add(low, high)
+            self.top = max(self.top, high)
             self.last = max(self.last, high)
         return news
 
@@ -181,7 +188,8 @@ class StreamLedger:
         """What the store had sealed of it."""
         for low, high in held:
             self.received.add(low, high)
-        self.last = max(self.last, self.received.last)
+        self.top = self.received.last
+        self.last = max(self.last, self.top)
         self.tail_seq, self.tail = tail_seq, tail
 
     def sealed(self, ranges: Ranges) -> None:

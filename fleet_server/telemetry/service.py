@@ -23,6 +23,7 @@ from broker_config.messages import ServerState, ShardEpoch, encode
 from broker_config.text import shown
 from broker_config.topics import SERVER_STATE
 from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, connect, subscriptions
+from fleet_server.telemetry.admission import KnownStreams
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Closed, Ingest, IngestSettings, Publication
 from fleet_server.telemetry.store import BatchStore, FencedError, LeaseHeldError, StoreError
@@ -68,7 +69,10 @@ class _Waiting:
 
 
 class Service:
-    """Telemetry's server side. ``run`` it once; ``answers`` is there when ``started`` is set."""
+    """Telemetry's server side. ``run`` it once; ``answers`` is there when ``started`` is set.
+
+    ``known``: the streams that are admitted, by default those of every device class.
+    """
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Service:
         owner: str,
         now_ms: Callable[[], int],
         rng: random.Random,
+        known: KnownStreams | None = None,
     ) -> None:
         self._settings = settings
         self._link_settings = link_settings
@@ -88,6 +93,7 @@ class Service:
         self._owner = owner
         self._now_ms = now_ms
         self._rng = rng
+        self._known = known_streams() if known is None else known
         self._writer = ThreadPoolExecutor(1, "writer")
         self._waiting: deque[_Waiting] = deque()
         self._promised = 0
@@ -120,7 +126,7 @@ class Service:
             self._ingest = await self._in_writer(
                 lambda: Ingest(
                     self._settings.ingest,
-                    known=known_streams(),
+                    known=self._known,
                     mac_key=self._mac_key,
                     sealed_crc=self._store.sealed_crc,
                     restored=restored,
@@ -265,6 +271,8 @@ class Service:
             ingest.take(packet, now_ms)
             if ingest.full:
                 self._close()
+        if ingest.ready and not self._waiting:  # the writer is idle: what has gathered while it worked is a group
+            self._close()
         if ingest.replies:
             link.send(_published(link, ingest.replies))
             ingest.replies.clear()
@@ -304,6 +312,8 @@ class Service:
                 if waiting.closed.group:
                     await self._commit(waiting.closed)
                 self._waiting.popleft()
+                if self._ingest.ready and not self._waiting:
+                    self._close()
                 self._deliver(waiting)
             self._work.clear()
             self._idle.set()
@@ -366,6 +376,11 @@ class Service:
             self._ingest.sealed(sealed)
 
     # for the API
+
+    @property
+    def committed(self) -> bool:
+        """Whether everything that has come is committed; receipts may still linger."""
+        return not self._waiting and not self._ingest.open
 
     def facts(self) -> IngestFacts:
         """See :class:`IngestFacts`; from any thread."""
