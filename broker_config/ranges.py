@@ -109,6 +109,8 @@ class RangeSet:
 
     def holes(self, up_to: int) -> Ranges:
         """What is not held of 1 to *up_to*."""
+        if len(self._lows) == 1 and self._lows[0] <= 1 and self._highs[0] >= up_to:
+            return ()
         out: list[Range] = []
         start = 1
         for low, high in zip(self._lows, self._highs, strict=True):

@@ -7,6 +7,8 @@ read; acknowledgements are the caller's, and go out only when it says so.
 
 import asyncio
 import ssl
+import sys
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
 PACKET_ID_MAX: Final = 65_535
 CONNECT_WAIT_S: Final = 10.0
 SUBSCRIBE_ID: Final = 1
+PUBACK_WORD: Final = 0x4002
 REFUSED: Final = 0x80
 """Reason codes from here on are failures (MQTT 5.0, section 2.4); the codec's enumerations do not compare."""
 QOS: Final = mqtt5.QoS.AT_LEAST_ONCE
@@ -207,8 +210,16 @@ class Link(asyncio.Protocol):
         return max(0, self._receive_max - len(self._outstanding))
 
     def acknowledge(self, packet_ids: list[int]) -> bytes:
-        """The PUBACKs of these packets, to be sent with :meth:`send`."""
-        return b"".join([mqtt5.PubAckPacket(packet_id).write() for packet_id in packet_ids])
+        """The PUBACKs of these packets, to be sent with :meth:`send`.
+
+        Each is 40 02 and the packet id: a success without properties (MQTT 5.0, section 3.4.2.1), written for all
+        at once because the codec takes longer over one than ingest may over a message.
+        """
+        words = array("H", [PUBACK_WORD]) * (2 * len(packet_ids))
+        words[1::2] = array("H", packet_ids)
+        if sys.byteorder == "little":
+            words.byteswap()
+        return words.tobytes()
 
     def take_id(self) -> int:
         """A packet id that is free, and outstanding until the broker acknowledges it."""

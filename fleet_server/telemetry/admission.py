@@ -12,17 +12,19 @@ from broker_config.telemetry import (
     JOURNAL,
     BadBatchError,
     Batch,
-    Events,
     Reason,
     Record,
-    decode,
+    checked_names,
     key_text,
+    read,
 )
 from broker_config.text import shown
 from broker_config.topics import Up
 
 KnownStreams = Mapping[str, frozenset[str]]
-_KIND: Final = {Up.TELEMETRY: Batch, Up.EVENT: Events}
+# an enumeration's member costs a look-up each time it is named
+TELEMETRY: Final = Up.TELEMETRY
+EVENT: Final = Up.EVENT
 
 
 def admit(
@@ -41,20 +43,31 @@ def admit(
     Raises:
         BadBatchError: with the reason that quarantine files it under.
     """
-    record = decode(payload, content_type)
-    if key != key_text(record.stream, record.life, record.seq):
+    record = read(payload, content_type)
+    stream = record.stream
+    if key != key_text(stream, record.life, record.seq):
+        checked_names(record)
         raise BadBatchError(
-            Reason.KEY_MISMATCH, f"the body is {record.stream}/{record.life}/{record.seq}, beside it {shown(key)!r}"
+            Reason.KEY_MISMATCH, f"the body is {stream}/{record.life}/{record.seq}, beside it {shown(key)!r}"
         )
-    kind = type(record)
-    if kind is not _KIND.get(channel):
-        raise BadBatchError(Reason.WRONG_CHANNEL, f"{kind.__name__} on {channel}")
-    fields = known.get(record.stream)
-    if fields is None or (kind is Events) != (record.stream == JOURNAL):
-        raise BadBatchError(Reason.UNKNOWN_STREAM, f"{kind.__name__} of stream {record.stream!r}")
-    if isinstance(record, Batch) and not fields.issuperset(record.fields):
-        extra = ", ".join(name for name in record.fields if name not in fields)
-        raise BadBatchError(Reason.UNKNOWN_FIELD, f"{record.stream} has no {extra}")
+    if type(record) is Batch:
+        if channel is not TELEMETRY:
+            raise BadBatchError(Reason.WRONG_CHANNEL, f"a batch on {channel}")
+        fields = known.get(stream)
+        if fields is None or stream == JOURNAL or not fields.issuperset(record.fields):
+            raise _unknown(record, fields)
+    elif channel is not EVENT:
+        raise BadBatchError(Reason.WRONG_CHANNEL, f"events on {channel}")
+    elif stream != JOURNAL:
+        raise BadBatchError(Reason.UNKNOWN_STREAM, f"events of stream {stream!r}")
     if record.clock.src != "none" and not (limits.CLOCK_MS_MIN <= record.t0 <= now_ms + limits.CLOCK_AHEAD_MS_MAX):
         raise BadBatchError(Reason.CLOCK, f"a clock set by {record.clock.src} says {record.t0}, here it is {now_ms}")
     return record
+
+
+def _unknown(record: Batch, fields: frozenset[str] | None) -> BadBatchError:
+    checked_names(record)
+    if fields is None or record.stream == JOURNAL:
+        return BadBatchError(Reason.UNKNOWN_STREAM, f"a batch of stream {record.stream!r}")
+    extra = ", ".join(name for name in record.fields if name not in fields)
+    return BadBatchError(Reason.UNKNOWN_FIELD, f"{record.stream} has no {extra}")

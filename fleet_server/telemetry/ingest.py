@@ -10,7 +10,7 @@ back-pressure there is, and everything that is lost on the way comes again from 
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -55,6 +55,11 @@ from fleet_server.telemetry.store import (
     StreamKey,
 )
 
+# an enumeration's member costs a look-up each time it is named
+TELEMETRY: Final = Up.TELEMETRY
+EVENT: Final = Up.EVENT
+NEW: Final = Verdict.NEW
+
 ROUTES_MAX: Final = 200_000
 """Topics whose parse is remembered."""
 LEDGERS_MAX: Final = 256
@@ -84,8 +89,7 @@ class Arrived(Protocol):
     def duplicate(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """A message to send, QoS 1, never retained."""
 
     topic: str
@@ -126,7 +130,8 @@ class DeviceState:
     status_ms: int | None = None
     record_ms: int | None = None
     ledgers: dict[tuple[str, str], StreamLedger] = field(default_factory=dict)
-    receipt_key: MacKey | None = None
+    receipt_way: tuple[MacKey, str] | None = None
+    """The key and the topic of its receipts, once there was one."""
 
     def stated(self, stream: str, life: str) -> StreamState | None:
         """What the last birth said of a stream and life."""
@@ -175,7 +180,7 @@ class Ingest:
         self._known = known
         self._mac_key = mac_key
         self._sealed_crc = sealed_crc
-        self._routes: dict[str, tuple[UpTopic, DeviceState]] = {}
+        self._routes: dict[str, tuple[Up, DeviceState]] = {}
         self._group = Group(0)
         self._acks: list[int] = []
         self._touched: dict[StreamLedger, DeviceState] = {}
@@ -197,9 +202,8 @@ class Ingest:
             except BadTopicError:
                 self.counters.messages_dropped += 1
                 return
-        topic, state = route
-        channel = topic.channel
-        if channel is Up.TELEMETRY or channel is Up.EVENT:
+        channel, state = route
+        if channel is TELEMETRY or channel is EVENT:
             self._batch(packet, channel, state, now_ms)
         elif channel is Up.STATUS:
             self._status(packet, state, now_ms)
@@ -208,11 +212,11 @@ class Ingest:
         else:  # twins, commands and uploads have no taker yet
             self.counters.messages_dropped += 1
 
-    def _route(self, text: str) -> tuple[UpTopic, DeviceState]:
+    def _route(self, text: str) -> tuple[Up, DeviceState]:
         topic = parse_up(text)
         if len(self._routes) >= ROUTES_MAX:
             self._routes.clear()
-        route = self._routes[text] = (topic, self._device(topic.device))
+        route = self._routes[text] = (topic.channel, self._device(topic.device))
         return route
 
     def _device(self, device: DeviceId) -> DeviceState:
@@ -242,43 +246,58 @@ class Ingest:
             self._poison(packet, channel, state, key, error, now_ms)
             return
         seq = record.seq
-        ledger = self._ledger(state, record.stream, record.life)
+        ledger = state.ledgers.get((record.stream, record.life)) or self._ledger(state, record.stream, record.life)
         if ledger is None:
             many = BadBatchError(Reason.TOO_MANY_LIVES, f"expected at most {LEDGERS_MAX} streams and lives")
             self._poison(packet, channel, state, None, many, now_ms)
             return
         crc = zlib.crc32(payload)
         verdict = ledger.judge(seq, crc)
+        if verdict is NEW:
+            assert key is not None  # admission compared it
+            self._store(ledger, key, record, payload, crc, now_ms)
+            state.record_ms = now_ms
+        else:
+            self._again(packet, channel, state, ledger, record, crc)
+        if last is not None and last != ledger.last_text:
+            _prove(ledger, last)
+        count = ledger.since_receipt = ledger.since_receipt + 1
+        if count == 1:
+            self._touched[ledger] = state
+        elif count == self.settings.receipt_every:
+            self._ripe[ledger] = state
+
+    def _again(
+        self, packet: Arrived, channel: Up, state: DeviceState, ledger: StreamLedger, record: Record, crc: int
+    ) -> None:
+        """A number that is held already: the same bytes again, or a conflict."""
+        seq = record.seq
+        verdict = ledger.judge(seq, crc)
         if verdict is Verdict.SEALED:
             stored = self._sealed_crc(ledger.key, seq, record.t0)
             verdict = Verdict.DUPLICATE if stored == crc else Verdict.CONFLICT
-        if verdict is Verdict.NEW:
-            self._store(ledger, record, payload, crc, now_ms)
-            state.record_ms = now_ms
-        elif verdict is Verdict.DUPLICATE:
+        if verdict is Verdict.DUPLICATE:
             self.counters.records_duplicate += 1
-        else:
-            detail = f"{key_text(record.stream, record.life, seq)} is held with other bytes"
-            if self._quarantine(packet, channel, state, key, BadBatchError(Reason.CONFLICT, detail)):
-                ledger.conflict(seq, crc)
-                self._ripe[ledger] = state
-        if last is not None and last != ledger.last_text:
-            _prove(ledger, last)
-        self._due(ledger, state)
+            return
+        key = key_text(record.stream, record.life, seq)
+        if self._quarantine(
+            packet, channel, state, key, BadBatchError(Reason.CONFLICT, f"{key} has other bytes here")
+        ):
+            ledger.conflict(seq, crc)
+            self._ripe[ledger] = state
 
-    def _store(self, ledger: StreamLedger, record: Record, payload: bytes, crc: int, now_ms: int) -> None:
+    def _store(self, ledger: StreamLedger, key: str, record: Record, payload: bytes, crc: int, now_ms: int) -> None:
         group = self._group
         silences = ledger.hold(record.seq, crc, record)
         if silences:
             group.silences.extend(silences)
         ledger.heard_ms = now_ms
-        key = ledger.key
-        group.devices.append(key.device)
-        group.keys.append(key_text(key.stream, key.life, record.seq))
+        group.devices.append(ledger.key.device)
+        group.keys.append(key)
         group.payloads.append(payload)
         group.records.append(record)
         if type(record) is Events:
-            group.events.extend(facts(key, record))
+            group.events.extend(facts(ledger.key, record))
         self.counters.records_stored += 1
 
     def _due(self, ledger: StreamLedger, state: DeviceState) -> None:
@@ -438,10 +457,10 @@ class Ingest:
                 self._ripe[ledger] = state
                 continue
             ledger.since_receipt = 0
-            key = state.receipt_key
-            if key is None:
-                key = state.receipt_key = self._mac_key(Purpose.RECEIPT, state.device)
-            publications.append(Publication(*signed(key, state.device, receipt(ledger, self.store_epoch))))
+            if state.receipt_way is None:
+                key = self._mac_key(Purpose.RECEIPT, state.device)
+                state.receipt_way = key, down(state.device, Down.RECEIPT)
+            publications.append(Publication(*signed(*state.receipt_way, receipt(ledger, self.store_epoch))))
         self.counters.receipts_sent += len(publications)
         return Closed(group, acks, publications)
 
@@ -466,11 +485,11 @@ class Ingest:
             return str(error)
         state = self._device(topic.device)
         ledger = self._ledger(state, record.stream, record.life)
-        if ledger is None or record.seq not in ledger.quarantined:
+        if ledger is None or row.key is None or record.seq not in ledger.quarantined:
             return f"{row.reason}: the number is held with other bytes"
         ledger.quarantined.remove(record.seq)
         ledger.quarantined_crcs.pop(record.seq, None)
-        self._store(ledger, record, row.payload, zlib.crc32(row.payload), now_ms)
+        self._store(ledger, row.key, record, row.payload, zlib.crc32(row.payload), now_ms)
         return "stored"
 
     # the way back after a restart

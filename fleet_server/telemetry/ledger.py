@@ -29,6 +29,9 @@ class Verdict(Enum):
     """Held, and its checksum is only in the store: ask there."""
 
 
+NEW: Final = Verdict.NEW
+"""An enumeration's member costs a look-up each time it is named."""
+
 Edge: TypeAlias = tuple[str, int, int]
 """One end of a batch: the board's boot, its monotonic ms, and ms since the epoch as the device knew it."""
 NO_EDGE: Final[Edge] = ("", 0, 0)
@@ -37,10 +40,12 @@ NO_EDGE: Final[Edge] = ("", 0, 0)
 class StreamLedger:
     """Everything known of one stream's numbers.
 
-    ``received``: stored, quarantined or gone: what a receipt covers. ``last``: the newest number that anything has
-    proved to exist, ``last_text`` as it last came; ``top``: the highest received. ``behind``: numbers held that the device says it has not given yet (a spool restored from an
-    old image). ``heard_ms``: when the newest batch came, by the server's clock. ``silence_ms``: between two
+    ``top``: the highest received. ``last``: the newest number that anything has proved to exist, ``last_text`` as it
+    last came. ``behind``: numbers held that the device says it has not given yet (a spool restored from an old
+    image). ``heard_ms``: when the newest batch came, by the server's clock. ``silence_ms``: between two
     neighbouring batches, more than this is a silence; 0 is no cadence.
+
+    A fleet's ledgers do not fit into a processor's cache, so what each message touches of one is kept to few words.
     """
 
     __slots__ = (
@@ -48,6 +53,8 @@ class StreamLedger:
         "_crcs_first",
         "_ends",
         "_odd_crcs",
+        "_received",
+        "_received_top",
         "_starts",
         "behind",
         "conflicts",
@@ -58,7 +65,6 @@ class StreamLedger:
         "last_text",
         "quarantined",
         "quarantined_crcs",
-        "received",
         "silence_ms",
         "since_receipt",
         "tail",
@@ -68,7 +74,8 @@ class StreamLedger:
 
     def __init__(self, key: StreamKey) -> None:
         self.key = key
-        self.received = RangeSet()
+        self._received = RangeSet()
+        self._received_top = 0
         self.quarantined = RangeSet()
         self.quarantined_crcs: dict[int, int] = {}
         self.gone = RangeSet()
@@ -89,10 +96,24 @@ class StreamLedger:
         self._ends: dict[int, Edge] = {}
         self._starts: dict[int, Edge] = {}
 
+    @property
+    def received(self) -> RangeSet:
+        """Stored, quarantined or gone: what a receipt covers."""
+        if self._received_top < self.top:  # numbers in order were only counted until somebody asked
+            self._received.add(self._received_top + 1, self.top)
+            self._received_top = self.top
+        return self._received
+
+    def _receive(self, low: int, high: int) -> None:
+        self.received.add(low, high)
+        if high > self.top:
+            self.top = self._received_top = high
+            self.last = max(self.last, high)
+
     def judge(self, seq: int, crc: int) -> Verdict:
         """What a batch with this number and checksum is; changes nothing."""
         if seq > self.top or seq not in self.received or seq in self.gone:
-            return Verdict.NEW  # gone, and here all the same: it was under way when the device evicted it
+            return NEW  # gone, and here all the same: it was under way when the device evicted it
         known = self.quarantined_crcs.get(seq)
         if known is None:
             known = self._crc(seq)
@@ -104,13 +125,14 @@ class StreamLedger:
 
     def hold(self, seq: int, crc: int, record: Record) -> tuple[Silence, ...]:
         """Take a new number in; return the silences that it ends or begins. The hot path: keep it flat."""
-        self.received.add(seq)
-        if seq > self.top:
+        if seq == self.top + 1:
             self.top = seq
-            if seq > self.last:
+            if seq > self.last:  # noqa: PLR1730 - max() costs three times as much
                 self.last = seq
-        elif self.gone and seq in self.gone:
-            self.gone.remove(seq)
+        else:
+            self._receive(seq, seq)
+            if seq in self.gone:
+                self.gone.remove(seq)
         crcs = self._crcs
         if seq == self._crcs_first + len(crcs):
             crcs.append(crc)
@@ -157,18 +179,17 @@ class StreamLedger:
     def _silence(self, seq: int, before: Edge, after: Edge) -> tuple[Silence, ...]:
         if not self.silence_ms:
             return ()
-        length_ms = after.mono - before.mono if before.boot == after.boot else after.at_ms - before.at_ms
+        (from_boot, from_mono, from_ms), (to_boot, to_mono, to_ms) = before, after
+        length_ms = to_mono - from_mono if from_boot == to_boot else to_ms - from_ms
         if 0 <= length_ms <= self.silence_ms:
             return ()
-        return (Silence(self.key, seq, before.at_ms, after.at_ms, before.boot, before.mono, after.boot, after.mono),)
+        return (Silence(self.key, seq, from_ms, to_ms, from_boot, from_mono, to_boot, to_mono),)
 
     def quarantine(self, seq: int, crc: int) -> None:
         """A number whose batch is kept raw in quarantine: receipted, and not stored."""
-        self.received.add(seq)
+        self._receive(seq, seq)
         self.quarantined.add(seq)
         self.quarantined_crcs[seq] = crc
-        self.top = max(self.top, seq)
-        self.last = max(self.last, seq)
 
     def conflict(self, seq: int, crc: int) -> None:
         """Held with other bytes than these."""
@@ -178,18 +199,14 @@ class StreamLedger:
         """Numbers that the device has evicted; return those that are news."""
         news = minus(ranges, self.received.ranges())
         for low, high in news:
-            self.received.add(low, high)
+            self._receive(low, high)
             self.gone.add(low, high)
-            self.top = max(self.top, high)
-            self.last = max(self.last, high)
         return news
 
     def restore(self, held: Ranges, tail_seq: int, tail: Edge) -> None:
         """What the store had sealed of it."""
         for low, high in held:
-            self.received.add(low, high)
-        self.top = self.received.last
-        self.last = max(self.last, self.top)
+            self._receive(low, high)
         self.tail_seq, self.tail = tail_seq, tail
 
     def sealed(self, ranges: Ranges) -> None:

@@ -4,11 +4,9 @@ Call it when a commit's group closes, send the answer after that commit: then ev
 """
 
 from broker_config import limits
-from broker_config.ids import DeviceId
 from broker_config.mac import PROPERTY_KID, PROPERTY_MAC, MacKey, Purpose, mac
 from broker_config.messages import Receipt, encode
 from broker_config.ranges import Ranges, from_numbers, normal
-from broker_config.topics import Down, down
 from fleet_server.telemetry.ledger import StreamLedger
 
 
@@ -18,7 +16,7 @@ def receipt(ledger: StreamLedger, store_epoch: int) -> Receipt:
     With more holes than fit into one message ``up_to`` ends before the first that does not; the rest follows as
     the holes are filled.
     """
-    up_to = ledger.received.last
+    up_to = ledger.top
     missing = ledger.missing(up_to)
     if len(missing) > limits.RANGES_MAX:
         up_to = missing[limits.RANGES_MAX][0] - 1
@@ -30,8 +28,7 @@ def receipt(ledger: StreamLedger, store_epoch: int) -> Receipt:
     return Receipt(1, ledger.key.stream, ledger.key.life, up_to, missing, conflict, store_epoch)
 
 
-def signed(key: MacKey, device: DeviceId, message: Receipt) -> tuple[str, bytes, list[tuple[str, str]]]:
-    """Topic, payload and user properties of a receipt as it goes to the broker."""
-    topic = down(device, Down.RECEIPT)
+def signed(key: MacKey, topic: str, message: Receipt) -> tuple[str, bytes, list[tuple[str, str]]]:
+    """Topic, payload and user properties of a receipt as it goes to the broker; *topic* is the device's."""
     payload = encode(message)
     return topic, payload, [(PROPERTY_KID, key.kid), (PROPERTY_MAC, mac(key.secret, Purpose.RECEIPT, topic, payload))]

@@ -95,6 +95,7 @@ class Service:
         self._rng = rng
         self._known = known_streams() if known is None else known
         self._writer = ThreadPoolExecutor(1, "writer")
+        self._sealer = ThreadPoolExecutor(1, "sealer")
         self._waiting: deque[_Waiting] = deque()
         self._promised = 0
         self._work = asyncio.Event()
@@ -143,6 +144,7 @@ class Service:
             self.started.set()
             await self._serve(stop)
         finally:
+            self._sealer.shutdown(wait=True)
             self._writer.shutdown(wait=True)
 
     async def _serve(self, stop: asyncio.Event) -> None:
@@ -366,10 +368,11 @@ class Service:
             sealed_s = self._loop.time()
 
     async def _seal(self) -> None:
-        """In slices, so that commits go on between them."""
+        """In slices, in a thread of its own: commits go on beside it."""
         while True:
-            sealed = await self._in_writer(
-                lambda: self._store.seal(records_max=self._settings.seal_records_max, now_ms=self._now_ms())
+            sealed = await self._loop.run_in_executor(
+                self._sealer,
+                lambda: self._store.seal(records_max=self._settings.seal_records_max, now_ms=self._now_ms()),
             )
             if not sealed:
                 return

@@ -1,6 +1,6 @@
 """The batch store: the store of record, and the only ground of a receipt. This is its port.
 
-One writer thread calls ``commit``, ``seal`` and the lease; readers call the rest from any thread.
+One writer thread calls ``commit`` and the lease, one ``seal`` beside it; readers call the rest from any thread.
 Trusted: whoever can write here can make devices delete what was never kept.
 """
 
