@@ -24,8 +24,8 @@ TOKEN_CHARS_MIN: Final = 27
 QUERY_NAMES_MAX: Final = 32
 
 DESCRIPTION: Final = """\
-The fleet admin API of fieldfleet, version 1. It listens on loopback; every request but `/v1/health` carries
-`Authorization: Bearer TOKEN` with the token of the server's token file.
+The fleet admin API of fieldfleet, version 1. It listens on loopback. Every request, but for `/v1/health` and this
+document, carries `Authorization: Bearer TOKEN` with the token of the server's token file.
 
 **Times.** In: RFC 3339 with an offset, or ms since the epoch. Out: ms since the epoch in fields that end in `_ms`,
 and the same in RFC 3339 (UTC) in fields that end in `_at`; a device's clock may say a time that has no date, which is

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,25 @@ def test_asked_to_end_it_ends_in_order(place: Path, number: signal.Signals) -> N
     code, output = ended(demo)
     assert code == 0, output
     assert "0 missing" in output
+
+
+def test_meanwhile_the_command_sees_the_device_and_no_gap(place: Path) -> None:
+    demo = started(place)
+    (site,) = place.iterdir()
+
+    def ask(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "fleet_server.cli", *arguments, "--site", str(site), "--json"]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    (device,) = ask("devices")["devices"]
+    assert (device["device_class"], device["connected"]) == ("host", True)
+    series = ask("series", device["device"], "memory", "--from", "-5m")
+    assert all(value > 0 for value in series["columns"]["available_bytes"])
+    events = ask("events", device["device"])["events"]
+    assert "agent.start" in {event["kind"] for event in events}
+    assert ask("gaps", "--reason", "unexplained") == {"gaps": []}
+    demo.send_signal(signal.SIGINT)
+    assert ended(demo)[0] == 0
 
 
 def test_killed_it_leaves_nothing(place: Path) -> None:

@@ -54,12 +54,14 @@ def _run(directory: Path, *, stop: threading.Event, seconds: float | None) -> wa
     rig = rigs.build(directory, broker_program=rigs.find_broker(), now=datetime.now(UTC))
     with running() as programs:
         broker = _start_broker(programs, rig)
-        broker.wait_until(lambda: rigs.accepts(rig.server_port), seconds_max=START_S_MAX)
+        broker.wait_until(lambda: stop.is_set() or rigs.accepts(rig.server_port), seconds_max=START_S_MAX)
         fleet_server = _start(
             programs, rig, "server", ["-m", "fleet_server", "run"], rig.server_config, SERVER_STOP_S_MAX
         )
         with connect(rig.place) as server:
-            fleet_server.wait_until(lambda: _is_healthy(server), seconds_max=START_S_MAX)
+            fleet_server.wait_until(lambda: stop.is_set() or _is_healthy(server), seconds_max=START_S_MAX)
+            if stop.is_set():
+                raise CommandError(Exit.PROBLEM, "ended before it began, as asked")
             agent = _start(programs, rig, "agent", ["-m", "edge_agent", "run"], rig.agent_config, AGENT_STOP_S_MAX)
             begin_s = time.monotonic()
 
