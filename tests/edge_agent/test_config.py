@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+
+from broker_config import device_classes
+from edge_agent import config
+from edge_agent.config import ConfigError
+from firmware_bridge.registry import DRIVERS
+from tests.edge_agent import rig as rigs
+
+
+def test_the_shipped_profile_wires_every_stream_of_its_class(tmp_path: Path) -> None:
+    settings = config.load(rigs.lay_out(tmp_path, None).config)
+    streams = {name: spec for name, spec in device_classes.load("host").streams.items() if name != "journal"}
+    assert {wire.stream: wire.points for wire in settings.wires} == {
+        name: tuple(spec.fields) for name, spec in streams.items()
+    }
+    assert all(wire.every_s == streams[wire.stream].every_s for wire in settings.wires)
+    assert [wire.stream for wire in settings.wires if wire.optional] == ["temperature"]
+    assert settings.state_dir == tmp_path / "state"
+    storage = next(wire for wire in settings.wires if wire.stream == "storage")
+    assert getattr(storage.options, "path", None) == str(tmp_path / "state")
+
+
+def faults_of(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as found:
+        config.load(path)
+    return list(found.value.faults)
+
+
+def test_every_fault_of_the_file_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text(
+        'device = "Car_7"\ndevice_class = "host"\nprofile = "host"\nseal = 5\n'
+        '[broker]\nhost = "x"\nport = "1883"\nca_file = "a"\nkey_file = "c"\nkeep_alive_s = 500\n'
+        '[receipts]\nmac_file = ""\n'
+    )
+    faults = faults_of(tmp_path / "agent.toml")
+    assert [fault.split(":")[0] for fault in faults] == [
+        "seal",
+        "device",
+        "broker.port",
+        "broker.cert_file",
+        "broker.keep_alive_s",
+        "receipts.mac_file",
+    ]
+    assert "broker.port: Expected `int`, got `str`, the value is '1883'" in faults
+
+
+def test_every_fault_of_the_profile_is_told_with_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(
+        'device_class = "camera"\ncolour = 1\n'
+        '[[wires]]\nstream = "cpu"\ndriver = "host.memory"\n'
+        '[[wires]]\nstream = "cpu"\ndriver = "host.cpu"\nevery_s = 0\n'
+        '[[wires]]\nstream = "journal"\ndriver = "modbus"\n'
+        '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "serial:1", baud = 9600 }\n'
+        '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "serial:1" }\n'
+    )
+    rig = rigs.lay_out(tmp_path, None, profile="bad.toml")
+    (tmp_path / "key").unlink()
+    assert faults_of(rig.config) == [
+        "profile bad: colour: unknown",
+        "profile bad: device_class: expected 'host', got 'camera'",
+        "profile bad: wires[1].driver: host.memory does not read cpu_pct, load_1m",
+        "profile bad: wires[2].every_s: Expected `float` >= 0.05, the value is 0",
+        "profile bad: wires[3].stream: expected one of cpu, memory, storage, network, temperature, got 'journal'",
+        f"profile bad: wires[3].driver: expected one of {', '.join(DRIVERS)}, got 'modbus'",
+        "profile bad: wires[4].options.baud: unknown",
+        "profile bad: wires[5]: stream memory is wired twice",
+        "profile bad: wires[5].options: expected tcp:HOST:PORT or unix:PATH, got 'serial:1'",
+        f"broker.key_file: no file {tmp_path / 'key'}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("device = ", "agent.toml: Invalid value (at end of document)"),
+        ("", "device: missing"),
+    ],
+)
+def test_what_is_no_configuration(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "agent.toml").write_text(text)
+    assert faults_of(tmp_path / "agent.toml")[0] == fault
+
+
+def test_no_file_is_a_fault(tmp_path: Path) -> None:
+    assert faults_of(tmp_path / "agent.toml") == ["agent.toml: No such file or directory"]
