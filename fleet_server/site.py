@@ -118,7 +118,11 @@ def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: da
         f"{DEVICE_CA}.key": File(secrets.device_ca.key_pem, secret=True),
         f"{SERVER_CA}.crt": server_ca,
         f"{SERVER_CA}.key": File(secrets.server_ca.key_pem, secret=True),
-        **{f"broker/{name}": File(text.encode()) for name, text in _broker_files(site, broker_user).items()},
+        # Mosquitto from 2.0.17 on complains of an access list that the world can read, and means to refuse it
+        **{
+            f"broker/{name}": File(text.encode(), secret=name == mosquitto.ACL_FILE)
+            for name, text in _broker_files(site, broker_user).items()
+        },
         "broker/broker.crt": File(broker.certificate_pem),
         "broker/broker.key": File(broker.key_pem, secret=True),
         "broker/device-ca.crt": device_ca,

@@ -54,7 +54,11 @@ def _run(directory: Path, *, stop: threading.Event, seconds: float | None) -> wa
     rig = rigs.build(directory, broker_program=rigs.find_broker(), now=datetime.now(UTC))
     with running() as programs:
         broker = _start_broker(programs, rig)
-        broker.wait_until(lambda: stop.is_set() or rigs.accepts(rig.server_port), seconds_max=START_S_MAX)
+        try:
+            broker.wait_until(lambda: stop.is_set() or rigs.accepts(rig.server_port), seconds_max=START_S_MAX)
+        except ProgramError as error:
+            hint = rigs.CONFINED_HINT if rigs.CONFINED_WORDS in broker.last_words() else None
+            raise CommandError(Exit.PROBLEM, str(error), hint=hint) from error
         fleet_server = _start(
             programs, rig, "server", ["-m", "fleet_server", "run"], rig.server_config, SERVER_STOP_S_MAX
         )
@@ -154,7 +158,8 @@ def _directory(given: Path | None) -> Iterator[Path]:
         yield given.absolute()
         return
     with removed_afterwards("fieldfleet-demo-") as directory:
-        yield directory
+        # below it, so that what a half-made site leaves beside itself is removed too
+        yield directory / "site"
 
 
 @contextmanager

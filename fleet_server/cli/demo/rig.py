@@ -26,6 +26,10 @@ PORT_TRIES_MAX: Final = 200
 MOSQUITTO: Final = "mosquitto"
 SYSTEM_DIRECTORIES: Final = "/usr/sbin:/usr/local/sbin"
 """Where Debian puts servers, which is not on every user's path."""
+CONFINED_WORDS: Final = "Unable to open config file"
+CONFINED_HINT: Final = (
+    "Ubuntu from 25.04 on lets Mosquitto read /etc/mosquitto only (AppArmor); for the demo: sudo aa-disable mosquitto"
+)
 
 PROFILE: Final = f"""\
 # This machine as a device of class "host", read every second so that there is something to see.

@@ -66,7 +66,7 @@ def test_the_layout(site: Path) -> None:
 def test_secrets_are_for_their_owner_and_directories_too(site: Path) -> None:
     for path in [site, *site.rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
-        secret = path.suffix == ".key" or path.name in {"api-token", "mac.json"}
+        secret = path.suffix == ".key" or path.name in {"api-token", "mac.json", "acl"}
         assert mode == (0o700 if path.is_dir() else 0o600 if secret else 0o644), path
 
 
