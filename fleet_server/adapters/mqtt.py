@@ -24,6 +24,8 @@ WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
 PACKET_ID_MAX: Final = 65_535
 CONNECT_WAIT_S: Final = 10.0
 SUBSCRIBE_ID: Final = 1
+PACKETS_AT_ONCE: Final = 32
+"""A read's packets are handed over in lists of at most so many."""
 PUBACK_WORD: Final = 0x4002
 REFUSED: Final = 0x80
 """Reason codes from here on are failures (MQTT 5.0, section 2.4); the codec's enumerations do not compare."""
@@ -138,6 +140,9 @@ class Link(asyncio.Protocol):
                 at += size
                 if type(packet) is mqtt5.PublishPacket:
                     published.append(packet)
+                    if len(published) == PACKETS_AT_ONCE:  # taken while still in the processor's cache
+                        ready, published = published, []
+                        self._on_packets(self, ready)
                 elif type(packet) is mqtt5.PubAckPacket:
                     self._outstanding.discard(packet.packet_id)
                 else:

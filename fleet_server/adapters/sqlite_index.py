@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import Final
 
-from broker_config.telemetry import Batch, Record
-from fleet_server.adapters.sqlite_log import NO_TIME
-from fleet_server.telemetry.store import Latest
+from broker_config.telemetry import JOURNAL, Batch
+from fleet_server.adapters.sqlite_log import record_of
+from fleet_server.telemetry.store import NO_TIME, Group, Latest
 
 PLACE_BITS: Final = 20
 RECORDS_IN_COMMIT_MAX: Final = 1 << PLACE_BITS
@@ -22,10 +22,10 @@ class Tail:
     """One stream: its newest row and the places of its unsealed records, ascending.
 
     ``rank``: what newer is judged by: the row's time, or NO_TIME while its clock maps to nothing. ``fields`` is
-    empty while there is no row.
+    empty while there is no row. ``payload``: the batch that holds the row, while nobody has asked for it.
     """
 
-    __slots__ = ("at_ms", "fields", "places", "rank", "received_ms", "row")
+    __slots__ = ("at_ms", "fields", "payload", "places", "rank", "received_ms", "row")
 
     def __init__(self) -> None:
         self.rank = NO_TIME
@@ -33,6 +33,7 @@ class Tail:
         self.received_ms = 0
         self.fields: tuple[str, ...] = ()
         self.row: Sequence[float | None] = ()
+        self.payload: bytes | None = None
         self.places = array("q")
 
     def set_newest(
@@ -43,6 +44,15 @@ class Tail:
         if fields != self.fields:  # else keep what is there: each decoded batch brings its own copy of the names
             self.fields = fields
         self.row = row
+        self.payload = None
+
+    def read(self) -> "Tail":
+        """Itself, with its row decoded."""
+        if self.payload is not None:
+            record = record_of(self.payload)
+            assert isinstance(record, Batch)
+            self.set_newest(self.rank, self.at_ms, self.received_ms, record.fields, record.rows[-1])
+        return self
 
 
 class Index:
@@ -70,47 +80,26 @@ class Index:
             for key in keys:
                 self._offsets.pop(key, None)
 
-    def times(
-        self, devices: Sequence[str], records: Sequence[Record]
-    ) -> tuple[list[int], dict[tuple[str, str], int]]:
-        """Newest time of each record (NO_TIME: nobody set its clock), and the offsets of boots not known yet."""
-        newest_ms: list[int] = []
-        fresh: dict[tuple[str, str], int] = {}
-        known = self._offsets
-        for device, record in zip(devices, records, strict=True):
-            if record.clock.src == "none":
-                newest_ms.append(NO_TIME)
-                continue
-            newest_ms.append(record.t0 + record.dt[-1])
-            boot = (device, record.boot)
-            if boot not in known:
-                fresh.setdefault(boot, record.t0 - record.mono)
-        return newest_ms, fresh
-
-    def add(
-        self, log_id: int, at_ms: int, devices: Sequence[str], records: Sequence[Record], newest_ms: Sequence[int]
-    ) -> None:
+    def add(self, log_id: int, group: Group) -> None:
         """What one commit stored."""
         tails = self._tails
-        place = log_id << PLACE_BITS
+        place, at_ms = log_id << PLACE_BITS, group.at_ms
         with self._lock:
-            self.unsealed_records += len(records)
-            for device, record, rank in zip(devices, records, newest_ms, strict=True):
-                if type(record) is Batch:
-                    key = (device, record.stream)
-                    tail = tails.get(key)
-                    if tail is None:
-                        tail = tails[key] = Tail()
+            self.unsealed_records += len(group.payloads)
+            for key, payload, rank in zip(group.streams, group.payloads, group.newest_ms, strict=True):
+                tail = tails.get(key)
+                if tail is None:
+                    tail = tails[key] = Tail()
+                if key[1] != JOURNAL:
                     tail.places.append(place)
-                    if rank > tail.rank:  # set_newest spelled out: 60,000 times a second
+                    if rank > tail.rank:  # 60,000 times a second: the row is read when somebody asks for it
                         tail.rank = tail.at_ms = rank
                         tail.received_ms = at_ms
-                        if record.fields != tail.fields:
-                            tail.fields = record.fields
-                        tail.row = record.rows[-1]
-                    elif rank == NO_TIME:
-                        self._note_unset(tail, device, record, at_ms)
+                        tail.payload = payload
                 place += 1
+        for number, record in group.unset.items():
+            if isinstance(record, Batch):
+                self.note(group.streams[number][0], record, at_ms)
 
     def add_places(self, places: Iterable[tuple[str, str, int]], records: int) -> None:
         """(device, stream, place) of unsealed records, ascending; at start."""
@@ -166,5 +155,5 @@ class Index:
             return [
                 Latest(key[0], key[1], tail.at_ms, tail.received_ms, dict(zip(tail.fields, tail.row, strict=True)))
                 for key, tail in self._tails.items()
-                if tail.fields and (device is None or key[0] == device)
+                if (device is None or key[0] == device) and tail.read().fields
             ]

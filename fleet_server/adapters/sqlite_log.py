@@ -16,8 +16,6 @@ import zstandard
 
 from broker_config.telemetry import CONTENT_JSON, CONTENT_ZLIB, BadBatchError, Record, decode
 
-NO_TIME: Final = -(2**63)
-"""The newest time of a batch whose clock nobody set; below every real one."""
 ZSTD_LEVEL: Final = 1
 _ZLIB_BYTE: Final = 0x78  # a JSON body begins with { or white space
 _HEAD: Final = struct.Struct("<II")

@@ -9,12 +9,12 @@ from broker_config.telemetry import JOURNAL, Batch
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
-from fleet_server.adapters.sqlite_log import NO_TIME, record_if_read
+from fleet_server.adapters.sqlite_log import record_if_read
 from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, Sealed, block_of, read_as_received
 from fleet_server.adapters.sqlite_part import series_number as number_of
 from fleet_server.telemetry import chunk
 from fleet_server.telemetry.buckets import Buckets, Rows, ascending, grid_of
-from fleet_server.telemetry.store import Series, StreamKey
+from fleet_server.telemetry.store import NO_TIME, Series, StreamKey
 
 _PLACE_MASK: Final = RECORDS_IN_COMMIT_MAX - 1
 

@@ -18,10 +18,10 @@ from broker_config.telemetry import BadBatchError, Batch, Reason
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access
 from fleet_server.adapters.sqlite_index import Index
-from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, record_if_read, record_of, unpack
+from fleet_server.adapters.sqlite_log import LogRow, record_if_read, record_of, unpack
 from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, Names, Part, Sealed, merged, part_of
 from fleet_server.adapters.sqlite_query import shapes as shapes_of
-from fleet_server.telemetry.store import StreamKey
+from fleet_server.telemetry.store import NO_TIME, StreamKey
 
 SEAL_VALUES_MAX: Final = 2_000_000
 """Readings in memory at once; a seal takes at least one commit whatever is in it."""
@@ -210,7 +210,7 @@ class Sealer:
     def _write_latest(self, connection: sqlite3.Connection, harvest: _Harvest) -> None:
         rows = []
         for device, stream in {(key.device, key.stream) for key in harvest.numbers} | {p[:2] for p in harvest.groups}:
-            tail = self._index.tail(device, stream)
+            tail = self._index.tail(device, stream).read()
             if tail.fields:
                 shape = self._names.shape(connection, tail.fields)
                 body = msgspec.json.encode(tail.row).decode()

@@ -23,9 +23,10 @@ from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access, Failpoint, nothing
 from fleet_server.adapters.sqlite_backup import backup, restore_backup, set_aside
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
-from fleet_server.adapters.sqlite_log import NO_TIME, LogRow, compressor, pack, record_if_read, unpack
+from fleet_server.adapters.sqlite_log import LogRow, compressor, pack, record_if_read, unpack
 from fleet_server.adapters.sqlite_seal import Sealer
 from fleet_server.telemetry.store import (
+    NO_TIME,
     EventFact,
     FencedError,
     Gone,
@@ -92,18 +93,15 @@ class SqliteStore:
 
     def commit(self, group: Group, *, token: int) -> None:
         """See the port."""
-        records = group.records
-        assert len(group.devices) == len(group.keys) == len(group.payloads) == len(records) < RECORDS_IN_COMMIT_MAX
-        newest_ms, offsets = self._index.times(group.devices, records)
-        body = b""
-        if records:
-            body = self._compress(pack(group.devices, group.keys, group.payloads, newest_ms))
+        records, offsets = len(group.payloads), group.boots
+        assert len(group.streams) == len(group.keys) == len(group.newest_ms) == records < RECORDS_IN_COMMIT_MAX
+        body = self._compress(_packed(group)) if records else b""
         log_id = self._log_id + 1
         access = self._access
         access.failpoint("commit.begin")
         with access.writing(token) as connection:
             if records:
-                connection.execute("INSERT INTO log VALUES(?, ?, ?, ?)", (log_id, group.at_ms, len(records), body))
+                connection.execute("INSERT INTO log VALUES(?, ?, ?, ?)", (log_id, group.at_ms, records, body))
             if offsets:
                 connection.executemany(
                     "INSERT OR IGNORE INTO boot_offset VALUES(?, ?, ?, ?)",
@@ -116,7 +114,7 @@ class SqliteStore:
             self._index.add_offsets((device, boot, offset_ms) for (device, boot), offset_ms in offsets.items())
         if records:
             self._log_id = log_id
-            self._index.add(log_id, group.at_ms, group.devices, records, newest_ms)
+            self._index.add(log_id, group)
 
     def seal(self, *, records_max: int, now_ms: int) -> Sequence[tuple[StreamKey, Ranges]]:
         """See the port. Fenced by the token that this store took last; merges hours that are over as well."""
@@ -302,6 +300,10 @@ class SqliteStore:
     def close(self) -> None:
         """Let go of the file; the lease stays until it runs out."""
         self._access.close()
+
+
+def _packed(group: Group) -> bytes:
+    return pack([device for device, _ in group.streams], group.keys, group.payloads, group.newest_ms)
 
 
 def _insert_facts(connection: sqlite3.Connection, group: Group) -> None:

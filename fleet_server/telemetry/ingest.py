@@ -45,6 +45,7 @@ from fleet_server.telemetry.admission import KnownStreams, admit
 from fleet_server.telemetry.ledger import SILENCE_CADENCES, StreamLedger, Verdict
 from fleet_server.telemetry.receipts import receipt, signed
 from fleet_server.telemetry.store import (
+    NO_TIME,
     EventFact,
     Gone,
     Group,
@@ -292,10 +293,17 @@ class Ingest:
         if silences:
             group.silences.extend(silences)
         ledger.heard_ms = now_ms
-        group.devices.append(ledger.key.device)
+        if record.clock.src == "none":
+            group.unset[len(group.payloads)] = record
+            group.newest_ms.append(NO_TIME)
+        else:
+            group.newest_ms.append(record.t0 + record.dt[-1])
+            if record.boot != ledger.set_boot:
+                ledger.set_boot = record.boot
+                group.boots.setdefault((ledger.key.device, record.boot), record.t0 - record.mono)
+        group.streams.append(ledger.place)
         group.keys.append(key)
         group.payloads.append(payload)
-        group.records.append(record)
         if type(record) is Events:
             group.events.extend(facts(ledger.key, record))
         self.counters.records_stored += 1

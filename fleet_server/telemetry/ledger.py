@@ -43,7 +43,8 @@ class StreamLedger:
     ``top``: the highest received. ``last``: the newest number that anything has proved to exist, ``last_text`` as it
     last came. ``behind``: numbers held that the device says it has not given yet (a spool restored from an old
     image). ``heard_ms``: when the newest batch came, by the server's clock. ``silence_ms``: between two
-    neighbouring batches, more than this is a silence; 0 is no cadence.
+    neighbouring batches, more than this is a silence; 0 is no cadence. ``set_boot``: the last boot whose offset to
+    the epoch was handed to the store.
 
     A fleet's ledgers do not fit into a processor's cache, so what each message touches of one is kept to few words.
     """
@@ -63,8 +64,10 @@ class StreamLedger:
         "key",
         "last",
         "last_text",
+        "place",
         "quarantined",
         "quarantined_crcs",
+        "set_boot",
         "silence_ms",
         "since_receipt",
         "tail",
@@ -74,6 +77,8 @@ class StreamLedger:
 
     def __init__(self, key: StreamKey) -> None:
         self.key = key
+        self.place = (key.device, key.stream)
+        self.set_boot = ""
         self._received = RangeSet()
         self._received_top = 0
         self.quarantined = RangeSet()

@@ -6,10 +6,13 @@ Trusted: whoever can write here can make devices delete what was never kept.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from broker_config.ranges import Ranges
 from broker_config.telemetry import Reason, Record
+
+NO_TIME: Final = -(2**63)
+"""Below every time: of a row whose clock nobody set."""
 
 
 class StoreError(Exception):
@@ -100,22 +103,39 @@ class StatusSeen(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """What one transaction stores. ``devices``, ``keys``, ``payloads`` and ``records`` are parallel.
+    """What one transaction stores. ``streams``, ``keys``, ``payloads`` and ``newest_ms`` are parallel.
 
-    ``keys`` are ``STREAM/LIFE/SEQ`` texts; ``payloads`` as received (compressed ones begin with byte 0x78);
-    ``records`` the same, decoded, for the in-memory index of the newest and the unsealed.
+    ``streams`` are (device, stream); ``keys`` are ``STREAM/LIFE/SEQ`` texts; ``payloads`` as received (compressed
+    ones begin with byte 0x78); ``newest_ms`` the time of each batch's last row, NO_TIME where nobody set the clock.
+    ``unset``: those by their place, decoded. ``boots``: (device, boot) -> epoch minus monotonic clock, of boots
+    whose clock was set for the first time. Decoded records are not kept: at tens of thousands a second the memory
+    they hold costs as much as decoding them.
     """
 
     at_ms: int
-    devices: list[str] = field(default_factory=list)
+    streams: list[tuple[str, str]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    newest_ms: list[int] = field(default_factory=list)
+    unset: dict[int, Record] = field(default_factory=dict)
+    boots: dict[tuple[str, str], int] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
     gone: list[Gone] = field(default_factory=list)
     silences: list[Silence] = field(default_factory=list)
     events: list[EventFact] = field(default_factory=list)
     statuses: list[StatusSeen] = field(default_factory=list)
+
+    def add(self, device: str, key: str, payload: bytes, record: Record) -> None:
+        """Put one record in; ingest's hot path spells this out."""
+        if record.clock.src == "none":
+            self.unset[len(self.payloads)] = record
+            self.newest_ms.append(NO_TIME)
+        else:
+            self.newest_ms.append(record.t0 + record.dt[-1])
+            self.boots.setdefault((device, record.boot), record.t0 - record.mono)
+        self.streams.append((device, record.stream))
+        self.keys.append(key)
+        self.payloads.append(payload)
 
     def __bool__(self) -> bool:
         return bool(self.payloads or self.quarantined or self.gone or self.silences or self.statuses)

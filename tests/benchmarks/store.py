@@ -93,11 +93,8 @@ def groups(devices: int, minutes: int, rows: int, group_records: int) -> Iterato
             group = Group(at_ms=now_ms)
             for device in range(first, min(first + group_records, devices)):
                 batch = walks[device].batch(now_ms + device % 50 * 17, rows)
-                payload, content_type = telemetry.encode(batch)
-                group.devices.append(f"car-{device:05}")
-                group.keys.append(telemetry.key_text(batch.stream, batch.life, batch.seq))
-                group.payloads.append(payload)
-                group.records.append(telemetry.decode(payload, content_type))
+                key = telemetry.key_text(batch.stream, batch.life, batch.seq)
+                group.add(f"car-{device:05}", key, telemetry.encode(batch)[0], batch)
             yield group
 
 

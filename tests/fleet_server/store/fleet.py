@@ -67,10 +67,8 @@ def journal(seq: int, t0: int, prev: str = telemetry.GENESIS) -> Events:
 def group(records: Iterable[tuple[str, Record]], at_ms: int = START_MS) -> Group:
     made = Group(at_ms=at_ms)
     for device, record in records:
-        made.devices.append(device)
-        made.keys.append(telemetry.key_text(record.stream, record.life, record.seq))
-        made.payloads.append(telemetry.encode(record)[0])
-        made.records.append(record)
+        key = telemetry.key_text(record.stream, record.life, record.seq)
+        made.add(device, key, telemetry.encode(record)[0], record)
     return made
 
 
