@@ -4,10 +4,10 @@ told to."""
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ KID = "00c0ffee"
 RECEIPT_SECRET = bytes(range(32))
 TIME_SECRET = bytes(range(32, 64))
 WAIT_S = 20.0
+POLL_S = 0.05
 
 
 @dataclass(slots=True)
@@ -113,6 +114,14 @@ async def stop(process: subprocess.Popen[bytes]) -> int:
     return await asyncio.to_thread(process.wait, WAIT_S)
 
 
+async def poll(ready: Callable[[], bool], what: str) -> None:
+    """Wait for what no message tells."""
+    deadline = time.monotonic() + WAIT_S
+    while not ready():
+        assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}"
+        await asyncio.sleep(POLL_S)
+
+
 @dataclass(slots=True)
 class Server:
     """What came, and what to answer. ``receipts`` off: the server holds its tongue."""
@@ -145,15 +154,15 @@ class Server:
             for event in record.events
         ]
 
-    async def until(self, ready: Callable[[], bool], what: str) -> None:
+    async def until(self, ready: Callable[[], bool], what: str, seconds: float = WAIT_S) -> None:
         """Wait for messages until *ready*."""
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(seconds):
                 while not ready():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise AssertionError(f"not within {WAIT_S} s: {what}") from None
+            raise AssertionError(f"not within {seconds} s: {what}") from None
 
     async def hear(self) -> None:
         """Take messages until cancelled."""
@@ -186,8 +195,6 @@ class Server:
         self.records[key] = payload
 
     async def _answer_time(self, asked: AskTime) -> None:
-        import time
-
         now_ms = time.time_ns() // 1_000_000 + self.clock_add_ms
         await self.say(Down.TIME, Time(1, asked.nonce, now_ms, 1), Purpose.TIME, TIME_SECRET)
 
@@ -246,7 +253,3 @@ def rss_kib(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     raise AssertionError(f"no process {pid}")
-
-
-def is_root() -> bool:
-    return os.geteuid() == 0
