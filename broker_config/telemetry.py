@@ -140,6 +140,7 @@ _HEX16_CHARS: Final = 16
 NAMES_REMEMBERED_MAX: Final = 4_096
 """(stream, fields) whose spelling is known to be right; a fleet has a few dozen."""
 _DECODER: Final = msgspec.json.Decoder(Batch | Events)
+_decoded: Final = _DECODER.decode
 _ENCODER: Final = msgspec.json.Encoder()
 _STREAM: Final = re.compile(exact(STREAM_PATTERN))
 
@@ -240,7 +241,7 @@ def _read(body: bytes) -> Record:
     try:
         if not body.isascii():
             body.decode()  # the decoder skips what it does not know without a look
-        record = _DECODER.decode(body)
+        record = _decoded(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBatchError(Reason.MALFORMED, shown(error)) from error
     dt = record.dt

@@ -306,7 +306,6 @@ class Ingest:
         group.payloads.append(payload)
         if type(record) is Events:
             group.events.extend(facts(ledger.key, record))
-        self.counters.records_stored += 1
 
     def _due(self, ledger: StreamLedger, state: DeviceState) -> None:
         ledger.since_receipt += 1
@@ -426,7 +425,7 @@ class Ingest:
 
     @property
     def full(self) -> bool:
-        """Whether the open group is as large as one commit may be."""
+        """Whether the open group is as large as one commit should be."""
         return len(self._group.payloads) + len(self._group.quarantined) >= self.settings.group_records_max
 
     @property
@@ -457,6 +456,7 @@ class Ingest:
         if not group and not acks and not self._ripe:
             return None
         group.at_ms = now_ms
+        self.counters.records_stored += len(group.payloads)
         self._group, self._acks = Group(0), []
         publications: list[Publication] = []
         due, self._ripe = self._ripe, {}

@@ -271,9 +271,8 @@ class Service:
             self._link = link
         for packet in packets:
             ingest.take(packet, now_ms)
-            if ingest.full:
-                self._close()
-        if ingest.ready and not self._waiting:  # the writer is idle: what has gathered while it worked is a group
+        # the writer is idle: what has gathered while it worked is a group
+        if ingest.full or (ingest.ready and not self._waiting):
             self._close()
         if ingest.replies:
             link.send(_published(link, ingest.replies))
