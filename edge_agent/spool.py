@@ -220,7 +220,7 @@ class Spool(Protocol):
     ``flush``; losing some costs a repetition, never a record.
     """
 
-    def store(self, drafts: Sequence[Draft], *, dropped: Mapping[str, int], now_ms: int | None) -> Stored:
+    def store(self, drafts: Sequence[Draft], *, dropped: Mapping[str, int]) -> Stored:
         """Number and keep *drafts* in one transaction, evicting what the quota asks for; *dropped* (stream -> count)
         take numbers before them, and tombstones.
 

@@ -1,6 +1,7 @@
 """``fleet-server``: wires the store, the broker link and the API to the telemetry service, and runs them."""
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -17,7 +18,7 @@ import structlog
 import typer
 import uvicorn
 
-from broker_config.ids import DeviceId
+from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.mac import MacKey, Purpose
 from broker_config.text import shown
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
@@ -35,6 +36,9 @@ EXIT_CONFIG: Final = 2
 EXIT_FENCED: Final = 4
 STORE_FILE: Final = "telemetry.db"
 API_STOP_S: Final = 5.0
+API_CONNECTIONS_MAX: Final = 256
+API_KEEP_ALIVE_S: Final = 30
+GC_ALLOCATIONS: Final = 50_000
 
 log = structlog.get_logger()
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -62,13 +66,14 @@ def run(config: ConfigFile) -> None:
         security = mqtt.security(settings.broker.ca_file, settings.broker.cert_file, settings.broker.key_file)
     except (OSError, ssl.SSLError, BadMasterKeyError, UnicodeDecodeError) as error:
         _fail(str(error), EXIT_CONFIG)
+    listener = _listener(settings)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         store = SqliteStore(settings.state_dir / STORE_FILE, now_ms=now_ms())
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     try:
-        asyncio.run(_run(settings, master, token, security, store))
+        asyncio.run(_run(settings, master, token, security, store, listener))
     except FencedError as error:
         log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error
@@ -79,7 +84,14 @@ def run(config: ConfigFile) -> None:
         store.close()
 
 
-async def _run(config: Config, master: MasterKey, token: str, security: ssl.SSLContext, store: SqliteStore) -> None:
+async def _run(
+    config: Config,
+    master: MasterKey,
+    token: str,
+    security: ssl.SSLContext,
+    store: SqliteStore,
+    listener: socket.socket,
+) -> None:
     def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
         return derive(master, purpose, device)
 
@@ -102,7 +114,7 @@ async def _run(config: Config, master: MasterKey, token: str, security: ssl.SSLC
         mqtt.LinkSettings(
             host=config.broker.host,
             port=config.broker.port,
-            client_id=f"_ingest-{first:02x}-{last:02x}-{config.site_id}",
+            client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}"),
             keep_alive_s=config.broker.keep_alive_s,
             security=security,
         ),
@@ -126,11 +138,20 @@ async def _run(config: Config, master: MasterKey, token: str, security: ssl.SSLC
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(service.answers, token), host=config.api.host, port=config.api.port, log_config=None
+            create_app(service.answers, token),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=API_CONNECTIONS_MAX,
+            timeout_keep_alive=API_KEEP_ALIVE_S,
         )
     )
-    api = threading.Thread(target=server.run, name="api", daemon=True)
+    api = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api", daemon=True)
     api.start()
+    # what is there now stays; later garbage is young, and looking through all of it costs receipts their promptness
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS)
     log.info("serving", api=config.api.url, store_epoch=service.facts().store_epoch)
     try:
         await telemetry
@@ -169,6 +190,15 @@ def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="wha
         _fail(str(error), EXIT_FAILED)
     kept = f"; the store that was there is {aside.name} now" if aside is not None else ""
     print(f"restored; store epoch {epoch}{kept}")
+
+
+def _listener(config: Config) -> socket.socket:
+    """The API's, taken before anything else is: a server that nobody can ask is not to run."""
+    host, port = config.api.host, config.api.port
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        _fail(f"api: {host}:{port}: {error.strerror}; give another [api] port", EXIT_FAILED)
 
 
 def _loaded(path: Path) -> Config:

@@ -175,7 +175,7 @@ class SqliteSpool:
             raise
         self._failpoint("committed")
 
-    def store(self, drafts: Sequence[Draft], *, dropped: Mapping[str, int], now_ms: int | None) -> Stored:  # noqa: ARG002
+    def store(self, drafts: Sequence[Draft], *, dropped: Mapping[str, int]) -> Stored:
         """See the port."""
         ledgers = dict(self._ledgers)
         keys: list[Key] = []

@@ -418,6 +418,7 @@ class Service:
         self._close(committed)
         await committed
         await self._in_writer(lambda: self._store.replayed(row_id, self._now_ms()))
+        self._ingest.quarantine_bytes -= len(row.payload)
         return verdict
 
 

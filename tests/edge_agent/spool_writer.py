@@ -37,7 +37,7 @@ def main(path: Path, step: str, at: int, bytes_max: int) -> None:
 
     spool = SqliteSpool(path, streams=STREAMS, bytes_max=bytes_max, new_life="1" * 16, failpoint=failpoint)
     for number in range(ROUNDS):
-        stored = spool.store([draft("cpu", number), draft("memory", number)], dropped={}, now_ms=None)
+        stored = spool.store([draft("cpu", number), draft("memory", number)], dropped={})
         for key in stored.keys:
             os.write(1, f"{key} {number}\n".encode())
         if number % 5 == 4:

@@ -240,9 +240,10 @@ async def test_a_clock_that_is_years_off_locks_nobody_out_and_is_mended(
 async def test_an_instrument_that_hangs_stops_nobody_else(tmp_path: Path, broker: Mosquitto) -> None:
     asked = asyncio.Event()
 
-    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        asked.set()
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            asked.set()
+        writer.close()
 
     far = await asyncio.start_unix_server(silent, tmp_path / "far")
     rig = rigs.lay_out(tmp_path / "device", broker, profile=str(tmp_path / "mixed.toml"))
@@ -258,6 +259,7 @@ async def test_an_instrument_that_hangs_stops_nobody_else(tmp_path: Path, broker
             assert await rigs.stop(process) == 0
     assert asked.is_set()
     far.close()
+    await far.wait_closed()
     rows = [row for record in server.decoded("memory") if isinstance(record, Batch) for row in record.rows]
     assert rows
     assert all(value is None for row in rows for value in row)

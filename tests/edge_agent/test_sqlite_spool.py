@@ -37,7 +37,7 @@ def receipt(stream: str, up_to: int, missing: Ranges = (), *, epoch: int = 1, co
 
 def fill(spool: SqliteSpool, stream: str, count: int) -> None:
     for number in range(count):
-        spool.store([draft(stream, number)], dropped={}, now_ms=None)
+        spool.store([draft(stream, number)], dropped={})
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_numbers_have_no_holes_and_bytes_never_change(tmp_path: Path) -> None:
     again = opened(tmp_path / "spool.db", new_life=OTHER)
     assert (again.clean, again.floor_ms) == (True, 7)
     assert [again.read(Key("cpu", LIFE, n)) for n in (1, 2, 3)] == before
-    stored = again.store([draft("cpu", 3)], dropped={}, now_ms=None)
+    stored = again.store([draft("cpu", 3)], dropped={})
     assert stored.keys == (Key("cpu", LIFE, 4),)
 
 
@@ -70,7 +70,7 @@ def test_the_journal_is_chained_over_restarts(tmp_path: Path) -> None:
     for _ in range(3):
         spool = opened(tmp_path / "spool.db")
         stamp = Stamp(0, 0, telemetry.Clock("none", 0, 0))
-        spool.store([EventsDraft("b" * 16, stamp, [0], [event])] * 2, dropped={}, now_ms=None)
+        spool.store([EventsDraft("b" * 16, stamp, [0], [event])] * 2, dropped={})
     previous = telemetry.GENESIS
     for seq in range(1, 7):
         found = spool.read(Key("journal", LIFE, seq))
@@ -115,7 +115,7 @@ def test_a_conflict_gives_new_batches_a_new_life_and_leaves_old_keys(spool: Sqli
     conflict = receipt("cpu", 1, conflict=((1, 1),))
     assert spool.mark(conflict, now_ms=None, new_life=OTHER).life_changed
     assert not spool.mark(conflict, now_ms=None, new_life="3" * 16).life_changed  # it is old news
-    stored = spool.store([draft("cpu", 9)], dropped={}, now_ms=None)
+    stored = spool.store([draft("cpu", 9)], dropped={})
     assert stored.keys == (Key("cpu", OTHER, 1),)
     assert ledger(spool, "cpu").waiting == ((2, 2),)
     assert spool.read(Key("cpu", LIFE, 2)) is not None
@@ -147,7 +147,7 @@ def test_what_was_receipted_long_ago_is_trimmed(spool: SqliteSpool) -> None:
 
 def test_batches_that_never_reached_the_disk_leave_tombstones(spool: SqliteSpool) -> None:
     fill(spool, "cpu", 2)
-    stored = spool.store([draft("cpu", 9)], dropped={"cpu": 3, "memory": 1}, now_ms=None)
+    stored = spool.store([draft("cpu", 9)], dropped={"cpu": 3, "memory": 1})
     assert stored.keys == (Key("cpu", LIFE, 6),)
     assert stored.evicted == {"cpu": 3, "memory": 1}
     assert ledger(spool, "cpu").gone == ((3, 5),)
@@ -245,7 +245,7 @@ def test_a_full_disk_takes_nothing_loses_nothing_and_heals(small_disk: Path) -> 
     assert told > 1
     assert all(spool.read(Key("cpu", LIFE, n)) is not None for n in range(1, told + 1))
     (small_disk / "other").unlink()
-    stored = spool.store([draft("cpu", 0)], dropped={"cpu": 2}, now_ms=None)
+    stored = spool.store([draft("cpu", 0)], dropped={"cpu": 2})
     assert stored.keys == (Key("cpu", LIFE, told + 3),)
     assert ledger(spool, "cpu").gone == ((told + 1, told + 2),)
 

@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
+import msgspec
+
 from broker_config.telemetry import BadBatchError, decode
 from tests.faults.api import Json
 from tests.faults.carry_out import TEN_YEARS_S, TRIMS_EARLY, Faults
@@ -64,7 +66,10 @@ def run(
                 print(f"{time.monotonic() - began_s:7.1f} s  {at}/{len(steps)}  {step.name}", flush=True)
             _carry_out(faults, step, seed, at)
         drain(rig, faults)
-        verdict = judge(evidence(rig, faults))
+        found = evidence(rig, faults)
+        verdict = judge(found)
+        if not verdict.good:
+            (directory / "evidence.json").write_bytes(msgspec.json.encode(found))
         heard = rig.tap.heard()
     caught = verdict.lost_receipted > 0
     return Report(

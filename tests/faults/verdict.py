@@ -21,7 +21,7 @@ from tests.faults.tap import Sent, Told
 from tests.faults.witness import CARRIERS, Emitted, values
 
 Row = Mapping[str, float | None]
-EXAMPLES_MAX: Final = 5
+EXAMPLES_MAX: Final = 20
 
 
 class Cause(StrEnum):
