@@ -24,13 +24,13 @@ from edge_agent.adapters.mqtt import DatesRefusedError, Endpoint, Incoming, Link
 from edge_agent.adapters.sqlite import summary
 from edge_agent.adapters.system import System, give_back_memory, random_hex16
 from edge_agent.clock import Facts
-from edge_agent.config import Settings, Wire
+from edge_agent.config import Settings
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
 from edge_agent.session import Effect, Event, State
 from edge_agent.window import Window
+from edge_agent.wires import read_wire
 from firmware_bridge.driver import Driver
-from firmware_bridge.readings import Failed, Quality, Results
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,6 @@ STATUS_EVERY_S: Final = 60.0
 BIRTH_AGAIN_S: Final = 5.0
 """A birth that explains what a receipt misses is not repeated sooner."""
 FAREWELL_S: Final = 1.0
-GRACE_S: Final = 0.5
-"""A driver is given up this long after its deadline, which it should have kept itself."""
 
 M = TypeVar("M", Receipt, Time, ServerState)
 _Explained = Mapping[tuple[str, str], Ranges]
@@ -101,9 +99,11 @@ class Agent:
         """Run until *stop* is set and the stop is done. *drivers*: stream -> what reads it."""
         self._keeper.start()
         began_s = self._system.mono_s()
-        for wire in self._settings.wires:
-            if wire.stream in drivers:
-                self._wires.append(asyncio.create_task(self._read_wire(wire, drivers[wire.stream], began_s)))
+        self._wires = [
+            asyncio.create_task(read_wire(wire, drivers[wire.stream], self._keeper, self._system, began_s))
+            for wire in self._settings.wires
+            if wire.stream in drivers
+        ]
         while not self._left.is_set():
             if stop.is_set() and not self._stopping:
                 await self._begin_stop(drivers)
@@ -170,51 +170,6 @@ class Agent:
     def _stored(self, keys: Sequence[Key]) -> None:
         self._window.stored(keys)
         self._wake.set()
-
-    # Readings -----------------------------------------------------------------------------------------------
-
-    async def _read_wire(self, wire: Wire, driver: Driver, began_s: float) -> None:
-        """Read at *began_s* and every ``every_s`` after it; a late reading leaves out those that it missed."""
-        at = 0
-        failing = False
-        while True:
-            results = await self._read_once(wire, driver)
-            failing = self._take_row(wire, results, failing=failing)
-            self._wake.set()
-            passed = (self._system.mono_s() - began_s) / wire.every_s
-            at = max(at + 1, int(passed) + (passed > int(passed)))
-            await asyncio.sleep(max(0.0, began_s + at * wire.every_s - self._system.mono_s()))
-
-    async def _read_once(self, wire: Wire, driver: Driver) -> Results:
-        try:
-            async with asyncio.timeout(wire.deadline_s + GRACE_S):
-                return await driver.read(wire.points, wire.deadline_s)
-        except TimeoutError:
-            return {point: Failed(f"no answer within {wire.deadline_s} s") for point in wire.points}
-        except Exception as error:  # noqa: BLE001  # a mistake in one driver must not stop the others
-            return {point: Failed(f"{type(error).__name__}: {shown(error)}") for point in wire.points}
-
-    def _take_row(self, wire: Wire, results: Results, *, failing: bool) -> bool:
-        """One row, null where a point failed or is bad; returns whether any failed."""
-        values: list[float | None] = []
-        whys: list[str] = []
-        for point in wire.points:
-            result = results.get(point, Failed("the driver did not say"))
-            if isinstance(result, Failed):
-                whys.append(f"{point}: {result.why}")
-                values.append(None)
-            else:
-                values.append(None if result.quality is Quality.BAD else result.value)
-        if whys and not failing:
-            logger.warning(
-                "driver fault", extra={"driver": wire.driver, "stream": wire.stream, "why": shown(whys[0])}
-            )
-            self._keeper.note(Kind.DRIVER_FAULT, {"driver": wire.driver, "stream": wire.stream, "error": whys[0]})
-        elif failing and not whys:
-            logger.info("driver reads again", extra={"driver": wire.driver, "stream": wire.stream})
-            self._keeper.note(Kind.DRIVER_OK, {"driver": wire.driver, "stream": wire.stream})
-        self._keeper.row(wire.stream, values)
-        return bool(whys)
 
     # The connection ---------------------------------------------------------------------------------------------
 

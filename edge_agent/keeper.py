@@ -36,7 +36,9 @@ _Note = tuple[Kind, Data]
 
 
 class Keeper:
-    """One caller at a time. ``on_stored`` is told the keys of what has just become durable."""
+    """One caller at a time. ``on_stored`` is told the keys of what has just become durable; none of them when only
+    :meth:`due_ms` may have changed.
+    """
 
     def __init__(
         self, settings: Settings, system: System, wired: Iterable[str], on_stored: Callable[[Sequence[Key]], None]
@@ -95,6 +97,7 @@ class Keeper:
         facts = self._system.facts()
         self.look(facts)
         self._keep(self._sampler.add(stream, values, clock.stamp(self.clock, facts)))
+        self._on_stored(())
 
     def note(self, kind: Kind, data: Data, facts: Facts | None = None) -> None:
         """An event, as of *facts* or now; sealed when its time has come."""

@@ -17,7 +17,7 @@ class OneCall(Generic[T]):
     """At most one call at a time. The thread is a daemon: a call that never returns does not keep a process alive."""
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
+        self._running = False
 
     async def run(self, call: Callable[[], T], deadline_s: float) -> T:
         """What *call* returns or raises.
@@ -25,7 +25,7 @@ class OneCall(Generic[T]):
         Raises:
             StuckError: it takes longer than *deadline_s*, or the one before still has not returned.
         """
-        if self._thread is not None and self._thread.is_alive():
+        if self._running:
             raise StuckError("the call before has not returned yet")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
@@ -45,11 +45,12 @@ class OneCall(Generic[T]):
                 result = call()
             except BaseException as raised:  # noqa: BLE001  # it is raised again where the call was made
                 error = raised
+            self._running = False
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(deliver, result, error)
 
-        self._thread = threading.Thread(target=work, daemon=True)
-        self._thread.start()
+        self._running = True
+        threading.Thread(target=work, daemon=True).start()
         try:
             return await asyncio.wait_for(done, deadline_s)
         except TimeoutError:

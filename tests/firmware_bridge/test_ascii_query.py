@@ -21,10 +21,12 @@ class Instrument:
     answer: Callable[[int], bytes | None]
     asked: list[bytes] = field(default_factory=list)
     connections: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
     address: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 self.asked.append(line)
@@ -50,6 +52,9 @@ async def instrument(answer: Callable[[int], bytes | None], path: Path | None = 
         yield found
     finally:
         server.close()
+        for writer in found.writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in found.writers), return_exceptions=True)
 
 
 def driver(address: str, **options: object) -> AsciiQuery:
@@ -81,6 +86,7 @@ async def test_the_instruments_own_time_is_taken_over() -> None:
 
 async def test_a_late_answer_is_never_taken_for_the_next_one() -> None:
     release = asyncio.Event()
+    closed: list[asyncio.Future[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -91,6 +97,7 @@ async def test_a_late_answer_is_never_taken_for_the_next_one() -> None:
             writer.write(b"x=1\n" if first else b"x=2\n")
             await writer.drain()
         writer.close()
+        closed.append(asyncio.ensure_future(writer.wait_closed()))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     d = driver(f"tcp:127.0.0.1:{server.sockets[0].getsockname()[1]}")
@@ -99,6 +106,7 @@ async def test_a_late_answer_is_never_taken_for_the_next_one() -> None:
     assert await d.read(("x",), DEADLINE_S) == {"x": Reading(2.0, Quality.GOOD, None, 77)}
     await d.close()
     server.close()
+    await asyncio.gather(*closed, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

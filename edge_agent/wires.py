@@ -1,0 +1,69 @@
+"""Reads one wire at its cadence: a driver's results become a row, null where a point failed."""
+
+import asyncio
+import logging
+from typing import Final
+
+from broker_config.text import shown
+from edge_agent.adapters.system import System
+from edge_agent.config import Wire
+from edge_agent.journal import Kind
+from edge_agent.keeper import Keeper
+from firmware_bridge.driver import Driver, all_failed
+from firmware_bridge.readings import Failed, Quality, Results
+
+logger = logging.getLogger(__name__)
+
+GRACE_S: Final = 0.5
+"""A driver is given up this long after its deadline, which it should have kept itself."""
+
+
+async def read_wire(wire: Wire, driver: Driver, keeper: Keeper, system: System, began_s: float) -> None:
+    """Read at *began_s* and every ``every_s`` after it, until cancelled; a late reading leaves out those that it
+    missed. The journal is told when the first point fails, and when all read again.
+    """
+    at = 0
+    failing = False
+    while True:
+        values, why = row(wire, await _read(wire, driver))
+        told = {"driver": wire.driver, "stream": wire.stream}
+        if why and not failing:
+            logger.warning("driver fault", extra={**told, "why": shown(why)})
+            keeper.note(Kind.DRIVER_FAULT, {**told, "error": why})
+        elif failing and not why:
+            logger.info("driver reads again", extra=told)
+            keeper.note(Kind.DRIVER_OK, told)
+        failing = bool(why)
+        keeper.row(wire.stream, values)
+        at = next_at(at, (system.mono_s() - began_s) / wire.every_s)
+        await asyncio.sleep(max(0.0, began_s + at * wire.every_s - system.mono_s()))
+
+
+def next_at(at: int, passed: float) -> int:
+    """Which reading is next, after the one called *at*, when *passed* cadences have passed since the first."""
+    whole = int(passed)
+    return max(at + 1, whole + (passed > whole))
+
+
+def row(wire: Wire, results: Results) -> tuple[list[float | None], str]:
+    """The values in the order of the wire's points, and why the first failed; empty if none did."""
+    values: list[float | None] = []
+    why = ""
+    for point in wire.points:
+        result = results.get(point, Failed("the driver did not say"))
+        if isinstance(result, Failed):
+            why = why or f"{point}: {result.why}"
+            values.append(None)
+        else:
+            values.append(None if result.quality is Quality.BAD else result.value)
+    return values, why
+
+
+async def _read(wire: Wire, driver: Driver) -> Results:
+    try:
+        async with asyncio.timeout(wire.deadline_s + GRACE_S):
+            return await driver.read(wire.points, wire.deadline_s)
+    except TimeoutError:
+        return all_failed(wire.points, f"no answer within {wire.deadline_s} s")
+    except Exception as error:  # noqa: BLE001  # a mistake in one driver must not stop the others
+        return all_failed(wire.points, f"{type(error).__name__}: {shown(error)}")
