@@ -108,6 +108,7 @@ class Agent:
             if stop.is_set() and not self._stopping:
                 await self._begin_stop(drivers)
             self._turn()
+            self._raise_mistakes()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._until_next_turn_s()):
@@ -116,6 +117,14 @@ class Agent:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connection
         self._finish()
+
+    def _raise_mistakes(self) -> None:
+        """A task that ended by an error of ours ends the agent: whoever watches over it starts it again."""
+        for task in (*self._wires, *((self._connection,) if self._connection is not None else ())):
+            if task.done() and not task.cancelled():
+                error = task.exception()
+                if error is not None:
+                    raise error
 
     async def _wait_any(self, stop: asyncio.Event) -> None:
         if self._stopping or stop.is_set():
@@ -414,9 +423,9 @@ class Agent:
             self._birth_wanted = True
         if marked.life_changed:
             logger.error("conflict; new batches take a new life", extra={"stream": receipt.stream})
-        if not marked.ignored:
-            at = (receipt.stream, receipt.life)
-            ledger = next(x for x in self._keeper.ledgers() if (x.stream, x.life) == at)
+        at = (receipt.stream, receipt.life)
+        ledger = next((x for x in self._keeper.ledgers() if (x.stream, x.life) == at), None)
+        if ledger is not None and not marked.ignored:  # a life that is over may just have been forgotten
             self._birth_wanted |= self._window.told(ledger, receipt)
         self._wake.set()
 
