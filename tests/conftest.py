@@ -10,10 +10,35 @@ import pytest
 from tests.servers import program
 
 REQUIRE_SERVERS: Final = "FIELDFLEET_REQUIRE_SERVERS"
+AREA_BUDGET_S: Final = 60
+AREA_BUDGETS_S: Final = {
+    "broker_config": 120,
+    "contract": 120,
+    "edge_agent": 240,
+    "faults": 600,
+    "fleet_server": 300,
+    "system": 300,
+}
+"""Of one worker's time; two workers run, and .ci/run bounds the whole."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update", action="store_true", help="rewrite golden files with what the code now says")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What each area took beside what it may take; workers' seconds, so that it reads the same with any -n."""
+    spent: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                area = report.nodeid.split("/")[1]
+                spent[area] = spent.get(area, 0.0) + report.duration
+    terminalreporter.write_sep("=", "areas: seconds of their budget")
+    for area, seconds in sorted(spent.items()):
+        budget_s = AREA_BUDGETS_S.get(area, AREA_BUDGET_S)
+        over = "  OVER ITS BUDGET" if seconds > budget_s else ""
+        terminalreporter.write_line(f"{area:24} {seconds:7.1f} of {budget_s}{over}")
 
 
 @pytest.hookimpl(tryfirst=True)
