@@ -84,12 +84,12 @@ def test_a_frozen_agent_cannot_say_why(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_overflowed_evicted(tmp_path: Path) -> None:
-    """The server is away until the spool has dropped what nobody had receipted; its tombstones tell."""
+    """No way to the broker until the spool has dropped what nobody had receipted; its tombstones tell."""
     with rig_of(tmp_path, TRIMS_EARLY) as rig:
-        rig.server.kill()
-        # the first that are dropped may have been committed by a server that died before it said so
+        rig.background.call(switched(rig, Mode.REFUSED))
+        rig.background.call(cut(rig))
         rig.wait(lambda: rig.agent.log().count("batches evicted") > 40, "the spool evicts", rig.agent)
-        rig.start_server()
+        rig.background.call(switched(rig, Mode.OPEN))
         rig.settle()
         found = reasons(rig)
         assert {reason for _, reason in found} == {"evicted"}
