@@ -63,9 +63,7 @@ def names() -> tuple[str, ...]:
     """Every class that this version knows, in alphabetical order."""
     return tuple(
         sorted(
-            entry.name.removesuffix(FILE_SUFFIX)
-            for entry in _DIRECTORY.iterdir()
-            if entry.name.endswith(FILE_SUFFIX)
+            entry.name.removesuffix(FILE_SUFFIX) for entry in _DIRECTORY.iterdir() if entry.name.endswith(FILE_SUFFIX)
         )
     )
 
