@@ -203,6 +203,7 @@ async def test_an_agent_with_nothing_to_say_repeats_its_birth(tmp_path: Path, br
     assert len({birth.epoch for birth in server.births}) == 1
 
 
+@pytest.mark.server("faketime")
 @pytest.mark.parametrize(
     ("offset", "ntp"),
     [
