@@ -57,6 +57,7 @@ class RigSettings:
     spool_bytes_max: int = 128 * 1024
     """About a minute of readings: what was receipted is soon trimmed, so that a receipt is all that holds it."""
     ntp: str = "kernel"
+    rtt_ms_max: int = 10_000
     lease_ttl_s: float = 0.8
     store_seal_every_s: float = 3.0
     quarantine_bytes_max: int = 4 * 1024 * 1024
@@ -315,6 +316,9 @@ hold_h = {s.hold_h}
 s_min = {s.backoff_s_min}
 s_cap = {s.backoff_s_cap}
 stable_s = {s.stable_s}
+
+[clock]
+rtt_ms_max = {s.rtt_ms_max}
 
 [system]
 ntp = "{s.ntp}"
