@@ -1,5 +1,6 @@
 """Does to a rig what a schedule says, and writes down what that may cost."""
 
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -79,16 +80,21 @@ class Faults:
 
     def kill_agent(self) -> None:
         """What it had not sealed is gone with it."""
-        rig = self._rig
-        rig.agent.kill()
+        self._rig.agent.kill()
+        self._died()
+
+    def _died(self) -> None:
         now_s = time.monotonic()
-        lost_s = rig.settings.seal_s + SEAL_MARGIN_S
+        lost_s = self._rig.settings.seal_s + SEAL_MARGIN_S
         self.holes.append(Hole(Cause.AGENT_DIED, now_s - lost_s, now_s + ANSWER_MARGIN_S))
 
     def stop_agent(self) -> None:
         """In order; at most an answer that was under way is lost."""
         began_s = time.monotonic()
         code = self._rig.agent.stop()
+        if code == -signal.SIGTERM:  # started a moment ago, and not yet listening: it has died instead
+            self._died()
+            return
         assert code == 0, f"edge-agent ended with {code} after SIGTERM: {self._rig.agent.log()[-2000:]}"
         self._answers_lost(began_s)
 
