@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import pytest
@@ -32,7 +32,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                area = report.nodeid.split("/")[1]
+                area = PurePosixPath(report.nodeid.partition("::")[0]).parent.name or "."
+                area = next((name for name in AREA_BUDGETS_S if f"tests/{name}/" in report.nodeid), area)
                 spent[area] = spent.get(area, 0.0) + report.duration
     terminalreporter.write_sep("=", "areas: seconds of their budget")
     for area, seconds in sorted(spent.items()):
