@@ -60,6 +60,7 @@ class RigSettings:
     rtt_ms_max: int = 10_000
     lease_ttl_s: float = 0.8
     store_seal_every_s: float = 3.0
+    receipt_linger_ms: int = 300
     quarantine_bytes_max: int = 4 * 1024 * 1024
     agent_disk_bytes: int = 24 * 1024 * 1024
     server_disk_bytes: int = 96 * 1024 * 1024
@@ -271,6 +272,7 @@ master_key_file = "master.key"
 ttl_s = {s.lease_ttl_s}
 
 [ingest]
+receipt_linger_ms = {s.receipt_linger_ms}
 quarantine_bytes_max = {s.quarantine_bytes_max}
 
 [seal]

@@ -36,7 +36,7 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with Rig(tmp_path_factory.mktemp("rig")) as running:
+    with Rig(tmp_path_factory.mktemp("rig"), RigSettings(receipt_linger_ms=30)) as running:
         running.run()
         yield running
         assert "Traceback" not in running.server.log()

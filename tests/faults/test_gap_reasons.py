@@ -134,7 +134,7 @@ def test_what_the_store_lost_and_the_device_trimmed_is_lost(tmp_path: Path) -> N
         held_until = rig.tap.newest_receipted("cpu")
         began_s = time.monotonic()
         rig.wait(
-            lambda: rig.tap.newest_receipted("cpu") > held_until + 400, "more than the spool can hold", rig.agent
+            lambda: rig.tap.newest_receipted("cpu") > held_until + 200, "more than the spool can hold", rig.agent
         )
         assert time.monotonic() > began_s
         rig.server.kill()
