@@ -53,6 +53,21 @@ def both(ranges: Iterable[Range], other: Iterable[Range]) -> Ranges:
     return minus(first, minus(first, other))
 
 
+def holes(ranges: Iterable[Range], up_to: int) -> Ranges:
+    """What *ranges*, which must be normal, do not hold of 1 to *up_to*."""
+    out: list[Range] = []
+    start = 1
+    for low, high in ranges:
+        if low > up_to:
+            break
+        if low > start:
+            out.append((start, low - 1))
+        start = high + 1
+    if start <= up_to:
+        out.append((start, up_to))
+    return tuple(out)
+
+
 def count(ranges: Iterable[Range]) -> int:
     """How many numbers there are in *ranges*, which must be normal."""
     return sum(high - low + 1 for low, high in ranges)
@@ -61,64 +76,56 @@ def count(ranges: Iterable[Range]) -> int:
 class RangeSet:
     """A growing set of numbers. ``add`` is constant time when numbers come in order.
 
+    One thread changes it; others may read meanwhile, because lows and highs are only ever replaced together.
     Bound: the ranges kept are at most one more than the holes, which receipts and births bound.
     """
 
-    __slots__ = ("_highs", "_lows")
+    __slots__ = ("_held",)
 
     def __init__(self, ranges: Iterable[Range] = ()) -> None:
-        held = normal(ranges)
-        self._lows = [low for low, _ in held]
-        self._highs = [high for _, high in held]
+        self._hold(normal(ranges))
+
+    def _hold(self, held: Ranges) -> None:
+        self._held = [low for low, _ in held], [high for _, high in held]
 
     def __contains__(self, number: int) -> bool:
-        at = bisect_right(self._lows, number) - 1
-        return at >= 0 and number <= self._highs[at]
+        lows, highs = self._held
+        at = bisect_right(lows, number) - 1
+        return at >= 0 and number <= highs[at]
 
     def __bool__(self) -> bool:
-        return bool(self._lows)
+        return bool(self._held[0])
 
     def add(self, low: int, high: int | None = None) -> None:
         """Hold *low* (to *high*)."""
         high = low if high is None else high
-        highs = self._highs
+        lows, highs = self._held
         if highs and low == highs[-1] + 1:  # in order: the common case
             highs[-1] = high
             return
         first = bisect_left(highs, low - 1)
-        last = bisect_right(self._lows, high + 1)
+        last = bisect_right(lows, high + 1)
         if first < last:
-            low, high = min(low, self._lows[first]), max(high, highs[last - 1])
-        self._lows[first:last] = [low]
-        highs[first:last] = [high]
+            low, high = min(low, lows[first]), max(high, highs[last - 1])
+        self._held = [*lows[:first], low, *lows[last:]], [*highs[:first], high, *highs[last:]]
 
     def remove(self, low: int, high: int | None = None) -> None:
         """Hold *low* (to *high*) no more; linear in the ranges held."""
-        kept = minus(self.ranges(), ((low, low if high is None else high),))
-        self._lows = [first for first, _ in kept]
-        self._highs = [last for _, last in kept]
+        self._hold(minus(self.ranges(), ((low, low if high is None else high),)))
 
     @property
     def last(self) -> int:
         """The highest number held; 0 is none."""
-        return self._highs[-1] if self._highs else 0
+        highs = self._held[1]
+        return highs[-1] if highs else 0
 
     def ranges(self) -> Ranges:
         """Everything held."""
-        return tuple(zip(self._lows, self._highs, strict=True))
+        return tuple(zip(*self._held, strict=True))
 
     def holes(self, up_to: int) -> Ranges:
         """What is not held of 1 to *up_to*."""
-        if len(self._lows) == 1 and self._lows[0] <= 1 and self._highs[0] >= up_to:
+        lows, highs = self._held
+        if len(lows) == 1 and lows[0] <= 1 and highs[0] >= up_to:
             return ()
-        out: list[Range] = []
-        start = 1
-        for low, high in zip(self._lows, self._highs, strict=True):
-            if low > up_to:
-                break
-            if low > start:
-                out.append((start, low - 1))
-            start = high + 1
-        if start <= up_to:
-            out.append((start, up_to))
-        return tuple(out)
+        return holes(zip(lows, highs, strict=True), up_to)

@@ -17,6 +17,7 @@ from typing import Annotated, Final, NoReturn
 import structlog
 import typer
 import uvicorn
+import uvloop
 
 from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.mac import MacKey, Purpose
@@ -73,7 +74,7 @@ def run(config: ConfigFile) -> None:
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     try:
-        asyncio.run(_run(settings, master, token, security, store, listener))
+        uvloop.run(_run(settings, master, token, security, store, listener))
     except FencedError as error:
         log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import mqtt5
 
@@ -111,8 +111,8 @@ class Link(asyncio.Protocol):
     # the protocol's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # not asserted: the transports of other event loops are no subclasses
+        self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         transport.write(
             mqtt5.ConnectPacket(

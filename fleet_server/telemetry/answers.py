@@ -130,13 +130,14 @@ def _by_stream(ledger: StreamLedger) -> tuple[str, str]:
 
 
 def _stream(ledger: StreamLedger) -> StreamSummary:
+    held = ledger.seen()
     quarantined, gone = count(ledger.quarantined.ranges()), count(ledger.gone.ranges())
     return StreamSummary(
         stream=ledger.key.stream,
         life=ledger.key.life,
         last=ledger.last,
-        held=count(ledger.received.ranges()) - quarantined - gone,
-        missing=count(ledger.missing()),
+        held=count(held) - quarantined - gone,
+        missing=count(ledger.unseen()),
         quarantined=quarantined,
         gone=gone,
     )

@@ -35,7 +35,7 @@ def of_numbers(ledger: StreamLedger, state: StreamState | None, *, born: bool) -
     gaps += [
         _numbers(ledger.key, GapReason.QUARANTINED, r, "kept raw in quarantine") for r in ledger.quarantined.ranges()
     ]
-    missing = ledger.missing()
+    missing = ledger.unseen()
     if not missing:
         return gaps
     if state is None:

@@ -260,7 +260,7 @@ class Ingest:
             state.record_ms = now_ms
         else:
             self._again(packet, channel, state, ledger, record, crc)
-        if last is not None and last != ledger.last_text:
+        if last is not None and last != ledger.last_text and not (key and key.endswith(last)):
             _prove(ledger, last)
         count = ledger.since_receipt = ledger.since_receipt + 1
         if count == 1:

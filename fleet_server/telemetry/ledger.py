@@ -9,7 +9,7 @@ from array import array
 from enum import Enum
 from typing import Final, TypeAlias
 
-from broker_config.ranges import Range, Ranges, RangeSet, minus
+from broker_config.ranges import Range, Ranges, RangeSet, holes, minus, normal
 from broker_config.telemetry import Record
 from fleet_server.telemetry.store import Silence, StreamKey
 
@@ -103,11 +103,25 @@ class StreamLedger:
 
     @property
     def received(self) -> RangeSet:
-        """Stored, quarantined or gone: what a receipt covers."""
+        """Stored, quarantined or gone: what a receipt covers. For the owner alone: others ask :meth:`seen`."""
         if self._received_top < self.top:  # numbers in order were only counted until somebody asked
             self._received.add(self._received_top + 1, self.top)
             self._received_top = self.top
         return self._received
+
+    def seen(self) -> Ranges:
+        """What :attr:`received` holds, changing nothing: for any thread, while the owner goes on.
+
+        In this order: whatever was counted and not yet entered when ``top`` was read has no hole in it.
+        """
+        top, entered = self.top, self._received_top
+        held = self._received.ranges()
+        return normal((*held, (entered + 1, top))) if entered < top else held
+
+    def unseen(self) -> Ranges:
+        """:meth:`missing`, for any thread."""
+        last = self.last
+        return holes(self.seen(), last)
 
     def _receive(self, low: int, high: int) -> None:
         self.received.add(low, high)
@@ -193,6 +207,8 @@ class StreamLedger:
     def quarantine(self, seq: int, crc: int) -> None:
         """A number whose batch is kept raw in quarantine: receipted, and not stored."""
         self._receive(seq, seq)
+        if seq in self.gone:  # as in :meth:`hold`: it was under way
+            self.gone.remove(seq)
         self.quarantined.add(seq)
         self.quarantined_crcs[seq] = crc
 

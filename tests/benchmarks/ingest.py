@@ -23,6 +23,7 @@ from typing import Final
 
 import mqtt5
 import paho.mqtt.client as paho
+import uvloop
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -288,9 +289,9 @@ def run(directory: Path, *, rows: int, devices: int, count: int, rounds: int) ->
             stored_in.mkdir()
             out.append(
                 [
-                    asyncio.run(bench.null(load, values)),
-                    asyncio.run(bench.stored(load, values, stored_in)),
-                    asyncio.run(bench.paho(load, values)),
+                    uvloop.run(bench.null(load, values)),
+                    uvloop.run(bench.stored(load, values, stored_in)),
+                    uvloop.run(bench.paho(load, values)),
                 ]
             )
         return out
