@@ -26,6 +26,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=60_000, help="single samples a drain (full batches: a sixth)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--burst", type=int, default=10, help="batches of a device in a row (1: every device in turn)"
+    )
     parser.add_argument("--agent-seconds", type=float, default=60.0, help="0 leaves the agent out")
     parser.add_argument("--report", type=Path, help="write the figures as JSON")
     chosen = parser.parse_args()
@@ -37,7 +40,12 @@ def main() -> None:
             (f"full batches ({FULL_ROWS} x 8)", FULL_ROWS, chosen.messages // 6),
         ):
             rounds = ingest.run(
-                Path(scratch) / "ingest", rows=rows, devices=DEVICES, count=count, rounds=chosen.rounds
+                Path(scratch) / "ingest",
+                rows=rows,
+                devices=DEVICES,
+                burst=chosen.burst,
+                count=count,
+                rounds=chosen.rounds,
             )
             report[name] = [[asdict(rate) | {"messages_s": rate.messages_s} for rate in one] for one in rounds]
             console.print(_table(name, rounds))

@@ -52,15 +52,19 @@ def devices(count: int) -> list[DeviceId]:
     return [device_id(f"cam-{number:04d}") for number in range(1, count + 1)]
 
 
-def messages(device_count: int, message_count: int, *, rows: int, seed: int) -> Iterator[Message]:
-    """Each device in turn, a batch of *rows* rows a minute; one row a batch is what a quiet sensor sends."""
+def messages(device_count: int, message_count: int, *, rows: int, burst: int, seed: int) -> Iterator[Message]:
+    """Each device in turn, *burst* batches of it in a row, a batch of *rows* rows a minute.
+
+    One row a batch is what a quiet sensor sends; a burst is an agent's window when it has a backlog.
+    """
     rng = random.Random(seed)
     names = tuple(field.name for field in FIELDS)
     topics = [up(device, Up.TELEMETRY) for device in devices(device_count)]
     walks = [[field.start * rng.uniform(0.9, 1.1) for field in FIELDS] for _ in topics]
     dt = [row * (MINUTE_MS // rows) for row in range(rows)]
     for number in range(message_count):
-        place, minute = number % device_count, number // device_count
+        block, within = divmod(number, device_count * burst)
+        place, minute = within // burst, block * burst + within % burst
         walk, seq = walks[place], minute + 1
         table: list[list[float | None]] = []
         for _ in dt:

@@ -271,9 +271,9 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def run(directory: Path, *, rows: int, devices: int, count: int, rounds: int) -> list[list[Rate]]:
+def run(directory: Path, *, rows: int, devices: int, burst: int, count: int, rounds: int) -> list[list[Rate]]:
     """Each consumer once a round, in turn, on one broker."""
-    load = list(messages(devices, count, rows=rows, seed=7))
+    load = list(messages(devices, count, rows=rows, burst=burst, seed=7))
     gc.collect()
     gc.freeze()  # as the server does: the load is not to be looked through while something is measured
     gc.set_threshold(GC_ALLOCATIONS)
