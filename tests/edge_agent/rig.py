@@ -4,6 +4,7 @@ told to."""
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -99,12 +100,13 @@ def fast_profile(directory: Path, every_s: float = 0.2) -> str:
 def agent(rig: Rig, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
     """A running agent, killed with the block if it still runs."""
     with (rig.directory / "log").open("ab") as log:
-        process = subprocess.Popen([*prefix, *rig.command("run", "--log-level", "debug")], stderr=log, stdout=log)
+        command = [*prefix, *rig.command("run", "--log-level", "debug")]
+        process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a prefix may stand between the agent and a signal
         process.wait()
 
 
