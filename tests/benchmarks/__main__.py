@@ -19,6 +19,7 @@ from tests.benchmarks import agent, ingest
 
 DEVICES = 1_000
 FULL_ROWS = 60
+TABLE_CHARS = 140
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--agent-seconds", type=float, default=60.0, help="0 leaves the agent out")
     parser.add_argument("--report", type=Path, help="write the figures as JSON")
     chosen = parser.parse_args()
-    console = Console()
+    console = Console(width=TABLE_CHARS)
     report: dict[str, object] = {"python": platform.python_version(), "telegraf": _telegraf()}
     with tempfile.TemporaryDirectory(prefix="fieldfleet-bench-") as scratch:
         for name, rows, count in (
