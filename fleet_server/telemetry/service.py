@@ -109,6 +109,7 @@ class Service:
         self._ingest: Ingest
         self._token: int
         self._loop: asyncio.AbstractEventLoop
+        self._mistake: asyncio.Future[None]
         self.started = asyncio.Event()
         self.answers: Answers
 
@@ -120,6 +121,7 @@ class Service:
             StoreError: the store cannot be read at the start.
         """
         self._loop = asyncio.get_running_loop()
+        self._mistake = self._loop.create_future()
         try:
             if not await self._own(stop):
                 return
@@ -155,6 +157,7 @@ class Service:
                 ("writer", self._write()),
                 ("lease", self._keep_lease()),
                 ("sealer", self._keep_sealing()),
+                ("mistake", self._mistaken()),
             )
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -267,17 +270,33 @@ class Service:
 
     def _on_packets(self, link: Link, packets: Iterable[mqtt5.PublishPacket]) -> None:
         ingest, now_ms = self._ingest, self._now_ms()
+        if self._mistake.done():
+            return
         if self._link is not link:  # retained births come before connect() has returned
             self._link = link
-        for packet in packets:
-            ingest.take(packet, now_ms)
-        # the writer is idle: what has gathered while it worked is a group
-        if ingest.full or (ingest.ready and not self._waiting):
-            self._close()
+        try:
+            for packet in packets:
+                ingest.take(packet, now_ms)
+            # the writer is idle: what has gathered while it worked is a group
+            if ingest.full or (ingest.ready and not self._waiting):
+                self._close()
+        except Exception as error:  # noqa: BLE001 - see there
+            self._give_up(error)
+            return
         if ingest.replies:
             link.send(_published(link, ingest.replies))
             ingest.replies.clear()
         self._tick_later()
+
+    def _give_up(self, error: Exception) -> None:
+        """A mistake of ours half way through a message may have left the ledger ahead of the group, and the next
+        receipt would be a lie. So nothing is taken or said from now on, and ``run`` raises it.
+        """
+        if not self._mistake.done():
+            self._mistake.set_exception(error)
+
+    async def _mistaken(self) -> None:
+        await self._mistake
 
     # groups
 
@@ -287,7 +306,13 @@ class Service:
 
     def _tick(self) -> None:
         self._tick_due = None
-        self._close()
+        if self._mistake.done():
+            return
+        try:
+            self._close()
+        except Exception as error:  # noqa: BLE001 - see there
+            self._give_up(error)
+            return
         self._tick_later()
 
     def _close(self, committed: asyncio.Future[None] | None = None) -> None:
@@ -411,7 +436,11 @@ class Service:
         row = rows[0]
         if row.replayed_ms is not None:
             return "stored"
-        verdict = self._ingest.readmit(row, self._now_ms())
+        try:
+            verdict = self._ingest.readmit(row, self._now_ms())
+        except Exception as error:
+            self._give_up(error)
+            raise
         if verdict != "stored":
             return verdict
         committed: asyncio.Future[None] = self._loop.create_future()

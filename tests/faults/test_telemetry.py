@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.carry_out import Faults
+from tests.faults.rig import SETTLE_S_MAX, Rig, RigSettings
 from tests.faults.schedule import Kind
-from tests.faults.telemetry import CONTROL, run
+from tests.faults.telemetry import CONTROL, drain, evidence, run
+from tests.faults.verdict import judge
 
 pytestmark = pytest.mark.server("mosquitto")
 
@@ -57,3 +60,15 @@ def test_clocks_that_lie_lose_nothing(tmp_path: Path) -> None:
     if report.skipped:
         pytest.skip(str(report.skipped))
     assert report.verdict.wrong == []
+
+
+def test_a_server_that_finds_itself_wrong_dies_before_it_says_something_that_is_not_so(tmp_path: Path) -> None:
+    with Rig(tmp_path, RigSettings(server_module="tests.faults.mistaken_server")) as rig:
+        rig.run()
+        assert rig.server.wait(SETTLE_S_MAX) != 0
+        assert "a mistake" in rig.server.log()
+        rig.server.argv = [arg.replace("tests.faults.mistaken_server", "fleet_server") for arg in rig.server.argv]
+        rig.start_server()
+        faults = Faults(rig)
+        drain(rig, faults)
+        assert judge(evidence(rig, faults)).wrong == []
