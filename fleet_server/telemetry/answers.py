@@ -76,7 +76,8 @@ class Answers:
             for ledger in list(state.ledgers.values()):
                 stated = state.stated(ledger.key.stream, ledger.key.life)
                 found += gaps.of_numbers(ledger, stated, born=state.birth is not None)
-                if stated is not None and to_ms >= now_ms:
+                # a life that is over keeps its place in the birth until all of it is here, and has no cadence
+                if stated is not None and stated.every_ms and to_ms >= now_ms:
                     found += gaps.still_open(
                         ledger,
                         heard_ms=ledger.heard_ms,

@@ -10,6 +10,7 @@ back-pressure there is, and everything that is lost on the way comes again from 
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -375,18 +376,21 @@ class Ingest:
                 return
             state.will = status
         else:
+            if packet.retain and state.will is not None and state.will.epoch == status.epoch:
+                return  # a broker that forgot the will: the connection that said this has ended
             state.birth, state.will = status, None
-            self._born(status, state, fresh=not (packet.retain or packet.duplicate))
+            self._born(status, state, now_ms, fresh=not (packet.retain or packet.duplicate))
         state.status_ms = now_ms
         payload = msgspec.json.encode(Status(state.birth, state.will))
         self._group.statuses.append(StatusSeen(state.device, now_ms, payload))
 
-    def _born(self, birth: Birth, state: DeviceState, *, fresh: bool) -> None:
+    def _born(self, birth: Birth, state: DeviceState, now_ms: int, *, fresh: bool) -> None:
         """Answer each stream of a birth with a receipt; learn what is gone and what there is.
 
         Args:
             birth: what the device says.
             state: the device.
+            now_ms: the server's clock.
             fresh: not retained and not delivered again: what is stored since would make an old birth look like a
                 spool that was restored from an old image.
         """
@@ -395,6 +399,7 @@ class Ingest:
             if ledger is None:
                 continue
             self._pace(ledger, state)
+            ledger.heard_ms = ledger.heard_ms or now_ms  # from here on its silence counts
             news = ledger.declare_gone(stated.gone)
             if news:
                 self._group.gone.append(Gone(ledger.key, news))
@@ -448,22 +453,18 @@ class Ingest:
 
         Receipts beyond *receipts_max* stay due and go with a later group.
         """
-        if now_ms >= self._flush_ms:
-            self._ripe.update(self._touched)
-            self._touched.clear()
+        if now_ms >= self._flush_ms or self.settings.receipt_every == 1:
+            self.ripen()
             self._flush_ms = now_ms + self.settings.receipt_linger_ms
         group, acks = self._group, self._acks
-        if not group and not acks and not self._ripe:
+        if not group and not acks and not (self._ripe and receipts_max):
             return None
         group.at_ms = now_ms
         self.counters.records_stored += len(group.payloads)
         self._group, self._acks = Group(0), []
         publications: list[Publication] = []
-        due, self._ripe = self._ripe, {}
-        for ledger, state in due.items():
-            if len(publications) >= receipts_max:
-                self._ripe[ledger] = state
-                continue
+        for ledger, state in list(islice(self._ripe.items(), receipts_max)):
+            del self._ripe[ledger]
             ledger.since_receipt = 0
             if state.receipt_way is None:
                 key = self._mac_key(Purpose.RECEIPT, state.device)
@@ -471,6 +472,11 @@ class Ingest:
             publications.append(Publication(*signed(*state.receipt_way, receipt(ledger, self.store_epoch))))
         self.counters.receipts_sent += len(publications)
         return Closed(group, acks, publications)
+
+    def ripen(self) -> None:
+        """Let every receipt that lingers go with the next group."""
+        self._ripe.update(self._touched)
+        self._touched.clear()
 
     def disconnected(self) -> None:
         """The connection is gone: packet ids of it must never be acknowledged on another."""
@@ -493,11 +499,12 @@ class Ingest:
             return str(error)
         state = self._device(topic.device)
         ledger = self._ledger(state, record.stream, record.life)
-        if ledger is None or row.key is None or record.seq not in ledger.quarantined:
+        crc = zlib.crc32(row.payload)
+        if ledger is None or row.key is None or ledger.quarantined_crcs.get(record.seq) != crc:
             return f"{row.reason}: the number is held with other bytes"
         ledger.quarantined.remove(record.seq)
-        ledger.quarantined_crcs.pop(record.seq, None)
-        self._store(ledger, row.key, record, row.payload, zlib.crc32(row.payload), now_ms)
+        del ledger.quarantined_crcs[record.seq]
+        self._store(ledger, row.key, record, row.payload, crc, now_ms)
         return "stored"
 
     # the way back after a restart
@@ -505,18 +512,24 @@ class Ingest:
     def _restore(self, restored: Restored) -> None:
         for status in restored.statuses:
             state = self._device(DeviceId(status.device))
-            kept = _STATUS.decode(status.payload)
-            state.birth, state.will, state.status_ms = kept.birth, kept.will, status.at_ms
+            state.status_ms = status.at_ms
+            try:
+                kept = _STATUS.decode(status.payload)
+            except msgspec.MsgspecError:  # an older contract let it say so; the device will say it again
+                continue
+            state.birth, state.will = kept.birth, kept.will
         for row in restored.ledger:
             ledger = self._restored(row.key)
             if ledger is not None:
                 ledger.restore(row.held, row.tail_seq, (row.tail_boot, row.tail_mono, row.tail_ms))
+                if row.tail_ms >= limits.CLOCK_MS_MIN:  # the device's own clock: near enough until it is heard again
+                    ledger.heard_ms = row.tail_ms
         for commit in restored.unsealed:
             for device, text, payload in zip(commit.devices, commit.keys, commit.payloads, strict=True):
                 key = parse_key(text)
                 ledger = self._restored(StreamKey(device, key.stream, key.life))
                 if ledger is not None:
-                    ledger.hold(key.seq, zlib.crc32(payload), decode_batch(payload, _sniffed(payload)))
+                    _hold_again(ledger, key.seq, payload)
                     ledger.heard_ms = commit.at_ms
         for device, text, crc in restored.quarantined:
             key = parse_key(text)
@@ -534,10 +547,12 @@ class Ingest:
             if ledger is not None:
                 ledger.declare_gone(gone.ranges)
         for state in self.devices.values():
+            state.record_ms = max((ledger.heard_ms for ledger in state.ledgers.values()), default=0) or None
             for stated in state.birth.streams if state.birth else ():
                 ledger = self._restored(StreamKey(state.device, stated.stream, stated.life))
                 if ledger is not None:
                     ledger.last = max(ledger.last, stated.last)
+                    ledger.heard_ms = ledger.heard_ms or state.status_ms or 0
 
     def _restored(self, key: StreamKey) -> StreamLedger | None:
         return self._ledger(self._device(DeviceId(key.device)), key.stream, key.life)
@@ -565,6 +580,16 @@ def _prove(ledger: StreamLedger, last: str) -> None:
     ledger.last_text = last
     if len(last) <= SEQ_CHARS_MAX and last.isascii() and last.isdigit():
         ledger.last = max(ledger.last, min(int(last), limits.SEQ_MAX))
+
+
+def _hold_again(ledger: StreamLedger, seq: int, payload: bytes) -> None:
+    crc = zlib.crc32(payload)
+    try:
+        record = decode_batch(payload, _sniffed(payload))
+    except BadBatchError:  # an older contract admitted it
+        ledger.hold_unread(seq, crc)
+    else:
+        ledger.hold(seq, crc, record)
 
 
 def _key_or_none(text: str | None) -> Key | None:

@@ -42,9 +42,9 @@ class StreamLedger:
 
     ``top``: the highest received. ``last``: the newest number that anything has proved to exist, ``last_text`` as it
     last came. ``behind``: numbers held that the device says it has not given yet (a spool restored from an old
-    image). ``heard_ms``: when the newest batch came, by the server's clock. ``silence_ms``: between two
-    neighbouring batches, more than this is a silence; 0 is no cadence. ``set_boot``: the last boot whose offset to
-    the epoch was handed to the store.
+    image). ``heard_ms``: when the newest batch came, by the server's clock; before any, the first birth.
+    ``silence_ms``: between two neighbouring batches, more than this is a silence; 0 is no cadence. ``set_boot``: the
+    last boot whose offset to the epoch was handed to the store.
 
     A fleet's ledgers do not fit into a processor's cache, so what each message touches of one is kept to few words.
     """
@@ -173,6 +173,11 @@ class StreamLedger:
         if boot == before[0] and 0 <= mono + dt[0] - before[1] <= self.silence_ms:
             return ()
         return self._silence(seq, before, (boot, mono + dt[0], t0 + dt[0]))
+
+    def hold_unread(self, seq: int, crc: int) -> None:
+        """:meth:`hold` of a batch that was stored once and can be read no more: beside it no silence is seen."""
+        self._receive(seq, seq)
+        self._odd_crcs[seq] = crc
 
     def _hold_apart(self, seq: int, start: Edge, end: Edge) -> tuple[Silence, ...]:
         """A number that does not follow the highest: beyond a hole, or inside one."""
