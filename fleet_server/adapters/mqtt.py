@@ -33,7 +33,11 @@ QOS: Final = mqtt5.QoS.AT_LEAST_ONCE
 
 
 class LinkError(Exception):
-    """The broker refused, or what it sent is no MQTT."""
+    """The broker cannot be reached, refused, or went away."""
+
+
+class MalformedError(LinkError):
+    """What the broker sent is no MQTT; its session would bring it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,54 +132,63 @@ class Link(asyncio.Protocol):
         self._keep_alive()
 
     def data_received(self, data: bytes) -> None:
+        if self.gone.done():
+            return
         self._heard_s = asyncio.get_running_loop().time()
         buffer = self._buffer + data if self._buffer else data
         view = memoryview(buffer)
         at, end = 0, len(view)
         published: list[mqtt5.PublishPacket] = []
+        over: str | None = None
         read = mqtt5.read
-        try:
-            while at < end:
+        while at < end:
+            try:
                 packet, size = read(view[at:])
-                at += size
-                if type(packet) is mqtt5.PublishPacket:
-                    published.append(packet)
-                    if len(published) == PACKETS_AT_ONCE:  # taken while still in the processor's cache
-                        ready, published = published, []
-                        self._on_packets(self, ready)
-                elif type(packet) is mqtt5.PubAckPacket:
-                    self._outstanding.discard(packet.packet_id)
-                else:
-                    self._control(packet)
-        except IndexError:
-            pass  # the rest of the packet has not come yet
-        except LinkError as error:
-            self.close(str(error))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - the codec panics, outside Exception, on some bad UTF-8
-            self.malformed = True
-            self.close(f"malformed packet: {shown(error)}")
+            except IndexError:
+                break  # the rest of the packet has not come yet
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - the codec panics, outside Exception, on some bad UTF-8
+                self.malformed = True
+                over = f"malformed packet: {shown(error)}"
+                break
+            at += size
+            if type(packet) is mqtt5.PublishPacket:
+                published.append(packet)
+                if len(published) == PACKETS_AT_ONCE:  # taken while still in the processor's cache
+                    ready, published = published, []
+                    self._on_packets(self, ready)
+            elif type(packet) is mqtt5.PubAckPacket:
+                self._outstanding.discard(packet.packet_id)
+            else:
+                over = self._control(packet)
+                if over is not None:
+                    break
         self._buffer = bytes(view[at:])
-        if len(self._buffer) > 2 * limits.PACKET_BYTES_MAX:
-            self.close(f"expected packets up to {limits.PACKET_BYTES_MAX} bytes, got more than twice that")
         if published:
             self._on_packets(self, published)
+        if over is None and len(self._buffer) > 2 * limits.PACKET_BYTES_MAX:
+            self.malformed = True
+            over = f"expected packets up to {limits.PACKET_BYTES_MAX} bytes, got more than twice that"
+        if over is not None:
+            self.close(over)
 
-    def _control(self, packet: mqtt5.Packet) -> None:
+    def _control(self, packet: mqtt5.Packet) -> str | None:
+        """Act on it; the reason if the connection is over with it."""
         if isinstance(packet, mqtt5.ConnAckPacket):
             if packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
-                raise LinkError(f"the broker refused: {packet.reason_code!r}")
+                return f"the broker refused: {packet.reason_code!r}"
             self._receive_max = packet.receive_max
             self._write(mqtt5.SubscribePacket(SUBSCRIBE_ID, self._filters).write())
         elif isinstance(packet, mqtt5.SubAckPacket):
             refused = [int(code) for code in packet.reason_codes if int(code) >= REFUSED]
             if refused:
-                raise LinkError(f"the broker refused {len(refused)} subscriptions: reason {refused[0]:#x}")
+                return f"the broker refused {len(refused)} subscriptions: reason {refused[0]:#x}"
             if not self.ready.done():
                 self.ready.set_result(None)
         elif isinstance(packet, mqtt5.DisconnectPacket):
-            raise LinkError(f"the broker closed: {packet.reason_code!r}")
+            return f"the broker closed: {packet.reason_code!r}"
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._over(shown(exc) if exc else "closed by the broker")
@@ -186,7 +199,7 @@ class Link(asyncio.Protocol):
         if not self.gone.done():
             self.gone.set_result(reason)
         if not self.ready.done():
-            self.ready.set_exception(LinkError(reason))
+            self.ready.set_exception((MalformedError if self.malformed else LinkError)(reason))
             self.ready.exception()  # whoever waits sees it; nobody need
 
     def _keep_alive(self) -> None:
@@ -291,6 +304,7 @@ async def connect(
     """Connect and subscribe.
 
     Raises:
+        MalformedError: it sent what is no MQTT.
         LinkError: the broker cannot be reached, refuses us, or does not answer in time; says which.
     """
     link = Link(settings, filters=filters, will=will, clean_start=clean_start, on_packets=on_packets)

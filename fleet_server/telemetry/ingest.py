@@ -66,6 +66,8 @@ ROUTES_MAX: Final = 200_000
 """Topics whose parse is remembered."""
 LEDGERS_MAX: Final = 256
 """(stream, life) pairs kept of one device; more lives than that are somebody's mistake and go to quarantine."""
+REPLIES_MAX: Final = 10_000
+"""Time answers that wait for room at the broker; beyond that a device asks again."""
 TIME_UNC_MS: Final = 50
 """What the server claims of its own clock."""
 DETAIL_CHARS_MAX: Final = 300
@@ -420,6 +422,9 @@ class Ingest:
         except BadMessageError:
             self.counters.messages_dropped += 1
             return
+        if len(self.replies) >= REPLIES_MAX:
+            self.counters.messages_dropped += 1
+            return
         topic = down(state.device, Down.TIME)
         payload = encode(Time(1, asked.nonce, now_ms, TIME_UNC_MS))
         key = self._mac_key(Purpose.TIME, state.device)
@@ -479,8 +484,9 @@ class Ingest:
         self._touched.clear()
 
     def disconnected(self) -> None:
-        """The connection is gone: packet ids of it must never be acknowledged on another."""
+        """The connection is gone: packet ids of it must never be acknowledged on another, and its time is over."""
         self._acks.clear()
+        self.replies.clear()
 
     def sealed(self, streams: Iterable[tuple[StreamKey, tuple[tuple[int, int], ...]]]) -> None:
         """The store has moved these into chunks; their checksums are to be asked for there."""

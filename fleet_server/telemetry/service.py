@@ -22,7 +22,7 @@ from broker_config.mac import MacKey, Purpose
 from broker_config.messages import ServerState, ShardEpoch, encode
 from broker_config.text import shown
 from broker_config.topics import SERVER_STATE
-from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, connect, subscriptions
+from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, MalformedError, connect, subscriptions
 from fleet_server.telemetry.admission import KnownStreams
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Closed, Ingest, IngestSettings, Publication
@@ -36,6 +36,8 @@ GROUPS_WAITING_MAX: Final = 2
 """Closed groups that may wait for the writer; beyond that the link is not read."""
 BACKOFF_S_MIN: Final = 0.1
 BACKOFF_S_CAP: Final = 5.0
+LINK_STABLE_S: Final = 1.0
+"""A link that ends sooner makes the next one wait longer."""
 RETRY_S: Final = 0.5
 """Between two tries to commit a group that the store did not take."""
 LEASE_RENEWALS: Final = 3
@@ -170,6 +172,8 @@ class Service:
             for task in (stopping, *tasks):
                 task.cancel()
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            if self._tick_due is not None:
+                self._tick_due.cancel()
             if self._link is not None:
                 self._link.disconnect()
             try:
@@ -179,6 +183,7 @@ class Service:
 
     async def _drain(self) -> None:
         """Commit and receipt what has come, then say that the server goes."""
+        self._ingest.ripen()
         self._close()
         try:
             async with asyncio.timeout(DRAIN_WAIT_S):
@@ -235,7 +240,7 @@ class Service:
     # the link
 
     async def _keep_linked(self) -> None:
-        backoff_s = BACKOFF_S_MIN
+        backoff_s, linked_s = BACKOFF_S_MIN, 0.0
         first, last = self._settings.shards
         will = mqtt5.Will(SERVER_STATE, payload=self._state("down"), qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
         while True:
@@ -248,20 +253,23 @@ class Service:
                     on_packets=self._on_packets,
                 )
             except LinkError as error:
+                # a session that holds what the codec cannot read would bring it again for ever
+                self._malformed = self._malformed or isinstance(error, MalformedError)
                 log.warning("no link to the broker", error=shown(error))
-                await asyncio.sleep(self._rng.uniform(0, backoff_s))
-                backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)
-                continue
-            backoff_s = BACKOFF_S_MIN
-            self._link = link
-            link.send(link.publish(SERVER_STATE, self._state("up"), [], retain=True))
-            log.info("linked to the broker", host=self._link_settings.host, port=self._link_settings.port)
-            reason = await link.gone
+            else:
+                self._link, linked_s = link, self._loop.time()
+                link.send(link.publish(SERVER_STATE, self._state("up"), [], retain=True))
+                log.info("linked to the broker", host=self._link_settings.host, port=self._link_settings.port)
+                reason = await link.gone
+                self._malformed = link.malformed
+                log.warning("link to the broker lost", reason=shown(reason))
+                if self._loop.time() - linked_s >= LINK_STABLE_S:
+                    backoff_s = BACKOFF_S_MIN
+            # even a link that never was ready may have brought packets: a session's queue comes before the grant
             self._link = None
-            # a session that holds what the codec cannot read would bring it again for ever
-            self._malformed = link.malformed
             self._ingest.disconnected()
-            log.warning("link to the broker lost", reason=shown(reason))
+            await asyncio.sleep(self._rng.uniform(0, backoff_s))
+            backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)
 
     def _state(self, state: str) -> bytes:
         first, last = self._settings.shards
@@ -284,9 +292,15 @@ class Service:
             self._give_up(error)
             return
         if ingest.replies:
-            link.send(_published(link, ingest.replies))
-            ingest.replies.clear()
+            self._reply(link)
         self._tick_later()
+
+    def _reply(self, link: Link) -> None:
+        """Answers of the clock: now, or as soon as the broker has room; too late is the device's to judge."""
+        replies = self._ingest.replies
+        room = max(0, link.room - self._promised)
+        link.send(_published(link, replies[:room]))
+        del replies[:room]
 
     def _give_up(self, error: Exception) -> None:
         """A mistake of ours half way through a message may have left the ledger ahead of the group, and the next
@@ -301,7 +315,7 @@ class Service:
     # groups
 
     def _tick_later(self) -> None:
-        if self._tick_due is None and self._ingest.pending:
+        if self._tick_due is None and (self._ingest.pending or self._ingest.replies):
             self._tick_due = self._loop.call_later(self._settings.group_wait_ms / 1000, self._tick)
 
     def _tick(self) -> None:
@@ -313,9 +327,13 @@ class Service:
         except Exception as error:  # noqa: BLE001 - see there
             self._give_up(error)
             return
+        if self._ingest.replies and self._link is not None:
+            self._reply(self._link)
         self._tick_later()
 
     def _close(self, committed: asyncio.Future[None] | None = None) -> None:
+        if self._mistake.done():
+            return
         link = self._link
         room = link.room - self._promised if link is not None else 0
         closed = self._ingest.close(self._now_ms(), receipts_max=max(0, room))
