@@ -414,6 +414,10 @@ class Agent:
             return None
 
     def _told_receipt(self, receipt: Receipt) -> None:
+        at = (receipt.stream, receipt.life)
+        ledger = next((x for x in self._keeper.ledgers() if (x.stream, x.life) == at), None)
+        if ledger is not None:
+            receipt = self._window.doubted(ledger, receipt)
         marked = self._keeper.mark(receipt)
         if marked is None:
             return
@@ -423,7 +427,6 @@ class Agent:
             self._birth_wanted = True
         if marked.life_changed:
             logger.error("conflict; new batches take a new life", extra={"stream": receipt.stream})
-        at = (receipt.stream, receipt.life)
         ledger = next((x for x in self._keeper.ledgers() if (x.stream, x.life) == at), None)
         if ledger is not None and not marked.ignored:  # a life that is over may just have been forgotten
             self._birth_wanted |= self._window.told(ledger, receipt)

@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
+import msgspec
+
 from broker_config.messages import Receipt
-from broker_config.ranges import Range, both, minus
+from broker_config.ranges import Range, RangeSet, both, minus, normal
 from broker_config.telemetry import JOURNAL, Key
 from edge_agent.spool import Ledger, unheld
 
@@ -39,6 +41,7 @@ class Window:
         self._flying: dict[Key, float] = {}
         self._live: deque[Key] = deque()
         self._cursor: dict[tuple[str, str], int] = {}
+        self._unsent: dict[tuple[str, str], RangeSet] = {}
         self._backlog = True
 
     @property
@@ -49,6 +52,7 @@ class Window:
     def stored(self, keys: Iterable[Key]) -> None:
         """These have just reached the spool."""
         for key in keys:
+            self._unsent.setdefault((key.stream, key.life), RangeSet()).add(key.seq)
             if len(self._live) < LIVE_MAX:
                 self._live.append(key)
             else:
@@ -63,6 +67,24 @@ class Window:
             self._flying[key] = now_s + self._uniform(0.0, spread_s)
         self._cursor.clear()
         self._backlog = True
+
+    def doubted(self, ledger: Ledger, receipt: Receipt) -> Receipt:
+        """The receipt, but for numbers that this run has given and not sent yet: what the server has under those was
+        sent before the spool was put back from an older image. That is a conflict, whether the server can see it or
+        not, and to mark them would lose what is here.
+        """
+        unsent = self._unsent.get((receipt.stream, receipt.life))
+        if not unsent:
+            return receipt
+        covered = minus(((1, receipt.up_to),), receipt.missing)
+        never = both(both(covered, unsent.ranges()), ledger.held)
+        if not never:
+            return receipt
+        return msgspec.structs.replace(
+            receipt,
+            missing=normal((*receipt.missing, *never)),
+            conflict=normal((*receipt.conflict, *never)),
+        )
 
     def told(self, ledger: Ledger, receipt: Receipt) -> bool:
         """A receipt has been marked in *ledger*. Returns whether it misses something that is not held, which a birth
@@ -101,6 +123,9 @@ class Window:
                 out.append(key)
                 self._flying[key] = now_s
         for key in out:
+            unsent = self._unsent.get((key.stream, key.life))
+            if unsent and key.seq in unsent:
+                unsent.remove(key.seq)
             self._flying[key] = now_s + self._wait_s * (1.0 + self._uniform(0.0, RESEND_JITTER))
         return out
 

@@ -174,3 +174,23 @@ def test_over_a_lossy_link_everything_is_receipted_or_told_as_gone(seed: int) ->
 
 def _holds(ledger: Ledger, seq: int) -> bool:
     return any(low <= seq <= high for low, high in ledger.held)
+
+
+def test_a_number_that_was_never_sent_cannot_have_been_receipted() -> None:
+    """The spool is an old image: the server has other bytes under the numbers that are given anew."""
+    w = window(2)
+    w.stored([key(4), key(5), key(6), key(7)])  # 1 to 3 are from before: who knows what became of them
+    ledger = Ledger("cpu", LIFE, last=7)
+    assert w.take([ledger], 0.0) == [key(4), key(5)]
+    doubted = w.doubted(ledger, receipt(9, (2, 2)))
+    assert (doubted.missing, doubted.conflict) == (((2, 2), (6, 7)), ((6, 7),))
+    ledger, _ = told(w, ledger, doubted)
+    assert ledger.waiting == ((2, 2), (6, 7))
+    assert w.take([ledger], 0.0) == [key(6), key(7)]
+    assert w.doubted(ledger, receipt(9)) == receipt(9)
+
+
+def test_a_number_that_was_dropped_before_it_was_sent_may_be_taken_note_of() -> None:
+    w = window()
+    w.stored([key(1), key(2)])
+    assert w.doubted(Ledger("cpu", LIFE, last=2, gone=((1, 2),)), receipt(2)) == receipt(2)
