@@ -23,7 +23,8 @@ FROZEN_SILENCES: Final = 2.0
 """The agent is frozen for so many times what makes a silence."""
 TRIMS_EARLY: Final = RigSettings(every_s=0.05, seal_s=0.1, spool_bytes_max=65_536)
 """An agent that fills its spool in seconds, and so soon has nothing left of what was receipted."""
-START_S_MAX: Final = 30.0
+START_S: Final = 1.0
+"""An agent samples so soon after its start."""
 
 
 class Faults:
@@ -47,6 +48,7 @@ class Faults:
             Kind.AGENT_FROZEN: self._freeze_agent,
             Kind.SERVER_FROZEN: self._freeze_server,
             Kind.SPOOL_RESTORED: self._restore_spool,
+            Kind.SPOOL_RESTORED_OFFLINE: self._restore_spool_offline,
             Kind.STORE_RESTORED: self._restore_store,
             Kind.CLOCK_1970: lambda _: self._lie(since_epoch_s=1000),
             Kind.CLOCK_AHEAD: lambda _: self._lie(ahead_s=TEN_YEARS_S),
@@ -147,6 +149,18 @@ class Faults:
     # images and backups
 
     def _restore_spool(self, step: Step) -> None:
+        self._put_old_spool_back(step)
+        self._rig.agent.start()
+
+    def _restore_spool_offline(self, step: Step) -> None:
+        began_s = time.monotonic()
+        self._put_old_spool_back(step)
+        self._switch(self._rig.agent_link, Mode.REFUSED)
+        self._rig.agent.start()
+        pause(time.monotonic() - began_s + START_S)
+        self._switch(self._rig.agent_link, Mode.OPEN)
+
+    def _put_old_spool_back(self, step: Step) -> None:
         rig = self._rig
         image = rig.directory / "image"
         rig.settle()
@@ -158,8 +172,6 @@ class Faults:
         pause(step.down_s)
         self.stop_agent()
         rig.put_image_back(image)
-        rig.agent.start()
-        rig.settle()
         self.holes.append(Hole(Cause.SPOOL_REPLACED, since_s, time.monotonic()))
 
     def _restore_store(self, step: Step) -> None:

@@ -35,6 +35,11 @@ class Kind(StrEnum):
     """The seeded silence without a reason."""
     SERVER_FROZEN = "server_frozen"
     SPOOL_RESTORED = "spool_restored"
+    SPOOL_RESTORED_OFFLINE = "spool_restored_offline"
+    """And out of reach until it has given more numbers than the server knows of. What it then says under numbers that
+    are taken is kept raw, the journal's word on its start too, so the silence is rightly unexplained: a test of its
+    own, not a part of every run.
+    """
     STORE_RESTORED = "store_restored"
     CLOCK_1970 = "clock_1970"
     CLOCK_AHEAD = "clock_ahead"
@@ -44,6 +49,7 @@ class Kind(StrEnum):
     SERVER_DISK_READ_ONLY = "server_disk_read_only"
 
 
+USUAL: Final = tuple(kind for kind in Kind if kind is not Kind.SPOOL_RESTORED_OFFLINE)
 KILLS: Final = frozenset({Kind.KILL, Kind.KILL_AND_WIPE})
 DISKS: Final = frozenset({Kind.AGENT_DISK_FULL, Kind.SERVER_DISK_FULL, Kind.SERVER_DISK_READ_ONLY})
 CLOCKS: Final = frozenset({Kind.CLOCK_1970, Kind.CLOCK_AHEAD, Kind.CLOCK_JUMPS})

@@ -28,7 +28,7 @@ from tests.faults.early_receipts import LATE_S
 from tests.faults.programs import why_no_clocks, why_no_disks
 from tests.faults.report import Report
 from tests.faults.rig import DEVICE, Rig, RigSettings, epoch_ms
-from tests.faults.schedule import CLOCKS, DISKS, Kind, Step, Target, plan
+from tests.faults.schedule import CLOCKS, DISKS, USUAL, Kind, Step, Target, plan
 from tests.faults.tap import numbers
 from tests.faults.verdict import Evidence, Gap, Row, judge
 from tests.faults.witness import CARRIERS
@@ -184,9 +184,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of every choice; printed; random if not given")
     parser.add_argument("--report", type=Path, help="a file for the JSON")
     parser.add_argument("--control", choices=[CONTROL], help="a server that must be caught")
-    parser.add_argument(
-        "--faults", type=_kinds, default=list(Kind), metavar="A,B", help=f"of {', '.join(Kind)}; all if not given"
-    )
+    parser.add_argument("--faults", type=_kinds, default=USUAL, metavar="A,B", help=f"of {', '.join(Kind)}")
     parser.add_argument("--keep", type=Path, help="a directory for the system's files, which then stay")
     told = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left running

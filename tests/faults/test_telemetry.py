@@ -72,3 +72,12 @@ def test_a_server_that_finds_itself_wrong_dies_before_it_says_something_that_is_
         faults = Faults(rig)
         drain(rig, faults)
         assert judge(evidence(rig, faults)).wrong == []
+
+
+def test_an_old_spool_that_was_out_of_reach_loses_nothing(tmp_path: Path) -> None:
+    """Its numbers are taken, and the server cannot see it; what it says under them is kept raw, not dropped."""
+    report = run(tmp_path, seed=SEED, kills=0, kinds=[Kind.SPOOL_RESTORED_OFFLINE])
+    print(report.as_text())
+    verdict = report.verdict
+    assert (verdict.lost_receipted, verdict.lost_unexplained, verdict.duplicates, verdict.foreign) == (0, 0, 0, 0)
+    assert verdict.quarantined > 0
