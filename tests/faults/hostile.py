@@ -13,7 +13,7 @@ from broker_config.messages import Birth, Receipt, StreamState, decode, encode
 from broker_config.ranges import minus
 from broker_config.telemetry import CONTENT_JSON, PROPERTY_KEY, PROPERTY_LAST, key_text
 from broker_config.topics import Down, Up, down, up
-from tests.contract.wire import Client, GoneError
+from tests.contract.wire import Client
 from tests.faults.rig import Rig, epoch_ms
 
 LIFE: Final = "0123456789abcdef"
@@ -151,6 +151,3 @@ class Hostile:
     def _take(self, message: mqtt5.PublishPacket) -> None:
         if message.topic == down(self.device, Down.RECEIPT):
             self._receipts.append(decode(bytes(message.payload), Receipt))
-
-
-__all__ = ["LIFE", "GoneError", "Hostile", "batch", "json_of"]

@@ -16,8 +16,9 @@ from broker_config.ids import device_id, shard_of
 from broker_config.messages import Will, encode
 from broker_config.telemetry import CONTENT_ZLIB, key_text
 from broker_config.topics import Up, up
+from tests.contract.wire import GoneError
 from tests.faults.api import Json, RefusedError
-from tests.faults.hostile import EPOCH, LIFE, GoneError, Hostile, batch, json_of
+from tests.faults.hostile import EPOCH, LIFE, Hostile, batch, json_of
 from tests.faults.rig import DEVICE, Rig, RigSettings, epoch_ms
 
 pytestmark = pytest.mark.server("mosquitto")
@@ -301,7 +302,7 @@ def test_properties_that_mean_nothing_here_break_no_link(rig: Rig, hostile: Host
 
 def test_a_replay_stores_what_is_admissible_by_now_and_refuses_the_rest(rig: Rig, hostile: Hostile) -> None:
     """A clock that was far ahead of the server's is not any more once that time has come."""
-    soon_ms = rig_ahead_ms(2_000)
+    soon_ms = ahead_ms(2_000)
     hostile.say(json_of(batch(2, t_ms=soon_ms)), key=KEY)
     hostile.say(with_row("NaN").replace(b'"seq":2', b'"seq":3'), key=key_text("cpu", LIFE, 3))
     hostile.receipted(3)
@@ -330,7 +331,7 @@ def test_a_replay_stores_what_is_admissible_by_now_and_refuses_the_rest(rig: Rig
     assert [(s["held"], s["quarantined"]) for s in streams] == [(3, 1)]
 
 
-def rig_ahead_ms(margin_ms: int) -> int:
+def ahead_ms(margin_ms: int) -> int:
     """A time that the server finds absurd for *margin_ms* more."""
     return epoch_ms() + limits.CLOCK_AHEAD_MS_MAX + margin_ms
 

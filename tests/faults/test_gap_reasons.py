@@ -1,6 +1,5 @@
 """Each reason of a gap has a fault that produces just it."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,11 +131,9 @@ def test_what_the_store_lost_and_the_device_trimmed_is_lost(tmp_path: Path) -> N
         backup = tmp_path / "backup.db"
         rig.server_command("backup", str(backup))
         held_until = rig.tap.newest_receipted("cpu")
-        began_s = time.monotonic()
         rig.wait(
             lambda: rig.tap.newest_receipted("cpu") > held_until + 200, "more than the spool can hold", rig.agent
         )
-        assert time.monotonic() > began_s
         rig.server.kill()
         pause(rig.settings.lease_ttl_s)
         rig.server_command("restore", str(backup))
