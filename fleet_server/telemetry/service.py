@@ -260,7 +260,7 @@ class Service:
                 self._link, linked_s = link, self._loop.time()
                 link.send(link.publish(SERVER_STATE, self._state("up"), [], retain=True))
                 log.info("linked to the broker", host=self._link_settings.host, port=self._link_settings.port)
-                reason = await link.gone
+                reason = await asyncio.shield(link.gone)  # who stops this task still has to say goodbye on the link
                 self._malformed = link.malformed
                 log.warning("link to the broker lost", reason=shown(reason))
                 if self._loop.time() - linked_s >= LINK_STABLE_S:
