@@ -177,8 +177,9 @@ class Device:
     async def receipted(self, up_to: int) -> None:
         await until(lambda: any(told.up_to >= up_to for told in self.receipts), f"a receipt up to {up_to}")
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         self._link.disconnect()
+        await self._link.gone
 
 
 class Scripted:

@@ -4,29 +4,23 @@ import pytest
 
 from broker_config.telemetry import Event
 from fleet_server.telemetry import presence
-from fleet_server.telemetry.presence import DEBOUNCE_MS, FLAP_WINDOW_MS, UNKNOWN, Presence, Seen, step
+from fleet_server.telemetry.presence import DEBOUNCE_MS, FLAP_WINDOW_MS, Seen
 
 NOW = 1_800_000_000_000
 KEEP_ALIVE_S = 30
-LATE_MS = presence.KEEP_ALIVES_MISSED * KEEP_ALIVE_S * 1000 + 1
+LATE_MS = presence.KEEP_ALIVES_MISSED * KEEP_ALIVE_S * 1000
 
 
 def seen(
     *,
     born: bool = True,
-    willed: bool = False,
+    willed_ms: int | None = None,
     heard_ms: int = NOW,
+    connections_ms: tuple[int, ...] = (NOW - 60_000,),
     overdue: tuple[str, ...] = (),
     faults: tuple[str, ...] = (),
 ) -> Seen:
-    return Seen(born, willed, heard_ms, KEEP_ALIVE_S, overdue, faults)
-
-
-def after(*moments: tuple[int, Seen]) -> Presence:
-    state = UNKNOWN
-    for at_ms, what in moments:
-        state = step(state, what, at_ms)
-    return state
+    return Seen(born, willed_ms, heard_ms, KEEP_ALIVE_S, connections_ms, overdue, faults)
 
 
 @pytest.mark.parametrize(
@@ -34,46 +28,32 @@ def after(*moments: tuple[int, Seen]) -> Presence:
     [
         (seen(), True, True, True),
         (seen(born=False), False, False, False),
-        (seen(willed=True), False, True, True),
-        (seen(heard_ms=NOW - LATE_MS), False, True, True),  # died together with its broker
-        (seen(heard_ms=NOW - LATE_MS + 1), True, True, True),
+        (seen(willed_ms=NOW - DEBOUNCE_MS), False, True, True),
+        (seen(willed_ms=NOW - DEBOUNCE_MS + 1), True, True, True),  # may be back before it counts
+        (seen(heard_ms=NOW - LATE_MS - DEBOUNCE_MS), False, True, True),  # died together with its broker
+        (seen(heard_ms=NOW - LATE_MS), True, True, True),
         (seen(overdue=("cpu",)), True, False, True),
         (seen(faults=("driver.fault host.cpu",)), True, True, False),
-        (seen(willed=True, overdue=("cpu",), faults=("spool.full",)), False, False, False),
+        (seen(willed_ms=NOW - DEBOUNCE_MS, overdue=("cpu",), faults=("spool.full",)), False, False, False),
     ],
 )
 def test_each_fact_stands_alone(what: Seen, connected: bool, reporting: bool, healthy: bool) -> None:
-    state = step(UNKNOWN, what, NOW)
+    state = presence.presence(what, NOW)
     assert (state.connected, state.reporting, state.healthy) == (connected, reporting, healthy)
 
 
-def test_a_connection_that_is_back_in_time_was_never_away() -> None:
-    back = NOW + DEBOUNCE_MS - 1
-    state = after((NOW, seen()), (NOW + 1, seen(willed=True)), (back, seen(heard_ms=back)))
-    assert state.connected
-    assert state.since_ms == NOW
-    assert state.flaps == 0
+def test_it_says_since_when() -> None:
+    assert presence.presence(seen(connections_ms=(NOW - 7,)), NOW).since_ms == NOW - 7
+    assert presence.presence(seen(willed_ms=NOW - 60_000), NOW).since_ms == NOW - 60_000
+    long_ago = NOW - LATE_MS - 3_600_000
+    assert presence.presence(seen(heard_ms=long_ago), NOW).since_ms == long_ago + LATE_MS
+    assert presence.presence(seen(born=False), NOW).since_ms is None
 
 
-def test_a_connection_that_stays_away_is_gone_after_the_debounce_and_not_before() -> None:
-    gone_from = NOW + 1
-    waiting = after((NOW, seen()), (gone_from, seen(willed=True)), (gone_from + DEBOUNCE_MS - 1, seen(willed=True)))
-    assert waiting.connected
-    state = step(waiting, seen(willed=True), gone_from + DEBOUNCE_MS)
-    assert not state.connected
-    assert state.since_ms == gone_from + DEBOUNCE_MS
-
-
-def test_coming_and_going_is_counted_for_an_hour() -> None:
-    state, at_ms = UNKNOWN, NOW
-    for _ in range(3):
-        state = step(state, seen(heard_ms=at_ms), at_ms)
-        for _ in range(2):
-            at_ms += DEBOUNCE_MS
-            state = step(state, seen(willed=True), at_ms)
-        at_ms += DEBOUNCE_MS
-    assert state.flaps == 3
-    assert step(state, seen(willed=True), at_ms + FLAP_WINDOW_MS + 1).flaps == 0
+def test_connections_are_counted_for_an_hour() -> None:
+    connections = (NOW - FLAP_WINDOW_MS - 1, NOW - FLAP_WINDOW_MS, NOW - 1000, NOW - 10)
+    assert presence.presence(seen(connections_ms=connections), NOW).flaps == 2
+    assert presence.presence(seen(connections_ms=()), NOW).flaps == 0
 
 
 def test_a_fault_ends_with_its_own_end_and_no_other() -> None:

@@ -41,7 +41,7 @@ async def test_a_receipt_never_leaves_before_the_commit_returned(tmp_path: Path,
         assert device.receipts == []
         running.gate.open.set()
         await device.receipted(1)
-        device.leave()
+        await device.leave()
 
 
 @pytest.mark.server("mosquitto")
@@ -69,7 +69,7 @@ async def test_a_full_store_receipts_nothing_stops_reading_and_goes_on(tmp_path:
         facts = running.service.facts()
         assert facts.commit_failures >= 2
         assert (facts.records_stored, facts.records_duplicate) == (sent, 0)
-        device.leave()
+        await device.leave()
 
 
 @pytest.mark.server("mosquitto")
@@ -83,7 +83,7 @@ async def test_a_fenced_server_ends(tmp_path: Path, broker: Mosquitto) -> None:
         with pytest.raises(FencedError):
             await asyncio.wait_for(running.task, WAIT_S)
         assert device.receipts == []
-        device.leave()
+        await device.leave()
 
 
 @pytest.mark.server("mosquitto")
@@ -107,7 +107,7 @@ async def test_a_link_lost_while_groups_wait_loses_no_record(tmp_path: Path, bro
         await again.receipted(2)
         facts = running.service.facts()
         assert (facts.records_stored, facts.records_duplicate) == (2, 1)
-        again.leave()
+        await again.leave()
 
 
 @pytest.mark.server("mosquitto")
@@ -130,7 +130,7 @@ async def test_what_a_dead_server_did_not_acknowledge_comes_again_and_is_stored_
         assert (facts.records_stored, facts.records_duplicate) == (0, 1)
         series = running.store.series("car-7", "cpu", from_ms=0, to_ms=2**53)
         assert series.rows_total == 1
-    device.leave()
+    await device.leave()
 
 
 @pytest.mark.server("mosquitto")
@@ -150,7 +150,7 @@ async def test_a_second_server_waits_for_the_lease_and_takes_over(tmp_path: Path
             device.say(published(sealed(2)))
             await device.receipted(2)
             assert second.service.answers.devices()[0].streams[0].held == 2
-    device.leave()
+    await device.leave()
 
 
 @pytest.mark.server("mosquitto")
@@ -166,7 +166,7 @@ async def test_a_server_that_stops_receipts_what_has_come(tmp_path: Path, broker
         running.gate.open.set()
         await device.receipted(1)
         await asyncio.wait_for(running.task, WAIT_S)
-    device.leave()
+    await device.leave()
 
 
 # what no real broker says
