@@ -50,3 +50,5 @@ INGEST: Final = (
 )
 DEVICES: Final = f"{PREFIX}devices"
 DEVICES_CONNECTED: Final = f"{PREFIX}devices_connected"
+DEVICES_REPORTING: Final = f"{PREFIX}devices_reporting"
+DEVICES_HEALTHY: Final = f"{PREFIX}devices_healthy"

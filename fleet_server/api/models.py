@@ -47,6 +47,12 @@ class Device(BaseModel):
     device_class: str = Field(description="Empty before the first birth.", examples=["host"])
     agent: str = Field(description="The agent's version.", examples=["0.1.0"])
     connected: bool = Field(description="By its last birth or will; expires by itself.")
+    reporting: bool = Field(description="Every stream with a cadence keeps it.")
+    healthy: bool = Field(description="By its own journal: drivers read, the spool takes batches, the clock is set.")
+    since_ms: TimeMs | None = Field(description="When `connected` became what it is.")
+    since_at: TimeAt
+    flaps: int = Field(description="Connections made within the last hour beside the one it has.", examples=[0])
+    why: list[str] = Field(description="What keeps it from reporting and from being healthy.", examples=[[]])
     boot: str = Field(description="Of its last birth, 16 hex digits.", examples=["5c1d7a90be2f4436"])
     last_status_ms: TimeMs | None
     last_status_at: TimeAt
@@ -62,6 +68,12 @@ class Device(BaseModel):
             device_class=summary.device_class,
             agent=summary.agent,
             connected=summary.connected,
+            reporting=summary.reporting,
+            healthy=summary.healthy,
+            since_ms=summary.since_ms,
+            since_at=rfc3339(summary.since_ms),
+            flaps=summary.flaps,
+            why=list(summary.why),
             boot=summary.boot,
             last_status_ms=summary.last_status_ms,
             last_status_at=rfc3339(summary.last_status_ms),

@@ -69,6 +69,14 @@ class _Facts(Collector):
         yield GaugeMetricFamily(metrics.DEVICES, "Devices ever heard of.", value=len(devices))
         connected = sum(device.connected for device in devices)
         yield GaugeMetricFamily(metrics.DEVICES_CONNECTED, "Devices connected now.", value=connected)
+        reporting = sum(device.reporting for device in devices)
+        yield GaugeMetricFamily(
+            metrics.DEVICES_REPORTING, "Devices whose streams keep their cadence.", value=reporting
+        )
+        healthy = sum(device.healthy for device in devices)
+        yield GaugeMetricFamily(
+            metrics.DEVICES_HEALTHY, "Devices whose journal says nothing is wrong.", value=healthy
+        )
 
 
 def _facts(facts: IngestFacts) -> models.Facts:

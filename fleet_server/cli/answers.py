@@ -27,6 +27,10 @@ class Device(Struct, frozen=True):
     device_class: str
     agent: str
     connected: bool
+    reporting: bool
+    healthy: bool
+    flaps: int
+    why: list[str]
     last_status_ms: int | None
     last_record_ms: int | None
     streams: list[Stream]

@@ -20,13 +20,26 @@ _ALARMING: Final = frozenset({"lost", "unexplained"})
 
 def devices(found: Sequence[Device], *, now_ms: int) -> Table:
     """One line a device."""
-    table = _table("device", "class", "connected", "last record", "streams", "stored", "missing", "quarantined")
+    table = _table(
+        "device",
+        "class",
+        "connected",
+        "reporting",
+        "healthy",
+        "last record",
+        "streams",
+        "stored",
+        "missing",
+        "quarantined",
+    )
     for device in found:
         streams = device.streams
         table.add_row(
             Text(device.device),
             Text(shown(device.device_class)),
-            _connected(device),
+            _yes(device.connected),
+            _yes(device.reporting),
+            _yes(device.healthy),
             Text(ago(device.last_record_ms, now_ms=now_ms)),
             _count(len({stream.stream for stream in streams})),
             _count(sum(stream.held for stream in streams)),
@@ -42,6 +55,8 @@ def device(found: Device, latest: Sequence[Latest], *, now_ms: int) -> Group:
         f"{found.device}  class {shown(found.device_class) or 'not known'}  agent {shown(found.agent) or 'not known'}"
         f"  {'connected' if found.connected else 'not connected'}  status {ago(found.last_status_ms, now_ms=now_ms)}"
     )
+    for fault in found.why:
+        head.append(f"\n  {shown(fault)}", style="bold yellow")
     newest = {row.stream: row for row in latest}
     table = _table("stream", "life", "stored", "last", "missing", "quarantined", "gone", "newest", "values")
     for stream in found.streams:
@@ -181,5 +196,5 @@ def _count(count: int, *, alarming: bool = False) -> Text:
     return Text(str(count), style="bold yellow" if alarming and count else "", justify="right")
 
 
-def _connected(device: Device) -> Text:
-    return Text("yes", style="green") if device.connected else Text("no", style="bold yellow")
+def _yes(fact: bool) -> Text:
+    return Text("yes", style="green") if fact else Text("no", style="bold yellow")

@@ -4,14 +4,12 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from broker_config.ranges import count
-from fleet_server.telemetry import gaps
+from fleet_server.telemetry import gaps, presence
 from fleet_server.telemetry.ingest import DeviceState, Ingest
 from fleet_server.telemetry.ledger import StreamLedger
 from fleet_server.telemetry.store import BatchStore, EventFact, Latest, QuarantineRow, Series, Silence
 from fleet_server.telemetry.view import DeviceSummary, Gap, IngestFacts, StreamSummary
 
-KEEP_ALIVES_MISSED: Final = 3
-"""A device of which nothing has come for so many keep-alives is not connected, whatever its last status says."""
 SILENCES_MAX: Final = 100_000
 EVENTS_MAX: Final = 100_000
 EVENT_MARGIN_MS: Final = 3_600_000
@@ -43,11 +41,11 @@ class Answers:
     def devices(self) -> list[DeviceSummary]:
         now_ms = self._now_ms()
         # sorted() copies the values in one step of the interpreter, so ingest may go on meanwhile
-        return [_summary(state, now_ms) for state in sorted(self._ingest.devices.values(), key=_by_id)]
+        return [self._summary(state, now_ms) for state in sorted(self._ingest.devices.values(), key=_by_id)]
 
     def device(self, device: str) -> DeviceSummary | None:
         state = self._ingest.devices.get(device)
-        return _summary(state, self._now_ms()) if state else None
+        return self._summary(state, self._now_ms()) if state else None
 
     def latest(self, device: str | None = None) -> list[Latest]:
         return self._store.latest(device)
@@ -72,7 +70,8 @@ class Answers:
             states = [state] if (state := self._ingest.devices.get(device)) else []
         found: list[Gap] = []
         for state in states:
-            connected, stopped = _connected(state, now_ms), state.will is not None and state.will.reason == "stop"
+            connected = self._presence(state, now_ms).connected
+            stopped = state.will is not None and state.will.reason == "stop"
             for ledger in list(state.ledgers.values()):
                 stated = state.stated(ledger.key.stream, ledger.key.life)
                 found += gaps.of_numbers(ledger, stated, born=state.birth is not None)
@@ -89,6 +88,44 @@ class Answers:
         found += self._silences(device, from_ms, to_ms)
         return gaps.ordered(found)
 
+    def _presence(self, state: DeviceState, now_ms: int) -> presence.Presence:
+        birth = state.birth
+        overdue = [
+            stated.stream
+            for stated in (birth.streams if birth else ())
+            if stated.every_ms
+            and (ledger := state.ledgers.get((stated.stream, stated.life))) is not None
+            and gaps.overdue(ledger, heard_ms=ledger.heard_ms, now_ms=now_ms, grace_ms=self._grace_ms)
+        ]
+        seen = presence.Seen(
+            born=birth is not None,
+            willed_ms=state.willed_ms if state.will is not None else None,
+            heard_ms=max(state.status_ms or 0, state.record_ms or 0),
+            keep_alive_s=birth.keep_alive_s if birth else 0,
+            connections_ms=tuple(state.connections_ms),
+            overdue=tuple(overdue),
+            faults=presence.present(state.faults),
+        )
+        return presence.presence(seen, now_ms)
+
+    def _summary(self, state: DeviceState, now_ms: int) -> DeviceSummary:
+        birth, facts = state.birth, self._presence(state, now_ms)
+        return DeviceSummary(
+            device=state.device,
+            device_class=birth.device_class if birth else "",
+            agent=birth.agent if birth else "",
+            connected=facts.connected,
+            reporting=facts.reporting,
+            healthy=facts.healthy,
+            since_ms=facts.since_ms,
+            flaps=facts.flaps,
+            why=facts.why,
+            last_status_ms=state.status_ms,
+            last_record_ms=state.record_ms,
+            boot=birth.boot if birth else "",
+            streams=tuple(_stream(ledger) for ledger in sorted(state.ledgers.values(), key=_by_stream)),
+        )
+
     def _silences(self, device: str | None, from_ms: int, to_ms: int) -> Iterable[Gap]:
         by_device: dict[str, list[Silence]] = {}
         for silence in self._store.silences(device, from_ms=from_ms, to_ms=to_ms, rows_max=SILENCES_MAX):
@@ -103,27 +140,6 @@ class Answers:
 
 def _by_id(state: DeviceState) -> str:
     return state.device
-
-
-def _connected(state: DeviceState, now_ms: int) -> bool:
-    if state.birth is None or state.will is not None:
-        return False
-    heard_ms = max(state.status_ms or 0, state.record_ms or 0)
-    return now_ms - heard_ms <= KEEP_ALIVES_MISSED * state.birth.keep_alive_s * 1000
-
-
-def _summary(state: DeviceState, now_ms: int) -> DeviceSummary:
-    birth = state.birth
-    return DeviceSummary(
-        device=state.device,
-        device_class=birth.device_class if birth else "",
-        agent=birth.agent if birth else "",
-        connected=_connected(state, now_ms),
-        last_status_ms=state.status_ms,
-        last_record_ms=state.record_ms,
-        boot=birth.boot if birth else "",
-        streams=tuple(_stream(ledger) for ledger in sorted(state.ledgers.values(), key=_by_stream)),
-    )
 
 
 def _by_stream(ledger: StreamLedger) -> tuple[str, str]:

@@ -90,7 +90,7 @@ def still_open(
         stopped: its agent said that it was asked to stop.
         grace_ms: what sealing, the way here and a resend may take beside the cadence.
     """
-    if not ledger.silence_ms or now_ms - heard_ms <= ledger.silence_ms + grace_ms:
+    if not overdue(ledger, heard_ms=heard_ms, now_ms=now_ms, grace_ms=grace_ms):
         return []
     if stopped:
         reason, detail = GapReason.OFF, "the agent has been stopped"
@@ -100,6 +100,11 @@ def still_open(
         reason, detail = GapReason.UNEXPLAINED, "not connected; it will say what happened when it is back"
     key = ledger.key
     return [Gap(key.device, key.stream, key.life, reason, 0, 0, heard_ms, None, True, detail)]
+
+
+def overdue(ledger: StreamLedger, *, heard_ms: int, now_ms: int, grace_ms: int) -> bool:
+    """Whether a stream with a cadence has been silent for too long; the arguments are :func:`still_open`'s."""
+    return bool(ledger.silence_ms) and now_ms - heard_ms > ledger.silence_ms + grace_ms
 
 
 def ordered(gaps: Iterable[Gap]) -> list[Gap]:

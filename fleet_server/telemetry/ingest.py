@@ -8,6 +8,7 @@ back-pressure there is, and everything that is lost on the way comes again from 
 """
 
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -42,6 +43,7 @@ from broker_config.telemetry import (
 )
 from broker_config.telemetry import decode as decode_batch
 from broker_config.topics import BadTopicError, Down, Up, UpTopic, down, parse_up
+from fleet_server.telemetry import presence
 from fleet_server.telemetry.admission import KnownStreams, admit
 from fleet_server.telemetry.ledger import SILENCE_CADENCES, StreamLedger, Verdict
 from fleet_server.telemetry.receipts import receipt, signed
@@ -131,6 +133,9 @@ class DeviceState:
     device: DeviceId
     birth: Birth | None = None
     will: Will | None = None
+    willed_ms: int | None = None
+    connections_ms: deque[int] = field(default_factory=lambda: deque(maxlen=presence.CONNECTIONS_MAX))
+    faults: presence.Faults = field(default_factory=dict)
     status_ms: int | None = None
     record_ms: int | None = None
     ledgers: dict[tuple[str, str], StreamLedger] = field(default_factory=dict)
@@ -158,6 +163,8 @@ class Status(msgspec.Struct, frozen=True):
 
     birth: Birth | None
     will: Will | None
+    willed_ms: int | None = None
+    faults: dict[str, presence.Fault] = {}
 
 
 _STATUS: Final = msgspec.json.Decoder(Status)
@@ -308,7 +315,7 @@ class Ingest:
         group.keys.append(key)
         group.payloads.append(payload)
         if type(record) is Events:
-            group.events.extend(facts(ledger.key, record))
+            self._events(ledger.key, record, now_ms)
 
     def _due(self, ledger: StreamLedger, state: DeviceState) -> None:
         ledger.since_receipt += 1
@@ -376,15 +383,30 @@ class Ingest:
             # a clean start makes the broker publish the old session's will, perhaps after the new birth
             if state.birth is None or status.epoch != state.birth.epoch:
                 return
-            state.will = status
+            state.will, state.willed_ms = status, now_ms
         else:
             if packet.retain and state.will is not None and state.will.epoch == status.epoch:
                 return  # a broker that forgot the will: the connection that said this has ended
-            state.birth, state.will = status, None
+            if state.birth is None or state.birth.epoch != status.epoch:
+                state.connections_ms.append(now_ms)
+            state.birth, state.will, state.willed_ms = status, None, None
             self._born(status, state, now_ms, fresh=not (packet.retain or packet.duplicate))
         state.status_ms = now_ms
-        payload = msgspec.json.encode(Status(state.birth, state.will))
-        self._group.statuses.append(StatusSeen(state.device, now_ms, payload))
+        self._keep_status(state, now_ms)
+
+    def _keep_status(self, state: DeviceState, at_ms: int) -> None:
+        status = Status(state.birth, state.will, state.willed_ms, dict(state.faults))
+        self._group.statuses.append(StatusSeen(state.device, at_ms, msgspec.json.encode(status)))
+
+    def _events(self, key: StreamKey, record: Events, now_ms: int) -> None:
+        """What a journal batch says: facts for queries, and whether something is wrong with the device."""
+        self._group.events.extend(facts(key, record))
+        state = self.devices[key.device]
+        lives = [life for stream, life in state.ledgers if stream == key.stream]
+        faults = presence.noted(state.faults, (lives.index(key.life), record.seq), record.events)
+        if faults != state.faults:
+            state.faults = faults
+            self._keep_status(state, state.status_ms or now_ms)
 
     def _born(self, birth: Birth, state: DeviceState, now_ms: int, *, fresh: bool) -> None:
         """Answer each stream of a birth with a receipt; learn what is gone and what there is.
@@ -523,7 +545,8 @@ class Ingest:
                 kept = _STATUS.decode(status.payload)
             except msgspec.MsgspecError:  # an older contract let it say so; the device will say it again
                 continue
-            state.birth, state.will = kept.birth, kept.will
+            state.birth, state.will, state.willed_ms = kept.birth, kept.will, kept.willed_ms
+            state.faults = kept.faults
         for row in restored.ledger:
             ledger = self._restored(row.key)
             if ledger is not None:

@@ -28,9 +28,9 @@ CLOCK_SOURCE: Final = "clock.source"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that the journal says is wrong; ``order`` is the number and place of the event that said so."""
+    """Something that the journal says is wrong; ``order``: life, number and place of the event that said so."""
 
-    order: tuple[int, int]
+    order: tuple[int, int, int]
     present: bool
     detail: str
 
@@ -95,23 +95,23 @@ def away_since(seen: Seen, now_ms: int) -> int | None:
     return min(ends, default=None)
 
 
-def noted(faults: Faults, order_seq: int, events: Iterable[Event]) -> Faults:
+def noted(faults: Faults, order: tuple[int, int], events: Iterable[Event]) -> Faults:
     """The faults after a journal batch, which may come before an older one.
 
     Args:
         faults: what was known.
-        order_seq: the batch's number.
+        order: of the batch: which of the journal's lives, counted from 0, and its number in it.
         events: its events, in order.
     """
     known = dict(faults)
     for place, event in enumerate(events):
-        name, present = _named(event)
+        name, begins = _named(event)
         if name is None:
             continue
-        order = (order_seq, place)
+        at = (*order, place)
         before = known.get(name)
-        if before is None or order > before.order:
-            known[name] = Fault(order, present, str(event.data.get("error") or ""))
+        if before is None or at > before.order:
+            known[name] = Fault(at, begins, str(event.data.get("error") or ""))
     return known
 
 

@@ -53,12 +53,20 @@ class StreamSummary:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSummary:
-    """A device as the server knows it; times are ms since the epoch, None is never."""
+    """A device as the server knows it; times are ms since the epoch, None is never.
+
+    Its presence (``connected`` to ``why``) is as ``presence.Presence`` says.
+    """
 
     device: str
     device_class: str
     agent: str
     connected: bool
+    reporting: bool
+    healthy: bool
+    since_ms: int | None
+    flaps: int
+    why: tuple[str, ...]
     last_status_ms: int | None
     last_record_ms: int | None
     boot: str

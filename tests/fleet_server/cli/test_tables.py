@@ -20,8 +20,8 @@ def rendered(table: object) -> str:
 @pytest.mark.parametrize(
     "table",
     [
-        tables.devices([Device("car-7", EVIL, "", True, None, None, [])], now_ms=NOW),
-        tables.device(Device("car-7", "", EVIL, True, None, None, []), [], now_ms=NOW),
+        tables.devices([Device("car-7", EVIL, "", True, True, False, 0, [EVIL], None, None, [])], now_ms=NOW),
+        tables.device(Device("car-7", "", EVIL, True, True, True, 0, [EVIL], None, None, []), [], now_ms=NOW),
         tables.gaps([Gap("car-7", EVIL, "off", None, None, None, None, False, EVIL)]),
         tables.events([Event(NOW, EVIL, {EVIL: EVIL})]),
         tables.quarantine([Quarantined(1, NOW, "car-7", "telemetry", EVIL, "shape", EVIL, "", 1, None)]),

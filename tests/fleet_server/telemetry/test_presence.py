@@ -57,18 +57,23 @@ def test_connections_are_counted_for_an_hour() -> None:
 
 
 def test_a_fault_ends_with_its_own_end_and_no_other() -> None:
-    faults = presence.noted({}, 1, [Event("driver.fault", {"driver": "host.cpu", "error": "no answer"})])
+    faults = presence.noted({}, (0, 1), [Event("driver.fault", {"driver": "host.cpu", "error": "no answer"})])
     assert presence.present(faults) == ("driver.fault host.cpu: no answer",)
-    assert presence.present(presence.noted(faults, 2, [Event("driver.ok", {"driver": "host.memory"})])) != ()
-    assert presence.present(presence.noted(faults, 2, [Event("driver.ok", {"driver": "host.cpu"})])) == ()
+    assert presence.present(presence.noted(faults, (0, 2), [Event("driver.ok", {"driver": "host.memory"})])) != ()
+    assert presence.present(presence.noted(faults, (0, 2), [Event("driver.ok", {"driver": "host.cpu"})])) == ()
 
 
 def test_an_older_event_that_comes_with_the_backlog_changes_nothing() -> None:
-    ended = presence.noted({}, 7, [Event("driver.ok", {"driver": "host.cpu"})])
-    assert presence.present(presence.noted(ended, 3, [Event("driver.fault", {"driver": "host.cpu"})])) == ()
+    ended = presence.noted({}, (0, 7), [Event("driver.ok", {"driver": "host.cpu"})])
+    assert presence.present(presence.noted(ended, (0, 3), [Event("driver.fault", {"driver": "host.cpu"})])) == ()
+
+
+def test_a_newer_life_of_the_journal_says_more_than_an_older_one() -> None:
+    begun = presence.noted({}, (0, 900), [Event("spool.full")])
+    assert presence.present(presence.noted(begun, (1, 1), [Event("spool.ok")])) == ()
 
 
 @pytest.mark.parametrize(("src", "healthy"), [("none", False), ("ntp", True), ("server", True)])
 def test_a_clock_that_nobody_set_is_not_healthy(src: str, healthy: bool) -> None:
-    faults = presence.noted({}, 1, [Event("clock.source", {"src": src})])
+    faults = presence.noted({}, (0, 1), [Event("clock.source", {"src": src})])
     assert (presence.present(faults) == ()) is healthy
