@@ -74,10 +74,13 @@ class Will(Struct, frozen=True, tag_field="t", tag="will"):
     reason: Literal["lost", "stop"]
 
 
-class Receipt(Struct, frozen=True, tag_field="t", tag="receipt"):
+class Receipt(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="receipt"):
     """``dn/receipt``: everything up to ``up_to`` that is not ``missing`` is committed in the server's store.
 
-    ``conflict``: numbers that the server has with other bytes; new batches then take a new life.
+    ``conflict``: numbers that the server has with other bytes; new batches then take a new life. ``tip``: CRC-32 of
+    the payload that the server has under ``up_to``, left out if it does not know. A device that holds another batch
+    under that number has gone on from an old image of its spool: what it found there without a receipt, and has not
+    sent since, was never received.
     """
 
     v: Literal[1]
@@ -87,6 +90,7 @@ class Receipt(Struct, frozen=True, tag_field="t", tag="receipt"):
     missing: WireRanges
     conflict: WireRanges
     store_epoch: Count
+    tip: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)] | None = None
 
 
 class AskTime(Struct, frozen=True, tag_field="t", tag="ask_time"):

@@ -98,6 +98,7 @@ class Agent:
     async def run(self, drivers: Mapping[str, Driver], stop: asyncio.Event) -> None:
         """Run until *stop* is set and the stop is done. *drivers*: stream -> what reads it."""
         self._keeper.start()
+        self._window.found(self._keeper.ledgers())
         began_s = self._system.mono_s()
         self._wires = [
             asyncio.create_task(read_wire(wire, drivers[wire.stream], self._keeper, self._system, began_s))
@@ -417,7 +418,8 @@ class Agent:
         at = (receipt.stream, receipt.life)
         ledger = next((x for x in self._keeper.ledgers() if (x.stream, x.life) == at), None)
         if ledger is not None:
-            receipt = self._window.doubted(ledger, receipt)
+            diverged = self._window.doubts(receipt) and self._keeper.differs(receipt)
+            receipt = self._window.doubted(ledger, receipt, diverged=diverged)
         marked = self._keeper.mark(receipt)
         if marked is None:
             return

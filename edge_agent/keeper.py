@@ -6,6 +6,7 @@ aside and a new one begun. Nobody above sees more of it than that ``ledgers`` ma
 
 import contextlib
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -172,6 +173,11 @@ class Keeper:
         except SpoolError as error:
             self._failed(error)
             return None
+
+    def differs(self, receipt: Receipt) -> bool:
+        """Whether the batch held under the receipt's newest number is another than the server has under it."""
+        found = self.read(Key(receipt.stream, receipt.life, receipt.up_to)) if receipt.up_to else None
+        return found is not None and receipt.tip is not None and zlib.crc32(found[0]) != receipt.tip
 
     def mark(self, receipt: Receipt) -> Marked | None:
         """Take an authentic receipt; None if the spool cannot: the server says it again."""

@@ -24,6 +24,8 @@ RESEND_JITTER: Final = 0.5
 OFFER_SPREAD_S: Final = 2.0
 """Over this long the records in flight are offered again when the server may have lost them."""
 
+_NONE: Final = RangeSet()
+
 Uniform: TypeAlias = Callable[[float, float], float]
 
 
@@ -42,6 +44,7 @@ class Window:
         self._live: deque[Key] = deque()
         self._cursor: dict[tuple[str, str], int] = {}
         self._unsent: dict[tuple[str, str], RangeSet] = {}
+        self._found: dict[tuple[str, str], RangeSet] = {}
         self._backlog = True
 
     @property
@@ -68,16 +71,33 @@ class Window:
         self._cursor.clear()
         self._backlog = True
 
-    def doubted(self, ledger: Ledger, receipt: Receipt) -> Receipt:
-        """The receipt, but for numbers that this run has given and not sent yet: what the server has under those was
-        sent before the spool was put back from an older image. That is a conflict, whether the server can see it or
-        not, and to mark them would lose what is here.
+    def found(self, ledgers: Iterable[Ledger]) -> None:
+        """What the spool holds without a receipt as this run begins: an earlier run may have sent it, or not."""
+        self._found = {(x.stream, x.life): RangeSet(x.waiting) for x in ledgers if x.waiting}
+
+    def doubts(self, receipt: Receipt) -> bool:
+        """Whether it is worth comparing the receipt's tip with what is held under that number."""
+        return receipt.tip is not None and bool(self._found.get((receipt.stream, receipt.life)))
+
+    def doubted(self, ledger: Ledger, receipt: Receipt, *, diverged: bool) -> Receipt:
+        """The receipt, but for numbers that were never sent: what the server has under those was sent before the
+        spool was put back from an older image. That is a conflict, whether the server can see it or not, and to mark
+        them would lose what is here.
+
+        Args:
+            ledger: of the receipt's stream and life.
+            receipt: authentic.
+            diverged: the server has another batch than the spool under the receipt's newest number. Then nothing that
+                this run has found and not sent is taken for sent.
         """
-        unsent = self._unsent.get((receipt.stream, receipt.life))
+        at = (receipt.stream, receipt.life)
+        unsent = self._unsent.get(at, _NONE).ranges()
+        if diverged:
+            unsent = normal((*unsent, *self._found.get(at, _NONE).ranges()))
         if not unsent:
             return receipt
         covered = minus(((1, receipt.up_to),), receipt.missing)
-        never = both(both(covered, unsent.ranges()), ledger.held)
+        never = both(both(covered, unsent), ledger.held)
         if not never:
             return receipt
         return msgspec.structs.replace(
@@ -123,9 +143,10 @@ class Window:
                 out.append(key)
                 self._flying[key] = now_s
         for key in out:
-            unsent = self._unsent.get((key.stream, key.life))
-            if unsent and key.seq in unsent:
-                unsent.remove(key.seq)
+            for numbers in (self._unsent, self._found):
+                unsent = numbers.get((key.stream, key.life))
+                if unsent and key.seq in unsent:
+                    unsent.remove(key.seq)
             self._flying[key] = now_s + self._wait_s * (1.0 + self._uniform(0.0, RESEND_JITTER))
         return out
 

@@ -29,7 +29,7 @@ CREATE TABLE log(id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, records INTEGER
 CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, stream TEXT NOT NULL, UNIQUE(device, stream));
 CREATE TABLE shape(id INTEGER PRIMARY KEY, fields TEXT NOT NULL UNIQUE);
 CREATE TABLE ledger(device TEXT, stream TEXT, life TEXT, held TEXT NOT NULL, tail_seq INTEGER NOT NULL,
-  tail_boot TEXT NOT NULL, tail_mono INTEGER NOT NULL, tail_ms INTEGER NOT NULL,
+  tail_boot TEXT NOT NULL, tail_mono INTEGER NOT NULL, tail_ms INTEGER NOT NULL, tail_crc INTEGER NOT NULL,
   PRIMARY KEY(device, stream, life)) WITHOUT ROWID;
 CREATE TABLE latest(device TEXT, stream TEXT, at_ms INTEGER NOT NULL, known INTEGER NOT NULL,
   received_ms INTEGER NOT NULL, shape INTEGER NOT NULL, body TEXT NOT NULL,

@@ -51,7 +51,7 @@ class _Numbers:
     """What one seal adds to a line of the ledger, and the end of the highest batch."""
 
     seqs: list[int] = field(default_factory=list)
-    tail: tuple[int, str, int, int] = (0, "", 0, 0)
+    tail: tuple[int, str, int, int, int] = (0, "", 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class Sealer:
                 continue
             if seq > numbers.tail[0]:
                 span = record.dt[-1]
-                numbers.tail = (seq, record.boot, record.mono + span, record.t0 + span)
+                numbers.tail = (seq, record.boot, record.mono + span, record.t0 + span, zlib.crc32(payload))
             shift_ms = 0
             if record.clock.src == "none":
                 offset_ms = self._index.offset_ms(device, record.boot)
@@ -319,7 +319,7 @@ def _add_to_ledger(connection: sqlite3.Connection, numbers: dict[StreamKey, _Num
         held = ranges.from_numbers(added.seqs)
         tail = added.tail
         before = connection.execute(
-            "SELECT held, tail_seq, tail_boot, tail_mono, tail_ms FROM ledger"
+            "SELECT held, tail_seq, tail_boot, tail_mono, tail_ms, tail_crc FROM ledger"
             " WHERE device = ? AND stream = ? AND life = ?",
             key,
         ).fetchone()
@@ -327,7 +327,7 @@ def _add_to_ledger(connection: sqlite3.Connection, numbers: dict[StreamKey, _Num
             held = ranges.normal((*_HELD.decode(before[0]), *held))
             tail = max(tail, before[1:])
         rows.append((*key, msgspec.json.encode(held).decode(), *tail))
-    connection.executemany("INSERT OR REPLACE INTO ledger VALUES(?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany("INSERT OR REPLACE INTO ledger VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _move_the_rest(connection: sqlite3.Connection, harvest: _Harvest) -> None:

@@ -550,7 +550,7 @@ class Ingest:
         for row in restored.ledger:
             ledger = self._restored(row.key)
             if ledger is not None:
-                ledger.restore(row.held, row.tail_seq, (row.tail_boot, row.tail_mono, row.tail_ms))
+                ledger.restore(row.held, row.tail_seq, (row.tail_boot, row.tail_mono, row.tail_ms), row.tail_crc)
                 if row.tail_ms >= limits.CLOCK_MS_MIN:  # the device's own clock: near enough until it is heard again
                     ledger.heard_ms = row.tail_ms
         for commit in restored.unsealed:

@@ -56,6 +56,7 @@ class StreamLedger:
         "_odd_crcs",
         "_received",
         "_received_top",
+        "_sealed_tip",
         "_starts",
         "behind",
         "conflicts",
@@ -98,6 +99,7 @@ class StreamLedger:
         self._crcs = array("I")
         self._crcs_first = 1
         self._odd_crcs: dict[int, int] = {}
+        self._sealed_tip = (0, -1)
         self._ends: dict[int, Edge] = {}
         self._starts: dict[int, Edge] = {}
 
@@ -229,15 +231,19 @@ class StreamLedger:
             self.gone.add(low, high)
         return news
 
-    def restore(self, held: Ranges, tail_seq: int, tail: Edge) -> None:
+    def restore(self, held: Ranges, tail_seq: int, tail: Edge, tail_crc: int) -> None:
         """What the store had sealed of it."""
+        self._sealed_tip = (tail_seq, tail_crc)
         for low, high in held:
             self._receive(low, high)
         self.tail_seq, self.tail = tail_seq, tail
 
     def sealed(self, ranges: Ranges) -> None:
-        """These are in chunks now; their checksums are there."""
+        """These are in chunks now; their checksums are there, but for the newest, which receipts name."""
         for low, high in ranges:
+            crc = self._crc(high) if high > self._sealed_tip[0] else None
+            if crc is not None:
+                self._sealed_tip = (high, crc)
             first = self._crcs_first
             if low <= first <= high:
                 del self._crcs[: high - first + 1]
@@ -250,6 +256,15 @@ class StreamLedger:
     def missing(self, up_to: int | None = None) -> Ranges:
         """Numbers up to *up_to* (default: the newest proved) that are neither held, quarantined nor gone."""
         return self.received.holes(self.last if up_to is None else up_to)
+
+    def tip(self) -> int | None:
+        """The checksum of the highest number received, None if it is gone."""
+        crc = self.quarantined_crcs.get(self.top)
+        if crc is None:
+            crc = self._crc(self.top)
+        if crc is None and self._sealed_tip[0] == self.top and self.top not in self.gone:
+            crc = self._sealed_tip[1]
+        return crc
 
     def _crc(self, seq: int) -> int | None:
         at = seq - self._crcs_first

@@ -25,7 +25,8 @@ def receipt(ledger: StreamLedger, store_epoch: int) -> Receipt:
     if ledger.conflicts or ledger.behind:
         behind = (ledger.behind,) if ledger.behind else ()
         conflict = normal((*from_numbers(ledger.conflicts), *behind))[-limits.RANGES_MAX :]
-    return Receipt(1, ledger.key.stream, ledger.key.life, up_to, missing, conflict, store_epoch)
+    tip = ledger.tip() if up_to and up_to == ledger.top else None
+    return Receipt(1, ledger.key.stream, ledger.key.life, up_to, missing, conflict, store_epoch, tip)
 
 
 def signed(key: MacKey, topic: str, message: Receipt) -> tuple[str, bytes, list[tuple[str, str]]]:

@@ -142,8 +142,10 @@ class Group:
 
 
 class LedgerRow(NamedTuple):
-    """A stream as sealed: numbers whose batches are in chunks (or unmapped). ``tail_*`` is the end of the batch
-    with the highest held number, for silence across a restart; ``tail_boot`` is empty if there is none.
+    """A stream as sealed: numbers whose batches are in chunks (or unmapped).
+
+    ``tail_*``: the end of the batch with the highest held number, for silence across a restart, and the CRC-32 of its
+    payload; ``tail_boot`` is empty if there is none.
     """
 
     key: StreamKey
@@ -152,6 +154,7 @@ class LedgerRow(NamedTuple):
     tail_boot: str
     tail_mono: int
     tail_ms: int
+    tail_crc: int
 
 
 class Unsealed(NamedTuple):

@@ -114,6 +114,12 @@ CASES: dict[str, list[Case]] = {
             Receipt(1, "cpu", LIFE, 9, ((3, 4), (7, 7)), ((5, 5),), 1_767_225_600_000),
             signed=Purpose.RECEIPT,
         ),
+        Case(
+            "with the checksum of what is held under its newest number",
+            down(CAR, Down.RECEIPT),
+            Receipt(1, "cpu", LIFE, 9, (), (), 1_767_225_600_000, 0xCBF4_3926),
+            signed=Purpose.RECEIPT,
+        ),
     ],
     "ask_time": [Case("what time is it", up(CAR, Up.TIME), AskTime(1, NONCE))],
     "time": [

@@ -182,15 +182,35 @@ def test_a_number_that_was_never_sent_cannot_have_been_receipted() -> None:
     w.stored([key(4), key(5), key(6), key(7)])  # 1 to 3 are from before: who knows what became of them
     ledger = Ledger("cpu", LIFE, last=7)
     assert w.take([ledger], 0.0) == [key(4), key(5)]
-    doubted = w.doubted(ledger, receipt(9, (2, 2)))
+    doubted = w.doubted(ledger, receipt(9, (2, 2)), diverged=False)
     assert (doubted.missing, doubted.conflict) == (((2, 2), (6, 7)), ((6, 7),))
     ledger, _ = told(w, ledger, doubted)
     assert ledger.waiting == ((2, 2), (6, 7))
     assert w.take([ledger], 0.0) == [key(6), key(7)]
-    assert w.doubted(ledger, receipt(9)) == receipt(9)
+    assert w.doubted(ledger, receipt(9), diverged=False) == receipt(9)
 
 
 def test_a_number_that_was_dropped_before_it_was_sent_may_be_taken_note_of() -> None:
     w = window()
     w.stored([key(1), key(2)])
-    assert w.doubted(Ledger("cpu", LIFE, last=2, gone=((1, 2),)), receipt(2)) == receipt(2)
+    assert w.doubted(Ledger("cpu", LIFE, last=2, gone=((1, 2),)), receipt(2), diverged=False) == receipt(2)
+
+
+def test_what_a_run_found_and_has_not_sent_is_not_marked_by_a_server_that_has_another_batch() -> None:
+    # numbers 4 to 6 were given by an earlier run that never connected, on an image whose newest number was 3
+    w, ledger = window(6), Ledger("cpu", LIFE, last=6, receipted=((1, 3),))
+    w.found([ledger])
+    told_of = msgspec.structs.replace(receipt(6), tip=7)
+    assert w.doubts(told_of)
+    doubted = w.doubted(ledger, told_of, diverged=True)
+    assert (doubted.missing, doubted.conflict) == (((4, 6),), ((4, 6),))
+    w.take([ledger], 0.0)
+    assert w.doubted(ledger, told_of, diverged=True) == told_of  # sent by now: the server judges them itself
+
+
+def test_a_server_that_has_the_same_batch_is_believed() -> None:
+    w, ledger = window(6), Ledger("cpu", LIFE, last=6)
+    w.found([ledger])
+    told_of = msgspec.structs.replace(receipt(6), tip=7)
+    assert w.doubted(ledger, told_of, diverged=False) == told_of
+    assert not w.doubts(receipt(6))  # an older server names no tip

@@ -158,6 +158,10 @@ class Faults:
         self._switch(self._rig.agent_link, Mode.REFUSED)
         self._rig.agent.start()
         pause(time.monotonic() - began_s + START_S)
+        # another run, which cannot know that the one before never sent what it gave
+        self.stop_agent()
+        self._rig.agent.start()
+        pause(START_S)
         self._switch(self._rig.agent_link, Mode.OPEN)
 
     def _put_old_spool_back(self, step: Step) -> None:

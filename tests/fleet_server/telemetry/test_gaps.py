@@ -16,7 +16,7 @@ R = GapReason
 
 def ledger_of(held: Ranges, *, gone: Ranges = (), quarantined: tuple[int, ...] = (), last: int = 0) -> StreamLedger:
     ledger = StreamLedger(KEY)
-    ledger.restore(held, 0, ("", 0, 0))
+    ledger.restore(held, 0, ("", 0, 0), 0)
     ledger.declare_gone(gone)
     for seq in quarantined:
         ledger.quarantine(seq, 1)

@@ -1,5 +1,6 @@
 """Messages in, groups and receipts out, over a real store."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -494,3 +495,20 @@ def test_a_batch_that_this_contract_cannot_read_any_more_is_held_all_the_same(
     assert ledger_of(server).seen() == ((1, 3),)
     (told,) = server.told(published(sealed(2)))
     assert told.conflict == ()
+
+
+def test_a_receipt_names_the_checksum_of_its_newest_number_sealed_or_not_and_after_a_restart(server: Server) -> None:
+    crc = zlib.crc32(encode_batch(sealed(2))[0])
+    (told,) = server.told(published(sealed(1)), published(sealed(2)))
+    assert (told.up_to, told.tip) == (2, crc)
+    server.seal()
+    (told,) = server.told(birth(state(2)))
+    assert told.tip == crc
+    server.crash()
+    (told,) = server.told(birth(state(2)))
+    assert told.tip == crc
+
+
+def test_a_receipt_whose_newest_number_is_gone_names_none(server: Server) -> None:
+    (told,) = server.told(published(sealed(1)), birth(state(2, gone=((2, 2),))))
+    assert (told.up_to, told.tip) == (2, None)

@@ -134,7 +134,7 @@ def test_numbers_are_those_of_plain_sets_in_any_order(steps: list[Step]) -> None
 @given(STEPS, st.sets(st.integers(1, NUMBER_MAX)))
 def test_what_was_sealed_before_a_restart_counts_as_held(steps: list[Step], before: set[int]) -> None:
     ledger, model = StreamLedger(KEY), Model()
-    ledger.restore(from_numbers(before), max(before, default=0), (BOOT, 1, 1) if before else NO_EDGE)
+    ledger.restore(from_numbers(before), max(before, default=0), (BOOT, 1, 1) if before else NO_EDGE, 0)
     for seq in before:
         model.stored[seq] = crc(seq)
     model.sealed |= before
@@ -266,7 +266,7 @@ def test_a_replayed_number_shows_the_silences_on_both_its_sides() -> None:
 def test_the_first_batch_after_a_restart_ends_a_silence() -> None:
     ledger = StreamLedger(KEY)
     ledger.silence_ms = QUIET_MS
-    ledger.restore(((1, 4),), 4, (BOOT, 4_000, T0 + 4_000))
+    ledger.restore(((1, 4),), 4, (BOOT, 4_000, T0 + 4_000), 0)
     (silence,) = ledger.hold(5, 1, batch(5, boot=NEXT_BOOT, mono=5, t0=T0 + 9_000))
     assert (silence.from_ms, silence.to_ms, silence.from_boot, silence.to_boot) == (
         *(T0 + 4_000, T0 + 9_000),
