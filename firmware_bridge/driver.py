@@ -28,6 +28,8 @@ class Driver(ABC):
     summary: ClassVar[str]
     points: ClassVar[tuple[str, ...]]
     options_type: ClassVar[type[Struct]] = Nothing
+    shares: ClassVar[bool] = True
+    """Whether several wires can use one resource."""
     example: ClassVar[str] = ""
     """Lines of TOML for ``[wires.options]``."""
 

@@ -8,6 +8,8 @@ from typing import Final, TypeVar
 
 from firmware_bridge.adapters.serial_port import PortClosedError, SerialOptions, SerialPort
 
+__all__ = ["NoAnswerError", "PortClosedError", "SerialBus", "join", "leave"]
+
 T = TypeVar("T")
 ANSWER_BYTES_MAX: Final = 4096
 

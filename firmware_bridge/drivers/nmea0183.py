@@ -36,6 +36,7 @@ class Nmea0183(Driver):
     summary = "GNSS receiver on a serial port: one position out of RMC, GGA and GSA"
     points = nmea.POINTS
     options_type = NmeaOptions
+    shares = False  # it listens all the time
     example = 'port = "/dev/serial/by-id/usb-u-blox_GNSS-if00"\nbaud = 9600'
 
     def __init__(self, options: Struct, mono_ms: MonoMs) -> None:

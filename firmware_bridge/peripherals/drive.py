@@ -58,12 +58,12 @@ class Drive:
         driving_s = STOP_EVERY_S - STOP_S
         driven_m = SPEED_MPS * (rounds * driving_s + min(within, driving_s))
         at_m = (self._start_m + driven_m) % _ROUND_M
-        for leg, (north, east) in enumerate(_LEGS):
-            length = math.hypot(north, east)
-            if at_m <= length:
-                break
-            at_m -= length
-        share = min(1.0, at_m / length)
+        leg = 0
+        while at_m > math.hypot(*_LEGS[leg]) and leg < len(_LEGS) - 1:
+            at_m -= math.hypot(*_LEGS[leg])
+            leg += 1
+        north, east = _LEGS[leg]
+        share = min(1.0, at_m / math.hypot(north, east))
         start, end = ROUTE[leg], ROUTE[(leg + 1) % len(ROUTE)]
         return Moment(
             lat=start[0] + (end[0] - start[0]) * share,

@@ -16,7 +16,6 @@ from pymodbus.framer import FramerType
 from pymodbus.server import ModbusSerialServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from firmware_bridge.peripherals.drive import SPEED_MPS
 from firmware_bridge.peripherals.terminal import Terminal
 
 BAUD: Final = 9600
@@ -86,6 +85,7 @@ class Cabinet(Unit):
     words_max = 10
     CYCLE_S: Final = 80
     PHASES: Final = 4
+    OFFSET_S: Final = 14
 
     def bits(self, seconds: float) -> list[bool]:
         return [self._wave(seconds, 1800) > 0.995, False, True]
@@ -96,7 +96,7 @@ class Cabinet(Unit):
             2,
             self.CYCLE_S,
             1 + int(seconds % self.CYCLE_S * self.PHASES / self.CYCLE_S),
-            round(SPEED_MPS),
+            self.OFFSET_S,
             0,
             round(900 + 300 * self._wave(seconds, 300)),
             round(180 + 60 * self._wave(seconds, 300)),
@@ -151,7 +151,7 @@ class ModbusPeripheral:
         """Unplug it and end the server."""
         self.unplug()
         if self._server is not None:
-            await self._server.shutdown()
+            await self._server.shutdown()  # type: ignore[no-untyped-call]
         self._inside.unplug()
 
     async def _refresh(
