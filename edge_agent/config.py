@@ -2,7 +2,7 @@
 
 Paths are relative to the file that names them. In the options of a wire ``{state_dir}`` stands for the agent's
 state directory, and ``{name}`` for an address of the profile's table ``[addresses]``, which ``[addresses]`` of
-agent.toml overrides: a profile is the same for every device of its kind, and where an instrument is plugged in is not.
+agent.toml overrides: a profile is the same for every device of its kind, where an instrument is plugged in is not.
 """
 
 import re
@@ -294,9 +294,11 @@ def _filled(value: object, addresses: Mapping[str, str], place: str, faults: lis
         return {key: _filled(inner, addresses, place, faults) for key, inner in value.items()}
     if not isinstance(value, str):
         return value
-    for name in PLACEHOLDER.findall(value):
-        if name not in addresses:
-            faults.append(f"{place}: no address {shown(name)!r}: expected one of {', '.join(addresses)}")
+    faults.extend(
+        f"{place}: no address {shown(name)!r}: expected one of {', '.join(addresses)}"
+        for name in PLACEHOLDER.findall(value)
+        if name not in addresses
+    )
     return PLACEHOLDER.sub(lambda found: addresses.get(found[1], found[0]), value)
 
 

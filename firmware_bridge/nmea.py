@@ -15,6 +15,8 @@ import pynmea2  # type: ignore[import-untyped]
 
 LINE_BYTES_MAX: Final = 256
 """The standard says 82; receivers say more in sentences of their own."""
+DEGREES_DIGITS: Final = 7
+"""A centimetre."""
 MPS_PER_KNOT: Final = 1852 / 3600
 POINTS: Final = ("lat", "lon", "alt_m", "speed_mps", "hdop", "fix", "age_s")
 _DEGREES: Final = re.compile(r"(\d{1,3})([0-5]\d(?:\.\d+)?)")
@@ -83,7 +85,7 @@ def _rmc(told: pynmea2.NMEASentence) -> Part | None:
         return None
     knots = _number(_text(told, "spd_over_grnd"), 0, 2000)
     if knots is not None:
-        place["speed_mps"] = knots * MPS_PER_KNOT
+        place["speed_mps"] = round(knots * MPS_PER_KNOT, 3)
     return Part(valid=True, values=place, utc_ms=_utc_ms(told))
 
 
@@ -142,7 +144,7 @@ def _angle(text: str, direction: str, directions: str, degrees_max: int) -> floa
     degrees = int(found[1]) + float(found[2]) / 60
     if degrees > degrees_max:
         return None
-    return degrees if direction == directions[0] else -degrees
+    return round(degrees if direction == directions[0] else -degrees, DEGREES_DIGITS)
 
 
 def _utc_ms(told: pynmea2.NMEASentence) -> int | None:

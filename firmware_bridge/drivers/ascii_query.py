@@ -13,8 +13,9 @@ from firmware_bridge.readings import Failed, Quality, Reading, Result, Results
 
 
 class AsciiQueryOptions(Struct, frozen=True):
-    """``at``: ``tcp:HOST:PORT``, ``unix:PATH`` or ``serial:PATH``. ``names``: our point -> the instrument's name, where they differ.
-    ``time_name``: the name under which the instrument tells its own time in ms since the epoch, if it does.
+    """``at``: ``tcp:HOST:PORT``, ``unix:PATH`` or ``serial:PATH`` (8N1 at ``baud``). ``names``: our point -> the
+    instrument's name, where they differ. ``time_name``: the name under which the instrument tells its own time in ms
+    since the epoch, if it does.
     """
 
     at: Annotated[str, Meta(min_length=1, max_length=4096)]
