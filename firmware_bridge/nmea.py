@@ -62,6 +62,8 @@ NOTHING: Final = Part(None, {}, None)
 
 def parse(line: str) -> Part | None:
     """Read one sentence; None: it is not whole, or damaged, or not what it says. NOTHING: it is of no use here."""
+    if not line.startswith("$"):
+        return None
     try:
         sentence = pynmea2.parse(line, check=True)
     except (pynmea2.ParseError, ValueError, IndexError):  # the last two come from odd talkers

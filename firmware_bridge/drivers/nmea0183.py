@@ -96,7 +96,9 @@ class Nmea0183(Driver):
         position = self._position
         silent = position.heard_ms is None or now_ms - position.heard_ms > self._absent_ms
         found = position.value(point, now_ms)
-        if point == "age_s" and found is not None and not silent:
+        if point == "age_s":  # is as old as the position, but true as long as somebody is there to ask
+            if found is None or silent:
+                return Failed(self._why_silent()) if silent else Reading(0.0, Quality.BAD, None, now_ms)
             return Reading(found.value, Quality.GOOD, position.utc_ms, found.at_ms)
         if found is not None and now_ms - found.at_ms <= self._stale_ms:
             return Reading(found.value, Quality.GOOD, position.utc_ms, found.at_ms)
