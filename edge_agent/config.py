@@ -318,8 +318,8 @@ def _wire(
     row: WireTable, place: str, device_class: DeviceClass, addresses: Mapping[str, str], faults: list[str]
 ) -> Wire | None:
     before = len(faults)
-    stream = device_class.streams.get(row.stream)
-    if stream is None or row.stream == JOURNAL:
+    stream = device_class.streams.get(row.stream) if row.stream != JOURNAL else None
+    if stream is None:
         known = ", ".join(name for name in device_class.streams if name != JOURNAL)
         faults.append(f"{place}.stream: expected one of {known}, got {shown(row.stream)!r}")
     fields = _fields(row, place, stream, faults) if stream is not None else ()

@@ -220,4 +220,6 @@ def _why(error: Exception) -> str:
         return f"the port does not take these settings: {shown(error.args[-1] if error.args else error)}"
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
-    return shown(error) or type(error).__name__
+    text = shown(error) or type(error).__name__
+    # pyserial's words for an end of file
+    return "the device hung up" if "returned no data" in text else text

@@ -52,7 +52,7 @@ def test_every_fault_of_the_profile_is_told_with_those_of_the_file(tmp_path: Pat
         '[[wires]]\nstream = "cpu"\ndriver = "host.memory"\n'
         '[[wires]]\nstream = "cpu"\ndriver = "host.cpu"\nevery_s = 0\n'
         '[[wires]]\nstream = "journal"\ndriver = "modbus"\n'
-        '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "usb:1", baud = 9600 }\n'
+        '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "usb:1", speed = 9600 }\n'
         '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "usb:1" }\n'
     )
     rig = rigs.lay_out(tmp_path, None, profile="bad.toml")
@@ -65,7 +65,7 @@ def test_every_fault_of_the_profile_is_told_with_those_of_the_file(tmp_path: Pat
         "profile bad: wires[2].every_s: Expected `float` >= 0.05, the value is 0",
         "profile bad: wires[3].stream: expected one of cpu, memory, storage, network, temperature, got 'journal'",
         f"profile bad: wires[3].driver: expected one of {', '.join(DRIVERS)}, got 'modbus'",
-        "profile bad: wires[4].options.baud: unknown",
+        "profile bad: wires[4].options.speed: unknown",
         "profile bad: wires[5]: stream memory is wired twice",
         "profile bad: wires[5].options: expected tcp:HOST:PORT, unix:PATH or serial:PATH, got 'usb:1'",
         f"broker.key_file: no file {tmp_path / 'key'}",

@@ -113,15 +113,14 @@ async def test_unplugged_it_is_a_fault_and_replugged_it_reads_again(tmp_path: Pa
         await d.close()
 
 
-async def test_a_port_that_takes_no_parity_is_a_fault_that_says_so(tmp_path: Path) -> None:
+async def test_a_terminal_that_takes_no_parity_is_a_fault_and_nothing_worse(tmp_path: Path) -> None:
+    # kernels differ: some refuse it at once, some the second time, some take it
     async with far_end(tmp_path / "line"):
-        d = driver(tmp_path / "line", {"x": Point(address=0)}, parity="even", data_bits=7, timeout_ms=100)
-        first = whys(await d.read(("x",), DEADLINE_S))["x"]
-        if "silence" in first:
+        for _ in range(3):
+            d = driver(tmp_path / "line", {"x": Point(address=0)}, parity="even", data_bits=7, timeout_ms=100)
+            why = whys(await d.read(("x",), DEADLINE_S))["x"]
+            assert why.startswith(("the port does not take these settings", "no answer in time: silence"))
             await d.close()
-            pytest.skip("this kernel's terminals take parity")
-        assert first.startswith("the port does not take these settings"), first
-        await d.close()
 
 
 @pytest.mark.parametrize(
