@@ -60,8 +60,10 @@ def test_every_fault_of_the_profile_is_told_with_those_of_the_file(tmp_path: Pat
     assert faults_of(rig.config) == [
         "profile bad: colour: unknown",
         "profile bad: device_class: expected 'host', got 'camera'",
-        "profile bad: wires[1].points: host.memory does not read cpu_pct, load_1m; "
-        "expected of available_bytes, used_pct",
+        (
+            "profile bad: wires[1].points: host.memory does not read cpu_pct, load_1m; "
+            "expected of available_bytes, used_pct"
+        ),
         "profile bad: wires[2].every_s: Expected `float` >= 0.05, the value is 0",
         "profile bad: wires[3].stream: expected one of cpu, memory, storage, network, temperature, got 'journal'",
         f"profile bad: wires[3].driver: expected one of {', '.join(DRIVERS)}, got 'modbus'",
