@@ -12,6 +12,8 @@ __all__ = ["NoAnswerError", "PortClosedError", "SerialBus", "join", "leave"]
 
 T = TypeVar("T")
 ANSWER_BYTES_MAX: Final = 4096
+QUIET_S_MAX: Final = 0.5
+"""An answer that is later than this after its time is not waited for."""
 
 
 class NoAnswerError(Exception):
@@ -44,12 +46,14 @@ class SerialBus:
             self._port.start()
             while self._port.opening:
                 await self._wait(loop.time() + timeout_s)
+            if self._port.closed_because:
+                raise PortClosedError(self._port.closed_because)
             if wait_s := max(0.0, self._quiet_until_s - loop.time()):
                 await asyncio.sleep(wait_s)
             self._came.clear()
-            self._quiet_until_s = loop.time() + timeout_s  # unless the answer comes
             self._port.send(question)
             until_s = loop.time() + timeout_s
+            self._quiet_until_s = until_s + min(timeout_s, QUIET_S_MAX)  # unless the answer comes
             while (found := answer(bytes(self._came))) is None:
                 await self._wait(until_s)
                 if self._port.closed_because:

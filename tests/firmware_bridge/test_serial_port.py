@@ -146,3 +146,13 @@ def test_an_instrument_is_played_by_a_program_that_ends_when_told_and_leaves_no_
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         process.communicate()
+
+
+async def test_everybody_on_a_line_hears_at_once_that_it_is_gone(tmp_path: Path) -> None:
+    drivers = [AsciiQuery(AsciiQueryOptions(at=f"serial:{tmp_path / 'nothing'}"), mono_ms) for _ in range(5)]
+    for _ in range(3):
+        async with asyncio.timeout(3.0):  # of five deadlines of thirty seconds
+            told = await asyncio.gather(*(driver.read(("x",), 30.0) for driver in drivers))
+        assert told == [{"x": Failed("No such file or directory")}] * 5
+    for driver in drivers:
+        await driver.close()
