@@ -139,12 +139,13 @@ def _cmd_check(path: Path, *, as_json: bool) -> int:
                 {"stream": wire.stream, "field": "", "driver": wire.driver, "note": "left out: nothing to read"}
             )
             continue
-        for point, result in results[wire.stream].items():
-            row: dict[str, object] = {"stream": wire.stream, "field": point, "driver": wire.driver}
+        for field, point in zip(wire.fields, wire.points, strict=True):
+            result = results[wire.stream][point]
+            row: dict[str, object] = {"stream": wire.stream, "field": field, "driver": wire.driver}
             if isinstance(result, Failed):
                 row["fault"] = result.why
             else:
-                spec = fields[point]
+                spec = fields[field]
                 row |= {"value": result.value, "unit": spec.unit, "quality": result.quality.value}
                 if not spec.min <= result.value <= spec.max:
                     row["note"] = f"implausible: expected {spec.min:g} to {spec.max:g}"

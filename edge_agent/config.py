@@ -1,10 +1,13 @@
 """Reads ``agent.toml`` and the profile that it names into one frozen structure, or tells every fault of both.
 
 Paths are relative to the file that names them. In the options of a wire ``{state_dir}`` stands for the agent's
-state directory.
+state directory, and ``{name}`` for an address of the profile's table ``[addresses]``, which ``[addresses]`` of
+agent.toml overrides: a profile is the same for every device of its kind, where an instrument is plugged in is not.
 """
 
+import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -13,17 +16,20 @@ import msgspec
 from msgspec import Meta, Struct
 
 from broker_config import device_classes, ids, limits
-from broker_config.device_classes import DeviceClass
+from broker_config.device_classes import DeviceClass, StreamSpec
 from broker_config.ids import ContractError, DeviceId
 from broker_config.telemetry import JOURNAL
 from broker_config.text import shown
+from firmware_bridge.driver import Resource
 from firmware_bridge.registry import UnknownDriverError, driver_class
 from firmware_bridge.tables import read_table
 
 PROFILE_SUFFIX: Final = ".toml"
 PROFILES: Final = Path(__file__).parent / "profiles"
 WIRES_MAX: Final = limits.STREAMS_MAX // 2
-STATE_DIR: Final = "{state_dir}"
+STATE_DIR: Final = "state_dir"
+PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+PROFILE_NAMES: Final = frozenset({"device_class", "addresses", "wires"})
 DEADLINE_S: Final = 5.0
 """A driver that takes longer has failed, unless its cadence is shorter still."""
 
@@ -92,6 +98,7 @@ class AgentFile(Struct, frozen=True):
     profile: Path_
     broker: BrokerTable
     receipts: ReceiptsTable
+    addresses: dict[str, str] = {}
     state_dir: Path_ = "state"
     seal_s: Annotated[float, Meta(ge=0.1, le=300)] = limits.SEAL_S
     stop_drain_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
@@ -103,7 +110,8 @@ class AgentFile(Struct, frozen=True):
 
 class WireTable(Struct, frozen=True):
     """``[[wires]]``: what feeds which stream. ``every_s`` and ``deadline_s``: None is the class's cadence, and
-    the shorter of that and DEADLINE_S. ``optional``: left out where the driver finds nothing to read.
+    the shorter of that and DEADLINE_S. ``points``: the stream's fields that are read, each with the driver's name for
+    it; empty is every field under its own name. ``optional``: left out where the driver finds nothing to read.
     """
 
     stream: str
@@ -111,15 +119,19 @@ class WireTable(Struct, frozen=True):
     every_s: Annotated[float, Meta(ge=0.05, le=86_400)] | None = None
     deadline_s: Seconds | None = None
     optional: bool = False
-    options: dict[str, str | int | float | bool | dict[str, str]] = {}
+    points: dict[str, str] = {}
+    options: dict[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A checked wire; ``points`` are the stream's fields in the class's order."""
+    """A checked wire. ``fields`` are the stream's that are read, in the class's order; ``points`` are the driver's
+    names for them, in that order.
+    """
 
     stream: str
     driver: str
+    fields: tuple[str, ...]
     points: tuple[str, ...]
     every_s: float
     deadline_s: float
@@ -166,7 +178,7 @@ def load(path: Path) -> Settings:
     base = path.resolve().parent
     state_dir = base / file.state_dir
     device_class = _class(file.device_class, "device_class", faults)
-    wires = _profile(file.profile, base, device_class, state_dir, faults)
+    wires = _profile(file, base, device_class, state_dir, faults)
     paths: dict[str, Path] = {}
     for place, name in (
         ("broker.ca_file", file.broker.ca_file),
@@ -221,9 +233,10 @@ def shipped_profiles() -> tuple[str, ...]:
 
 
 def _profile(
-    name: str, base: Path, device_class: DeviceClass | None, state_dir: Path, faults: list[str]
+    file: AgentFile, base: Path, device_class: DeviceClass | None, state_dir: Path, faults: list[str]
 ) -> list[Wire]:
     """The wires of the profile, as far as they are right. A name without ``/`` and ``.toml`` is a shipped one."""
+    name = file.profile
     if "/" in name or name.endswith(PROFILE_SUFFIX):
         path = base / name
     elif name in shipped_profiles():
@@ -235,16 +248,18 @@ def _profile(
     table = _read_toml(path, place, faults)
     if table is None:
         return []
-    faults.extend(f"{place}: {shown(key)}: unknown" for key in table if key not in {"device_class", "wires"})
+    faults.extend(f"{place}: {shown(key)}: unknown" for key in table if key not in PROFILE_NAMES)
     told = table.get("device_class")
     if device_class is not None and told != device_class.name:
         faults.append(f"{place}: device_class: expected {device_class.name!r}, got {shown(repr(told))}")
+    addresses = _addresses(table.get("addresses", {}), file.addresses, place, faults)
     tables = table.get("wires", [])
     if not isinstance(tables, list) or len(tables) > WIRES_MAX:
         faults.append(f"{place}: wires: expected at most {WIRES_MAX} tables")
         return []
     wires: list[Wire] = []
     seen: set[str] = set()
+    used: dict[str, tuple[str, Resource]] = {}
     for at, entry in enumerate(tables, start=1):
         row = read_table(entry, WireTable, f"{place}: wires[{at}]", faults)
         if row is None or device_class is None:
@@ -252,18 +267,65 @@ def _profile(
         if row.stream in seen:
             faults.append(f"{place}: wires[{at}]: stream {row.stream} is wired twice")
         seen.add(row.stream)
-        wire = _wire(row, f"{place}: wires[{at}]", device_class, state_dir, faults)
+        wire = _wire(row, f"{place}: wires[{at}]", device_class, {**addresses, STATE_DIR: str(state_dir)}, faults)
         if wire is not None:
             wires.append(wire)
+            _share(wire, f"{place}: wires[{at}]", used, faults)
     return wires
 
 
-def _wire(row: WireTable, place: str, device_class: DeviceClass, state_dir: Path, faults: list[str]) -> Wire | None:
+def _addresses(table: object, told: Mapping[str, str], place: str, faults: list[str]) -> dict[str, str]:
+    """The profile's addresses as agent.toml overrides them; an empty one has to be overridden."""
+    try:
+        out = msgspec.convert(table, dict[str, str])
+    except msgspec.ValidationError as error:
+        faults.append(f"{place}: addresses: {error}")
+        return {}
+    known = ", ".join(out) or "none"
+    faults.extend(f"addresses.{shown(name)}: unknown; {place} has {known}" for name in told if name not in out)
+    out |= {name: address for name, address in told.items() if name in out}
+    faults.extend(f"addresses.{shown(name)}: missing; {place} has no default" for name in out if not out[name])
+    return out
+
+
+def _filled(value: object, addresses: Mapping[str, str], place: str, faults: list[str]) -> object:
+    """*value* with its placeholders filled in."""
+    if isinstance(value, dict):
+        return {key: _filled(inner, addresses, place, faults) for key, inner in value.items()}
+    if not isinstance(value, str):
+        return value
+    faults.extend(
+        f"{place}: no address {shown(name)!r}: expected one of {', '.join(addresses)}"
+        for name in PLACEHOLDER.findall(value)
+        if name not in addresses
+    )
+    return PLACEHOLDER.sub(lambda found: addresses.get(found[1], found[0]), value)
+
+
+def _share(wire: Wire, place: str, used: dict[str, tuple[str, Resource]], faults: list[str]) -> None:
+    """Two wires of one port must mean the same line."""
+    resource = driver_class(wire.driver).resource(wire.options)
+    if resource is None:
+        return
+    first = used.setdefault(resource[0], (wire.stream, resource))
+    if first[1] != resource:
+        faults.append(f"{place}.options: {shown(resource[0])} is used by {first[0]} with another driver or settings")
+    elif first[0] != wire.stream and not driver_class(wire.driver).shares:
+        faults.append(f"{place}.options: {shown(resource[0])} is used by {first[0]}, and cannot be shared")
+
+
+def _wire(
+    row: WireTable, place: str, device_class: DeviceClass, addresses: Mapping[str, str], faults: list[str]
+) -> Wire | None:
     before = len(faults)
-    stream = device_class.streams.get(row.stream)
-    if stream is None or row.stream == JOURNAL:
+    stream = device_class.streams.get(row.stream) if row.stream != JOURNAL else None
+    if stream is None:
         known = ", ".join(name for name in device_class.streams if name != JOURNAL)
         faults.append(f"{place}.stream: expected one of {known}, got {shown(row.stream)!r}")
+    fields = _fields(row, place, stream, faults) if stream is not None else ()
+    every_s = row.every_s if row.every_s is not None else stream.every_s if stream is not None else 1.0
+    if every_s <= 0:
+        faults.append(f"{place}.every_s: missing, and the class gives {row.stream} no cadence")
     try:
         driver = driver_class(row.driver)
     except UnknownDriverError as error:
@@ -272,24 +334,33 @@ def _wire(row: WireTable, place: str, device_class: DeviceClass, state_dir: Path
     except ImportError as error:
         faults.append(f"{place}.driver: {row.driver} is not usable here: {error}")
         return None
-    told = {
-        name: value.replace(STATE_DIR, str(state_dir)) if isinstance(value, str) else value
-        for name, value in row.options.items()
-    }
+    told = _filled(row.options, addresses, f"{place}.options", faults)
     options = read_table(told, driver.options_type, f"{place}.options", faults)
     if stream is None or options is None:
         return None
-    every_s = row.every_s if row.every_s is not None else stream.every_s
-    if every_s <= 0:
-        faults.append(f"{place}.every_s: missing, and the class gives {row.stream} no cadence")
-    points = tuple(stream.fields)
-    foreign = [point for point in points if driver.points and point not in driver.points]
+    points = tuple(row.points.get(field, field) for field in fields)
+    known_points = driver.points_of(options)
+    foreign = [point for point in points if known_points and point not in known_points]
     if foreign:
-        faults.append(f"{place}.driver: {row.driver} does not read {', '.join(foreign)}")
+        faults.append(
+            f"{place}.points: {row.driver} does not read {', '.join(map(shown, foreign))}; "
+            f"expected of {', '.join(known_points)}"
+        )
     if len(faults) > before:
         return None
     deadline_s = row.deadline_s if row.deadline_s is not None else min(every_s, DEADLINE_S)
-    return Wire(row.stream, row.driver, points, every_s, deadline_s, row.optional, options)
+    return Wire(row.stream, row.driver, fields, points, every_s, deadline_s, row.optional, options)
+
+
+def _fields(row: WireTable, place: str, stream: StreamSpec, faults: list[str]) -> tuple[str, ...]:
+    """The fields that are read, in the class's order."""
+    foreign = [field for field in row.points if field not in stream.fields]
+    if foreign:
+        faults.append(
+            f"{place}.points: {row.stream} has no {', '.join(map(shown, foreign))}; "
+            f"expected of {', '.join(stream.fields)}"
+        )
+    return tuple(field for field in stream.fields if not row.points or field in row.points)
 
 
 def as_json(error: ConfigError) -> str:

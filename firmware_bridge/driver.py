@@ -10,6 +10,8 @@ from firmware_bridge.readings import Failed, Results
 
 MonoMs: TypeAlias = Callable[[], int]
 """Milliseconds since the board booted."""
+Resource: TypeAlias = tuple[str, tuple[object, ...]]
+"""What one owner at a time can use, and how: whoever names the same must use it in the same way."""
 
 
 class Nothing(Struct, frozen=True):
@@ -26,12 +28,24 @@ class Driver(ABC):
     summary: ClassVar[str]
     points: ClassVar[tuple[str, ...]]
     options_type: ClassVar[type[Struct]] = Nothing
+    shares: ClassVar[bool] = True
+    """Whether several wires can use one resource."""
     example: ClassVar[str] = ""
     """Lines of TOML for ``[wires.options]``."""
 
     def __init__(self, options: Struct, mono_ms: MonoMs) -> None:
         self._options = options
         self._mono_ms = mono_ms
+
+    @classmethod
+    def points_of(cls, options: Struct) -> tuple[str, ...]:  # noqa: ARG003
+        """What a driver with these *options* reads; empty: whatever it is asked for."""
+        return cls.points
+
+    @classmethod
+    def resource(cls, options: Struct) -> Resource | None:  # noqa: ARG003
+        """What it needs to itself; None: nothing that another wire could be in the way of."""
+        return None
 
     @abstractmethod
     async def read(self, points: Sequence[str], deadline_s: float) -> Results:

@@ -7,11 +7,14 @@ from firmware_bridge.driver import Driver
 
 DRIVERS: Final[dict[str, tuple[str, str]]] = {
     "ascii_query": ("firmware_bridge.drivers.ascii_query", "AsciiQuery"),
+    "host.clock": ("firmware_bridge.drivers.host_clock", "Clock"),
     "host.cpu": ("firmware_bridge.drivers.host", "Cpu"),
     "host.memory": ("firmware_bridge.drivers.host", "Memory"),
     "host.network": ("firmware_bridge.drivers.host", "Network"),
     "host.storage": ("firmware_bridge.drivers.host", "Storage"),
     "host.temperature": ("firmware_bridge.drivers.host", "Temperature"),
+    "modbus_rtu": ("firmware_bridge.drivers.modbus_rtu", "ModbusRtu"),
+    "nmea0183": ("firmware_bridge.drivers.nmea0183", "Nmea0183"),
 }
 
 

@@ -7,23 +7,39 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from broker_config.text import shown
-from firmware_bridge.adapters.lines import LineClient, LineError, parse_address
-from firmware_bridge.driver import Driver, MonoMs, all_failed
+from firmware_bridge.adapters.lines import SERIAL, Asks, LineClient, LineError, SerialLine, parse_address
+from firmware_bridge.driver import Driver, MonoMs, Resource, all_failed
 from firmware_bridge.readings import Failed, Quality, Reading, Result, Results
 
 
 class AsciiQueryOptions(Struct, frozen=True):
-    """``at``: ``tcp:HOST:PORT`` or ``unix:PATH``. ``names``: our point -> the instrument's name, where they differ.
-    ``time_name``: the name under which the instrument tells its own time in ms since the epoch, if it does.
+    """``at``: ``tcp:HOST:PORT``, ``unix:PATH`` or ``serial:PATH`` (8N1 at ``baud``). ``names``: our point -> the
+    instrument's name, where they differ. ``time_name``: the name under which the instrument tells its own time in ms
+    since the epoch, if it does.
     """
 
     at: Annotated[str, Meta(min_length=1, max_length=4096)]
     query: Annotated[str, Meta(max_length=256)] = "READ?\n"
     names: dict[str, str] = {}
     time_name: str = ""
+    baud: Annotated[int, Meta(ge=50, le=4_000_000)] = 115_200
 
     def __post_init__(self) -> None:
-        parse_address(self.at)
+        address = parse_address(self.at)
+        if address.port == SERIAL:
+            from firmware_bridge.adapters.serial_port import check_port  # noqa: PLC0415  # see client()
+
+            check_port(address.host)
+
+
+def client(options: AsciiQueryOptions) -> Asks:
+    """A serial port's library loads only for a serial port."""
+    address = parse_address(options.at)
+    if address.port != SERIAL:
+        return LineClient(address)
+    from firmware_bridge.adapters.serial_port import SerialOptions  # noqa: PLC0415
+
+    return SerialLine(SerialOptions(port=address.host, baud=options.baud))
 
 
 def parse_answer(line: bytes) -> Mapping[str, str]:
@@ -56,7 +72,13 @@ class AsciiQuery(Driver):
         self._query = options.query.encode()
         self._names = options.names
         self._time_name = options.time_name
-        self._client = LineClient(parse_address(options.at))
+        self._client = client(options)
+
+    @classmethod
+    def resource(cls, options: Struct) -> Resource | None:
+        assert isinstance(options, AsciiQueryOptions)
+        address = parse_address(options.at)
+        return (address.host, (cls.kind, options.baud)) if address.port == SERIAL else None
 
     async def read(self, points: Sequence[str], deadline_s: float) -> Results:
         try:
@@ -73,4 +95,4 @@ class AsciiQuery(Driver):
         }
 
     async def close(self) -> None:
-        self._client.close()
+        await self._client.close()

@@ -52,21 +52,24 @@ def test_every_fault_of_the_profile_is_told_with_those_of_the_file(tmp_path: Pat
         '[[wires]]\nstream = "cpu"\ndriver = "host.memory"\n'
         '[[wires]]\nstream = "cpu"\ndriver = "host.cpu"\nevery_s = 0\n'
         '[[wires]]\nstream = "journal"\ndriver = "modbus"\n'
-        '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "serial:1", baud = 9600 }\n'
-        '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "serial:1" }\n'
+        '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "usb:1", speed = 9600 }\n'
+        '[[wires]]\nstream = "memory"\ndriver = "ascii_query"\noptions = { at = "usb:1" }\n'
     )
     rig = rigs.lay_out(tmp_path, None, profile="bad.toml")
     (tmp_path / "key").unlink()
     assert faults_of(rig.config) == [
         "profile bad: colour: unknown",
         "profile bad: device_class: expected 'host', got 'camera'",
-        "profile bad: wires[1].driver: host.memory does not read cpu_pct, load_1m",
+        (
+            "profile bad: wires[1].points: host.memory does not read cpu_pct, load_1m; "
+            "expected of available_bytes, used_pct"
+        ),
         "profile bad: wires[2].every_s: Expected `float` >= 0.05, the value is 0",
         "profile bad: wires[3].stream: expected one of cpu, memory, storage, network, temperature, got 'journal'",
         f"profile bad: wires[3].driver: expected one of {', '.join(DRIVERS)}, got 'modbus'",
-        "profile bad: wires[4].options.baud: unknown",
+        "profile bad: wires[4].options.speed: unknown",
         "profile bad: wires[5]: stream memory is wired twice",
-        "profile bad: wires[5].options: expected tcp:HOST:PORT or unix:PATH, got 'serial:1'",
+        "profile bad: wires[5].options: expected tcp:HOST:PORT, unix:PATH or serial:PATH, got 'usb:1'",
         f"broker.key_file: no file {tmp_path / 'key'}",
     ]
 

@@ -5,7 +5,7 @@ from edge_agent.config import Wire
 from firmware_bridge.driver import Nothing
 from firmware_bridge.readings import Failed, Quality, Reading, Result
 
-WIRE = Wire("cpu", "host.cpu", ("a", "b"), 10.0, 5.0, optional=False, options=Nothing())
+WIRE = Wire("cpu", "host.cpu", ("a", "b"), ("a", "b"), 10.0, 5.0, optional=False, options=Nothing())
 
 
 def good(value: float, quality: Quality = Quality.GOOD) -> Reading:

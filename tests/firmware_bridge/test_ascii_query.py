@@ -154,12 +154,13 @@ def test_junk_in_an_answer_is_passed_over() -> None:
         ("tcp:host:0", None),
         ("tcp:host:65536", None),
         ("unix:", None),
-        ("serial:/dev/ttyS0", None),
+        ("serial:/dev/ttyS0", Address("/dev/ttyS0", -1)),
+        ("usb:1", None),
     ],
 )
 def test_addresses(text: str, address: Address | None) -> None:
     if address is None:
-        with pytest.raises(BadAddressError, match="expected tcp:HOST:PORT or unix:PATH"):
+        with pytest.raises(BadAddressError, match="expected tcp:HOST:PORT, unix:PATH or serial:PATH"):
             parse_address(text)
     else:
         assert parse_address(text) == address

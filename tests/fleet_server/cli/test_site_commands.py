@@ -114,7 +114,7 @@ def test_the_agent_is_told_where_the_broker_is(site: Path) -> None:
         (("add-device", "car-7"), "never overwritten"),
         (("add-device", "Car 8"), "expected 1 to 63 of a-z"),
         (("add-device", "_server"), "expected 1 to 63 of a-z"),
-        (("add-device", "car-8", "--device-class", "submarine"), "expected one of host"),
+        (("add-device", "car-8", "--device-class", "submarine"), "expected one of body_camera, host"),
     ],
 )
 def test_what_is_refused_changes_nothing(site: Path, arguments: tuple[str, ...], words: str) -> None:
