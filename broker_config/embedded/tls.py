@@ -147,7 +147,11 @@ class Tls(asyncio.Protocol):
         self._closing = True
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the other side is gone already, and the loop has not seen it yet
+            self._transport.abort()
+            return
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(CLOSE_WAIT_S, self._transport.abort)

@@ -74,11 +74,11 @@ def test_the_program_runs_from_a_sites_directory_until_it_is_told_to_stop(tmp_pa
                 client.connect(CAR)
                 program.send_signal(signal.SIGTERM)
                 assert client.gone() == mqtt5.DisconnectReasonCode.SERVER_SHUTTING_DOWN
-            assert program.wait(10) == 0
+            _, log = program.communicate(timeout=10)
         finally:
             program.kill()
-        assert program.stderr is not None
-        assert "listening device_port=" in program.stderr.read()
+        assert program.returncode == 0, log
+        assert "listening device_port=" in log
 
 
 @pytest.mark.parametrize(
