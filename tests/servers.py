@@ -233,6 +233,7 @@ class EmbeddedBroker(Site):
 
     crl: bytes | None = None
     misbehaviour: Misbehaviour | None = None
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     _thread: threading.Thread | None = field(default=None, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
     _stop: asyncio.Event | None = field(default=None, repr=False)
@@ -242,7 +243,12 @@ class EmbeddedBroker(Site):
         assert self._thread is None, "runs already"
         started = threading.Event()
         failed: list[CannotListenError] = []
-        thread = threading.Thread(target=lambda: asyncio.run(self._run(started, failed)), name="embedded broker")
+
+        def run() -> None:
+            with asyncio.Runner(loop_factory=self.new_loop) as runner:
+                runner.run(self._run(started, failed))
+
+        thread = threading.Thread(target=run, name="embedded broker")
         thread.start()
         assert started.wait(START_S_MAX), "the embedded broker does not start"
         if failed:

@@ -7,7 +7,7 @@ tells the client why.
 import asyncio
 import contextlib
 import ssl
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 RECORD_BYTES_MAX: Final = 16_384
 CLOSE_WAIT_S: Final = 2.0
@@ -56,10 +56,10 @@ class Tls(asyncio.Protocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=self._write_buffer_bytes_max)
-        self._alarm = asyncio.get_running_loop().call_later(self._handshake_s, transport.abort)
+        # Not asserted: uvloop's transports are none of asyncio's by class.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._write_buffer_bytes_max)
+        self._alarm = asyncio.get_running_loop().call_later(self._handshake_s, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._closing:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mqtt5
 import pytest
+import uvloop
 
 from broker_config import embedded as package
 from broker_config import topics
@@ -142,6 +143,21 @@ async def test_it_starts_and_stops_in_a_loop_and_begins_anew(tmp_path: Path) -> 
             assert broker.counters.published == 1
             await broker.stop()
     assert broker.sessions == 0
+
+
+def test_it_runs_in_the_servers_loop_too(tmp_path: Path) -> None:
+    with embedded(tmp_path) as broker:
+        broker.stop()
+        broker.new_loop = uvloop.new_event_loop
+        broker.start()
+        for _ in range(2):
+            with Client(broker.device_port, broker.device(CAR)) as car:
+                car.connect(CAR)
+                assert car.publish(up(CAR, Up.EVENT), b"x" * 150_000) == 0
+                with pytest.raises(GoneError), Client(broker.device_port, None, ca=broker.server()) as nobody:
+                    nobody.connect("nobody")
+                broker.restart()
+                assert car.gone() == mqtt5.DisconnectReasonCode.SERVER_SHUTTING_DOWN
 
 
 def test_a_deaf_broker_over_tls_takes_all_and_answers_nothing_but_pings(tmp_path: Path) -> None:
