@@ -52,9 +52,12 @@ def program(name: str) -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback that nobody listens on. Another program may still take one first."""
+    """Different ports of the loopback that nobody listens on, from a share of the range that is this process's own:
+    another test worker must not be given the same. Another program may still take one first.
+    """
     free: list[int] = []
-    for port in random.sample(PORTS, 100):
+    share = PORTS[os.getpid() % PORT_SHARES :: PORT_SHARES]
+    for port in random.sample(share, len(share)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -64,24 +67,12 @@ def free_ports(count: int) -> list[int]:
             free.append(port)
         if len(free) == count:
             return free
-    raise ServerFailedError(f"expected {count} free ports among 100 of {PORTS}, got {len(free)}")
+    raise ServerFailedError(f"expected {count} free ports among {len(share)} of {PORTS}, got {len(free)}")
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on, from a share of the range that is this process's own.
-
-    Between this look and the server's own another test worker must not be given the same.
-    """
-    share = PORTS[os.getpid() % PORT_SHARES :: PORT_SHARES]
-    for port in random.sample(share, len(share)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
-    raise ServerFailedError(f"no free port among {len(share)} of {PORTS}")
+    """One of :func:`free_ports`."""
+    return free_ports(1)[0]
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds_max: float = START_S_MAX) -> None:
