@@ -29,16 +29,13 @@ CLIENT_ID_CHARS_MAX: Final = 256
 
 
 class Socket(Protocol):
-    """Where the bytes go. Both may be called after the end, and do nothing then."""
+    """Where the bytes go. All may be called after the end, and do nothing then."""
 
     def write(self, data: bytes, /) -> None:
         """Send, or buffer within the bound."""
 
     def close(self) -> None:
         """Once what was written is sent."""
-
-    def abort(self) -> None:
-        """At once."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -81,6 +78,9 @@ class Connection:
         self._heard_s = self._router.timer.time()
         view = memoryview(self._buffer + data if self._buffer else data)
         at = 0
+        if self._session is None and view[0] != wire.CONNECT_BYTE:
+            self._hang_up("no CONNECT")
+            return
         try:
             while at < len(view) and not self._over:
                 rest = view[at:]
@@ -337,7 +337,7 @@ class Connection:
         self._alarm = self._router.timer.call_at(self._heard_s + silence_s_max, self._silent)
 
     def _refuse_beginning(self, start: memoryview, error: BaseException) -> None:
-        if not start or start[0] >> 4 != wire.CONNECT_TYPE:
+        if not start or start[0] != wire.CONNECT_BYTE:
             self._hang_up(f"no CONNECT: {shown(error)}")
         elif str(error) in wire.OTHER_PROTOCOL:
             self._refuse_connect(ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION, "expected MQTT 5")

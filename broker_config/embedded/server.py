@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from broker_config.embedded.bounds import BOUNDS, CONNECT_WAIT_S
 from broker_config.embedded.connection import Connection
 from broker_config.embedded.misbehaviour import Misbehaviour
 from broker_config.embedded.router import Counters, Router
+from broker_config.embedded.tls import Tls
 from broker_config.ids import (
     SERVER_COMMON_NAME,
     SERVER_ORGANISATION,
@@ -99,19 +100,20 @@ class Embedded:
         ):
             try:
                 self._servers.append(
-                    await loop.create_server(
-                        lambda role=role: _Peer(router, role, site.site, self._open[role]),  # type: ignore[misc]
-                        host,
-                        port,
-                        ssl=security[role],
-                        ssl_handshake_timeout=CONNECT_WAIT_S,
-                        ssl_shutdown_timeout=STOP_WAIT_S,
-                        backlog=BACKLOG,
-                    )
+                    await loop.create_server(self._accept(router, role, security[role]), host, port, backlog=BACKLOG)
                 )
             except OSError as error:
                 await self.stop()
                 raise CannotListenError(f"{role} listener, port {port}: {shown(error)}") from error
+
+    def _accept(self, router: Router, role: Role, context: ssl.SSLContext) -> Callable[[], Tls]:
+        bounds = BOUNDS[role]
+        return lambda: Tls(
+            context,
+            _Peer(router, role, self._site.site, self._open[role]),
+            handshake_s=CONNECT_WAIT_S,
+            write_buffer_bytes_max=bounds.write_buffer_bytes_max,
+        )
 
     async def stop(self) -> None:
         """Tell every client, close every connection, forget everything. No wills: nobody is left to hear them."""
@@ -145,8 +147,8 @@ class Embedded:
         return 0 if self._router is None else self._router.sessions
 
 
-class _Peer(asyncio.Protocol):
-    """One socket, once its handshake is done."""
+class _Peer:
+    """One socket: who it is, and its connection once that is known."""
 
     def __init__(self, router: Router, role: Role, site: SiteId | None, peers: "set[_Peer]") -> None:
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -154,40 +156,40 @@ class _Peer(asyncio.Protocol):
         self._role = role
         self._site = site
         self._peers = peers
-        self._transport: asyncio.Transport | None = None
+        self._tls: Tls | None = None
         self._connection: Connection | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        bounds = BOUNDS[self._role]
-        if len(self._peers) >= bounds.connections_max:
+    def made(self, tls: Tls) -> None:
+        self._tls = tls
+        if len(self._peers) >= BOUNDS[self._role].connections_max:
             logger.warning("connection refused", extra={"role": self._role, "connections": len(self._peers)})
-            transport.abort()
+            tls.abort()
             return
         try:
-            identity = identify(self._role, transport.get_extra_info("peercert"), self._site)
+            identity = identify(self._role, tls.certificate(), self._site)
         except BadIdError as error:
             logger.warning("certificate refused", extra={"role": self._role, "reason": shown(error)})
-            transport.abort()
+            tls.close()
             return
-        transport.set_write_buffer_limits(high=bounds.write_buffer_bytes_max)
         self._peers.add(self)
-        self._connection = Connection(self._router, transport, identity)
+        self._connection = Connection(self._router, tls, identity)
 
-    def data_received(self, data: bytes) -> None:
+    def data(self, data: bytes) -> None:
         if self._connection is not None:
             self._connection.receive(data)
 
-    def pause_writing(self) -> None:
+    def blocked(self) -> None:
         if self._connection is not None:
             self._connection.block()
 
-    def resume_writing(self) -> None:
+    def unblocked(self) -> None:
         if self._connection is not None:
             self._connection.unblock()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def failed(self, reason: str) -> None:
+        logger.info("handshake failed", extra={"role": self._role, "reason": shown(reason)})
+
+    def lost(self) -> None:
         connection, self._connection = self._connection, None
         self._peers.discard(self)
         if connection is not None:
@@ -205,8 +207,8 @@ class _Peer(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._tls is not None:
+            self._tls.abort()
 
 
 def identify(role: Role, certificate: object, site: SiteId | None) -> Identity:

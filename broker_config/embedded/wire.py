@@ -11,8 +11,8 @@ from mqtt5 import DisconnectReasonCode
 
 from broker_config import limits
 
-CONNECT_TYPE: Final = 1
-SUBSCRIBE_TYPE: Final = 8
+CONNECT_BYTE: Final = 0x10
+"""With which every connection begins."""
 LENGTH_BYTES_MAX: Final = 4
 OTHER_PROTOCOL: Final = ("Invalid protocol version", "Invalid protocol name")
 _ALIAS: Final = "Topic alias must be != 0"
@@ -114,6 +114,8 @@ def check_subscribe(packet: mqtt5.SubscribePacket, raw: memoryview) -> None:
         raise _protocol("SUBSCRIBE: packet id 0")
     if not packet.topic_filters:
         raise _protocol("SUBSCRIBE: no filter")
+    for wanted in packet.topic_filters:
+        _check_filter(wanted.pattern)
     at = _after_length(raw, 1) + 2
     properties_bytes, at = _length(raw, at)
     at += properties_bytes
@@ -130,6 +132,17 @@ def check_unsubscribe(packet: mqtt5.UnsubscribePacket) -> None:
         raise _protocol("UNSUBSCRIBE: packet id 0")
     if not packet.patterns:
         raise _protocol("UNSUBSCRIBE: no filter")
+    for pattern in packet.patterns:
+        _check_filter(pattern)
+
+
+def _check_filter(pattern: str) -> None:
+    """Source: MQTT 5.0, sections 4.7.1 and 4.7.3."""
+    levels = pattern.split("/")
+    if not pattern or "\0" in pattern or "#" in levels[:-1]:
+        raise _malformed("filter: empty, with NUL, or # before its end")
+    if any(len(level) > 1 and ("+" in level or "#" in level) for level in levels):
+        raise _malformed("filter: a wildcard that is not a whole level")
 
 
 def _after_length(raw: memoryview, at: int) -> int:
