@@ -296,7 +296,8 @@ class EmbeddedBroker(Site):
 def embedded(directory: Path, *, misbehaviour: Misbehaviour | None = None) -> Iterator[EmbeddedBroker]:
     """The embedded broker, running in this process, ended with the block whatever happened in it."""
     device_ca, server_ca = _authorities(directory)
-    broker = EmbeddedBroker(directory, *free_ports(2), device_ca, server_ca, misbehaviour=misbehaviour)
+    device_port, server_port = free_ports(2)
+    broker = EmbeddedBroker(directory, device_port, server_port, device_ca, server_ca, misbehaviour=misbehaviour)
     try:
         broker.start()
         yield broker

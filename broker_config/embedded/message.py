@@ -43,7 +43,7 @@ class Message:
         """Whether nobody is to have it any more."""
         return self.expires_s is not None and self.expires_s <= now_s
 
-    def packet(  # noqa: PLR0917 - the hot path
+    def packet(
         self,
         qos: int,
         packet_id: int | None,

@@ -221,9 +221,7 @@ class Router:
 
     # Subscriptions
 
-    def subscribe(
-        self, session: Session, subscription: Subscription, retain_handling: int
-    ) -> mqtt5.SubAckReasonCode:
+    def subscribe(self, session: Session, subscription: Subscription, retain_handling: int) -> mqtt5.SubAckReasonCode:
         """Grant a well-formed one: what it delivers is the policy table's to say, for each message."""
         pattern = subscription.pattern
         if pattern.startswith(SHARE_PREFIX):

@@ -239,6 +239,9 @@ def _security(directory: Path, ca_file: str, crl_file: Path | None) -> ssl.SSLCo
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
+    # No resumption: every connection shows its certificate, and a revoked one is seen to be.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
     files = (directory / BROKER_CERTIFICATE_FILE, directory / BROKER_KEY_FILE, directory / ca_file)
     missing = [str(file) for file in (*files, *([crl_file] if crl_file else [])) if not file.is_file()]
     if missing:

@@ -5,6 +5,7 @@ tells the client why.
 """
 
 import asyncio
+import contextlib
 import ssl
 from typing import Final, Protocol
 
@@ -38,7 +39,9 @@ class Peer(Protocol):
 class Tls(asyncio.Protocol):
     """The server's side of one connection."""
 
-    def __init__(self, context: ssl.SSLContext, peer: Peer, *, handshake_s: float, write_buffer_bytes_max: int) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, peer: Peer, *, handshake_s: float, write_buffer_bytes_max: int
+    ) -> None:
         self._peer = peer
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -130,10 +133,8 @@ class Tls(asyncio.Protocol):
         """
         if self._closing:
             return
-        try:
+        with contextlib.suppress(ssl.SSLError):  # it would wait for the answer; we do not
             self._tls.unwrap()
-        except ssl.SSLError:
-            pass  # it waits for the answer; we do not
         self._hang_up()
 
     def abort(self) -> None:
