@@ -63,6 +63,7 @@ class Connection:
         self._over = False
         self._blocked = False
         self._owed = 0
+        self._has_room = False
         self._packet_bytes_max = limits.PACKET_BYTES_MAX
         self._asked_expiry_s = 0
         self._silence_s_max = CONNECT_WAIT_S
@@ -103,6 +104,9 @@ class Connection:
             else:
                 self._refuse(wire.reason_of(error), f"malformed packet: {shown(error)}")
         self._buffer = b"" if self._over else bytes(view[at:])
+        if self._has_room:  # once for all that was acknowledged
+            self._has_room = False
+            self.pump()
         self._flush()
         self._router.flush()
 
@@ -171,8 +175,7 @@ class Connection:
         elif type(packet) is mqtt5.PubAckPacket:
             # What nothing was in flight for is overlooked: MQTT 5 names no reason for it, and a client may well
             # acknowledge twice what was delivered again.
-            session.acknowledge(packet.packet_id)
-            self.pump()
+            self._has_room |= session.acknowledge(packet.packet_id)
         elif type(packet) is mqtt5.PingReqPacket:
             self._out.append(PINGRESP)
         elif type(packet) is mqtt5.SubscribePacket:
