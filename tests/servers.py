@@ -1,11 +1,13 @@
-"""Real server programs for tests: started on free loopback ports, with certificates of their own, ended by pid."""
+"""Real servers for tests: on free loopback ports, with certificates of their own; programs are ended by pid."""
 
+import asyncio
 import os
 import pwd
 import random
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from broker_config.embedded import CannotListenError, Embedded, EmbeddedSite
+from broker_config.embedded.misbehaviour import Misbehaviour
 from broker_config.ids import DeviceId, SiteId
 from broker_config.render import mosquitto as rendering
 from fleet_server.access import ca
@@ -84,17 +88,48 @@ def accepts(port: int) -> bool:
 
 
 @dataclass(slots=True)
-class Mosquitto:
-    """A broker with both listeners, and the two authorities that it trusts."""
+class Site:
+    """A broker's directory, ports and the two authorities that it trusts; and certificates that they sign."""
 
     directory: Path
     device_port: int
     server_port: int
     device_ca: ca.Issued
     server_ca: ca.Issued
+    site: SiteId = SITE
+
+    def device(self, device: DeviceId) -> Credentials:
+        """The certificate of *device*, made when it is first asked for."""
+        if not (self.directory / f"{device}.crt").exists():
+            return self.credentials(device, ca.issue_device(self.device_ca, device, now=_now()))
+        return self._paths(device)
+
+    def server(self) -> Credentials:
+        """The fleet server's certificate."""
+        if not (self.directory / "_server.crt").exists():
+            return self.credentials("_server", ca.issue_server(self.server_ca, self.site, now=_now()))
+        return self._paths("_server")
+
+    def credentials(self, name: str, issued: ca.Issued) -> Credentials:
+        """Write any certificate beside the broker's own, as files called *name*."""
+        paths = self._paths(name)
+        paths.certificate.write_bytes(issued.certificate_pem)
+        paths.key.write_bytes(issued.key_pem)
+        return paths
+
+    def _paths(self, name: str) -> Credentials:
+        base = self.directory / name
+        return Credentials(
+            base.with_name(f"{name}.crt"), base.with_name(f"{name}.key"), self.directory / rendering.SERVER_CA_FILE
+        )
+
+
+@dataclass(slots=True)
+class Mosquitto(Site):
+    """Mosquitto with both listeners, as the product configures it."""
+
     crl: bytes | None = None
     persistent: bool = True
-    site: SiteId = SITE
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -163,37 +198,13 @@ class Mosquitto:
     def restart(self) -> None:
         """Kill it if it runs, and start it on the same ports with what its data directory holds."""
         self.kill()
+        self.configure()
         self.start()
 
     def wipe(self) -> None:
         """Empty the data directory of a broker that is not running."""
         assert self._process is None, "still running"
         shutil.rmtree(self.data, ignore_errors=True)
-
-    def device(self, device: DeviceId) -> Credentials:
-        """The certificate of *device*, made when it is first asked for."""
-        if not (self.directory / f"{device}.crt").exists():
-            return self.credentials(device, ca.issue_device(self.device_ca, device, now=_now()))
-        return self._paths(device)
-
-    def server(self) -> Credentials:
-        """The fleet server's certificate."""
-        if not (self.directory / "_server.crt").exists():
-            return self.credentials("_server", ca.issue_server(self.server_ca, self.site, now=_now()))
-        return self._paths("_server")
-
-    def credentials(self, name: str, issued: ca.Issued) -> Credentials:
-        """Write any certificate beside the broker's own, as files called *name*."""
-        paths = self._paths(name)
-        paths.certificate.write_bytes(issued.certificate_pem)
-        paths.key.write_bytes(issued.key_pem)
-        return paths
-
-    def _paths(self, name: str) -> Credentials:
-        base = self.directory / name
-        return Credentials(
-            base.with_name(f"{name}.crt"), base.with_name(f"{name}.key"), self.directory / rendering.SERVER_CA_FILE
-        )
 
     def _is_up(self) -> bool:
         assert self._process is not None
@@ -216,8 +227,86 @@ class Mosquitto:
             process.wait()
 
 
-def lay_out(directory: Path, *, persistent: bool = True) -> Mosquitto:
-    """Certificates and rendered files of a broker that is not started yet."""
+@dataclass(slots=True)
+class EmbeddedBroker(Site):
+    """The embedded broker in a thread of its own, with a loop of its own."""
+
+    crl: bytes | None = None
+    misbehaviour: Misbehaviour | None = None
+    _thread: threading.Thread | None = field(default=None, repr=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
+    _stop: asyncio.Event | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Start it and wait until both listeners accept. Raises CannotListenError."""
+        assert self._thread is None, "runs already"
+        started = threading.Event()
+        failed: list[CannotListenError] = []
+        thread = threading.Thread(target=lambda: asyncio.run(self._run(started, failed)), name="embedded broker")
+        thread.start()
+        assert started.wait(START_S_MAX), "the embedded broker does not start"
+        if failed:
+            thread.join(START_S_MAX)
+            raise failed[0]
+        self._thread = thread
+
+    def stop(self) -> None:
+        """End it; everything that it held is gone."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        assert self._loop is not None
+        assert self._stop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        thread.join(START_S_MAX)
+        assert not thread.is_alive(), "the embedded broker does not stop"
+
+    def restart(self) -> None:
+        """Stop it if it runs, and start it on the same ports."""
+        self.stop()
+        self.start()
+
+    async def _run(self, started: threading.Event, failed: list[CannotListenError]) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        crl_file = self.directory / "device-ca.crl"
+        if self.crl is not None:
+            crl_file.write_bytes(self.crl)
+        site = EmbeddedSite(
+            directory=self.directory,
+            site=self.site,
+            device_host=HOST,
+            device_port=self.device_port,
+            server_host=HOST,
+            server_port=self.server_port,
+            crl_file=crl_file if self.crl is not None else None,
+        )
+        broker = Embedded(site, misbehaviour=self.misbehaviour)
+        try:
+            await broker.start()
+        except CannotListenError as error:
+            failed.append(error)
+            started.set()
+            return
+        started.set()
+        await self._stop.wait()
+        await broker.stop()
+
+
+@contextmanager
+def embedded(directory: Path, *, misbehaviour: Misbehaviour | None = None) -> Iterator[EmbeddedBroker]:
+    """The embedded broker, running in this process, ended with the block whatever happened in it."""
+    device_ca, server_ca = _authorities(directory)
+    device_port, server_port = free_ports(2)
+    broker = EmbeddedBroker(directory, device_port, server_port, device_ca, server_ca, misbehaviour=misbehaviour)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+def _authorities(directory: Path) -> tuple[ca.Issued, ca.Issued]:
+    """Write what both brokers need; the device authority and the server authority."""
     directory.mkdir(exist_ok=True)
     device_ca = ca.new_ca("fieldfleet test devices", now=_now())
     server_ca = ca.new_ca("fieldfleet test server", now=_now())
@@ -226,6 +315,12 @@ def lay_out(directory: Path, *, persistent: bool = True) -> Mosquitto:
     (directory / rendering.BROKER_KEY_FILE).write_bytes(certificate.key_pem)
     (directory / rendering.DEVICE_CA_FILE).write_bytes(device_ca.certificate_pem)
     (directory / rendering.SERVER_CA_FILE).write_bytes(server_ca.certificate_pem)
+    return device_ca, server_ca
+
+
+def lay_out(directory: Path, *, persistent: bool = True) -> Mosquitto:
+    """Certificates and rendered files of a Mosquitto that is not started yet."""
+    device_ca, server_ca = _authorities(directory)
     device_port, server_port = free_ports(2)
     broker = Mosquitto(directory, device_port, server_port, device_ca, server_ca, persistent=persistent)
     broker.configure()
