@@ -13,6 +13,8 @@ BOARD_EVERY_S: Final = 5
 SEAL_S: Final = 1
 STOP_DRAIN_S: Final = 5
 KEEP_ALIVE_S: Final = 10
+RECEIPT_WAIT_S: Final = 5
+"""So that what a killed broker had taken is soon sent again."""
 BACKOFF: Final = "s_min = 0.5\ns_cap = 3\nstable_s = 5"
 
 BOARD_STREAMS: Final = frozenset({"cpu", "memory", "network", "temperature"})
@@ -82,6 +84,6 @@ def agent_config(text: str, *, member: Member, link_port: int, ports: str) -> st
     text = re.sub(
         r"^port = \d+$", f"port = {link_port}\nkeep_alive_s = {KEEP_ALIVE_S}", text, count=1, flags=re.MULTILINE
     )
-    # a TOML literal string, so that no character of the path means anything
+    # the text ends with the table [receipts]; and a TOML literal string, so that no character of the path means anything
     addresses = "\n".join(f"{each.address} = '{ports}/{each.address}'" for each in member.instruments)
-    return f"{text}\n[backoff]\n{BACKOFF}\n\n[addresses]\n{addresses}\n"
+    return f"{text}receipt_wait_s = {RECEIPT_WAIT_S}\n\n[backoff]\n{BACKOFF}\n\n[addresses]\n{addresses}\n"

@@ -105,34 +105,40 @@ def closing(report: Report) -> str:
 
 def _devices(moments: Sequence[Moment], frame: Frame) -> Table:
     last = moments[-1]
-    table = _table("", "device", "class", "connected", "reporting", "stored", "missing", "records/s", "agent", "")
+    table = _table(
+        "", "device", "class", "connected", "reporting", "healthy", "stored", "missing", "records/s", "agent", ""
+    )
     for number, member in enumerate(FLEET, start=1):
         found = last.device(member.device)
         chosen = frame.has_keys and member.device == frame.outages.device
-        reporting = last.reporting(member.device)
         missing = sum(stream.missing for stream in found.streams) if found else 0
         table.add_row(
             Text(f"{'>' if chosen else ' '}{number}", style="bold"),
             Text(member.device, style="bold" if chosen else ""),
             Text(member.device_class),
             _fact(found is not None and found.connected),
-            _fact(reporting),
+            _fact(last.reporting(member.device)),
+            _fact(found is not None and found.healthy),
             Text(str(_stored(last, member.device)), justify="right"),
             Text(str(missing), style="bold yellow" if missing else "", justify="right"),
             Text(f"{rate(moments, member.device):.1f}", justify="right"),
             Text(_mib(last.rss_bytes.get(member.device, 0))),
-            _outages(frame, member.device),
+            _remark(found, frame),
         )
     return table
 
 
-def _outages(frame: Frame, device: DeviceId) -> Text:
+def _remark(found: answers.Device | None, frame: Frame) -> Text:
+    """What was taken from a device, or what the API says is wrong with it."""
+    device = found.device if found else None
     words = [
         f"{WORDS[outage.kind]}, back in {max(0.0, outage.until_s - frame.now_s):.0f} s"
         for outage in frame.outages.current
         if outage.device in {None, device}
     ]
-    return Text("; ".join(words), style="bold red")
+    if words:
+        return Text("; ".join(words), style="bold red")
+    return Text(shown("; ".join(found.why) if found else ""), style="yellow")
 
 
 def _readings(last: Moment, frame: Frame) -> Table:

@@ -59,11 +59,15 @@ class Moment:
         return [row for row in self.latest if row.device == device]
 
     def reporting(self, device: DeviceId) -> bool:
-        """Whether its instruments, not only its board, have lately said something that is stored."""
-        return any(
-            self.now_ms - row.received_ms <= REPORTING_MS and any(value is not None for value in row.values.values())
-            for row in self.newest(device)
-            if row.stream not in BOARD_STREAMS
+        """What the API says of it, and that its instruments, not only its board, have lately said something."""
+        found = self.device(device)
+        return found is not None and found.reporting and any(map(self._is_news, self.newest(device)))
+
+    def _is_news(self, row: answers.Latest) -> bool:
+        return (
+            row.stream not in BOARD_STREAMS
+            and self.now_ms - row.received_ms <= REPORTING_MS
+            and any(value is not None for value in row.values.values())
         )
 
     @property
@@ -147,6 +151,8 @@ class DeviceReport(msgspec.Struct, frozen=True):
     device_class: str
     connected: bool
     reporting: bool
+    healthy: bool
+    why: list[str]
     values_stored: int
     records_sealed: int
     records_receipted: int
@@ -156,8 +162,8 @@ class DeviceReport(msgspec.Struct, frozen=True):
 
 class Report(msgspec.Struct, frozen=True):
     """What the demo came to. ``records_sealed`` and ``records_receipted`` are the devices' own figures after the
-    drain, the others the API's; who is connected and reports is as it was just before. ``all_reporting_s``: from the
-    command's start until every device reported, null if that never was.
+    drain, the others the API's; who is connected, reporting and healthy is as it was just before. ``all_reporting_s``:
+    from the command's start until every device reported, null if that never was.
     """
 
     broker: str
@@ -168,6 +174,7 @@ class Report(msgspec.Struct, frozen=True):
     devices: int
     devices_connected: int
     devices_reporting: int
+    devices_healthy: int
     values_stored: int
     records_sealed: int
     records_receipted: int
@@ -208,6 +215,7 @@ def report(outcome: Outcome, *, broker: str, stopped_cleanly: bool) -> Report:
         devices=len(fleet),
         devices_connected=sum(each.connected for each in fleet),
         devices_reporting=sum(each.reporting for each in fleet),
+        devices_healthy=sum(each.healthy for each in fleet),
         values_stored=sum(each.values_stored for each in fleet),
         records_sealed=sum(each.records_sealed for each in fleet),
         records_receipted=sum(each.records_receipted for each in fleet),
@@ -231,6 +239,8 @@ def _device_report(outcome: Outcome, found: answers.Device) -> DeviceReport:
         device_class=found.device_class,
         connected=before is not None and before.connected,
         reporting=outcome.running.reporting(device),
+        healthy=before is not None and before.healthy,
+        why=before.why if before is not None else [],
         values_stored=outcome.values.get(device, 0),
         records_sealed=sum(stream.last for stream in spool),
         records_receipted=sum(stream.receipted for stream in spool),
