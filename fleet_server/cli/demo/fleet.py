@@ -84,6 +84,6 @@ def agent_config(text: str, *, member: Member, link_port: int, ports: str) -> st
     text = re.sub(
         r"^port = \d+$", f"port = {link_port}\nkeep_alive_s = {KEEP_ALIVE_S}", text, count=1, flags=re.MULTILINE
     )
-    # the text ends with the table [receipts]; and a TOML literal string, so that no character of the path means anything
+    # the text ends with the table [receipts]; literal strings, so that no character of a path means anything
     addresses = "\n".join(f"{each.address} = '{ports}/{each.address}'" for each in member.instruments)
     return f"{text}receipt_wait_s = {RECEIPT_WAIT_S}\n\n[backoff]\n{BACKOFF}\n\n[addresses]\n{addresses}\n"

@@ -19,7 +19,7 @@ from fleet_server.cli.server import CommandError, Server
 
 TICK_S: Final = 1.0
 MOMENTS_MAX: Final = 60
-MEND_S_MAX: Final = 10.0
+MEND_S_MAX: Final = 15.0
 POLL_S: Final = 0.1
 
 
@@ -82,10 +82,14 @@ class Show:
         """End every outage, so that what waits in the spools can go out; the last moment, which may be *last*."""
         self._carry_out(outages.Change(ended=self._outages.current))
         deadline = time.monotonic() + MEND_S_MAX
-        while self._had_outages and last.reporting_count < len(self._rig.devices) and time.monotonic() < deadline:
+        while self._had_outages and not self._is_whole(last) and time.monotonic() < deadline:
             time.sleep(POLL_S)
             last = self.look()
         return last
+
+    def _is_whole(self, last: watch.Moment) -> bool:
+        missing = sum(stream.missing for stream in last.streams)
+        return missing == 0 and last.facts.connected and last.reporting_count == len(self._rig.devices)
 
     def _checked_look(self) -> watch.Moment:
         self._programs.check()

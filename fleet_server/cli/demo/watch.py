@@ -162,7 +162,7 @@ class DeviceReport(msgspec.Struct, frozen=True):
 
 class Report(msgspec.Struct, frozen=True):
     """What the demo came to. ``records_sealed`` and ``records_receipted`` are the devices' own figures after the
-    drain, the others the API's; who is connected, reporting and healthy is as it was just before. ``all_reporting_s``:
+    drain, the others the API's; who is connected, reporting and healthy is as just before it. ``all_reporting_s``:
     from the command's start until every device reported, null if that never was.
     """
 
