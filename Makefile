@@ -1,6 +1,7 @@
 # Each target makes the virtual environment that it needs; make and python3-venv are enough.
-#   make demo                    a whole fleet on this machine (needs Mosquitto: sudo apt-get install mosquitto)
-#   make demo ARGS="--seconds 30 --report demo.report.json"
+#   make demo                    a whole fleet on this machine, with the embedded broker
+#   make demo ARGS="--seconds 45 --report demo.report.json"
+#   make demo ARGS="--broker mosquitto"     on the real one (sudo apt-get install mosquitto)
 #   make test [ARGS="-k admission"]
 #   make check | bench | clean
 
@@ -37,7 +38,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.has-demo: pyproject.toml | $(BIN)/python
-	$(PIP) --editable '.[agent,server]'
+	$(PIP) --editable '.[agent,bridge,server]'
 	@touch $@
 
 $(VENV)/.has-dev: pyproject.toml | $(BIN)/python

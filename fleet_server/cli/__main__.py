@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 
 from broker_config.text import shown
 from fleet_server.cli import answers, moments, tables
+from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.server import (
     SITE_VARIABLE,
     CommandError,
@@ -252,19 +253,23 @@ def quarantine_replay(
 @app.command("demo", epilog="Example: fieldfleet demo --seconds 30 --report demo.report.json")
 def demo_command(
     seconds: Annotated[float | None, typer.Option(min=1, help="End by itself after so long.")] = None,
+    broker: Annotated[
+        Broker, typer.Option(help="The embedded one, or the Mosquitto of this machine.")
+    ] = Broker.EMBEDDED,
     report: Annotated[Path | None, typer.Option(help="Write what it came to, as JSON.")] = None,
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Keep site, store and logs there; a temporary one if not given.")
     ] = None,
 ) -> None:
-    """Run a whole fleet on this machine: broker, server, and an agent with this machine's own sensors.
+    """Run a whole fleet on this machine: broker, server, and four agents, one of each class, with played instruments.
 
-    Nothing is left of it afterwards, but what --dir and --report name.
+    On a terminal, keys cut a link, kill an agent or the broker, or unplug instruments, and the table shows the
+    recovery. Nothing is left of it afterwards, but what --dir and --report name.
     """
     from fleet_server.cli.demo.command import demo  # noqa: PLC0415 - a site's authorities need much that others do not
 
     try:
-        figures = demo(seconds=seconds, report=report, directory=directory)
+        figures = demo(broker=broker, seconds=seconds, report=report, directory=directory)
     except CommandError as error:
         raise failed(error) from error
     typer.echo(figures)

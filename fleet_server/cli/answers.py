@@ -113,6 +113,12 @@ class Devices(Struct, frozen=True):
     devices: list[Device]
 
 
+class LatestList(Struct, frozen=True):
+    """A list of them."""
+
+    latest: list[Latest]
+
+
 class Gaps(Struct, frozen=True):
     """A list of them."""
 

@@ -1,4 +1,4 @@
-"""The demo shows this machine's own readings stored and receipted, and leaves nothing behind however it ends."""
+"""The demo shows four devices of four classes stored and receipted, and leaves nothing behind however it ends."""
 
 import json
 import os
@@ -7,19 +7,23 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from fleet_server.cli.demo import rig
+from fleet_server.cli.demo import fleet, rig
 from tests.servers import wait_until
 
-SECONDS_MAX = 60.0
-STORED = re.compile(rb"stored [1-9]\d*  receipted [1-9]\d*")
-
-pytestmark = pytest.mark.server("mosquitto")
+SECONDS_MAX: Final = 60.0
+LINES_MAX: Final = 60
+CLASSES: Final = {"body_camera", "in_car_terminal", "traffic_light", "interrogation_room"}
+ALL_REPORTING: Final = re.compile(rb"receipts [1-9].*(  [a-z]+-\d+ reporting){4}")
+CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture
@@ -46,25 +50,27 @@ def running_in(directory: Path) -> dict[int, str]:
     return found
 
 
-def start(place: Path, *arguments: str, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+def start(place: Path, *arguments: str, terminal: int | None = None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "fleet_server.cli", "demo", *arguments],
-        env=os.environ | {"TMPDIR": str(place), "TERM": "xterm-256color", "COLUMNS": "180", "LINES": "50"},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
+        env=os.environ | {"TMPDIR": str(place), "TERM": "xterm-256color", "COLUMNS": "180", "LINES": "60"},
+        stdin=subprocess.DEVNULL if terminal is None else terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
         stderr=subprocess.STDOUT,
+        start_new_session=terminal is not None,
     )
 
 
 def started(place: Path) -> subprocess.Popen[bytes]:
-    """A demo that has shown something stored and receipted."""
+    """A demo that has shown four devices that report."""
     demo = start(place)
     assert demo.stdout is not None
     seen = b""
-    for line in demo.stdout:
+    for line, _ in zip(demo.stdout, range(LINES_MAX), strict=False):  # one a second
         seen += line
-        if STORED.search(line):
+        if ALL_REPORTING.search(line):
             return demo
+    demo.kill()
     raise AssertionError(seen.decode(errors="replace"))
 
 
@@ -79,29 +85,43 @@ def ended(demo: subprocess.Popen[bytes]) -> tuple[int, str]:
     return demo.returncode, output.decode(errors="replace")
 
 
-def test_by_itself_it_ends_with_everything_sealed_stored_and_receipted(place: Path, tmp_path: Path) -> None:
-    code, output = ended(start(place, "--seconds", "5", "--report", str(tmp_path / "report.json")))
+@pytest.mark.parametrize("broker", ["embedded", pytest.param("mosquitto", marks=pytest.mark.server("mosquitto"))])
+def test_by_itself_it_ends_with_everything_sealed_stored_and_receipted(
+    place: Path, tmp_path: Path, broker: str
+) -> None:
+    path = tmp_path / "report.json"
+    code, output = ended(start(place, "--seconds", "6", "--broker", broker, "--report", str(path)))
     assert code == 0, output
-    assert "available_bytes" in output
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["stopped_cleanly"] is True
-    assert report["devices"] == 1
-    assert report["values_stored"] >= 20
-    assert report["records_sealed"] == report["records_stored"] == report["records_receipted"] > 0
-    assert (report["records_missing"], report["records_quarantined"], report["gaps_unexplained"]) == (0, 0, 0)
-    assert report["agent_rss_bytes"] > 0
+    report = json.loads(path.read_text())
+    assert (report["broker"], report["stopped_cleanly"]) == (broker, True)
+    assert {device["device_class"] for device in report["fleet"]} == CLASSES
+    assert report["devices"] == report["devices_connected"] == report["devices_reporting"] == 4, report
+    assert report["all_reporting_s"] > 0
+    stored = report["records_stored"] + report["records_quarantined"]
+    assert report["records_sealed"] == stored == report["records_receipted"] > 0
+    assert (report["records_missing"], report["records_duplicate"], report["gaps_unexplained"]) == (0, 0, 0)
+    assert all(device["values_stored"] >= 20 for device in report["fleet"]), report
+    assert all(size > 0 for size in report["agent_rss_bytes"].values())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_asked_to_end_it_ends_in_order(place: Path, number: signal.Signals) -> None:
+def test_asked_to_end_it_ends_in_order(place: Path) -> None:
     demo = started(place)
-    demo.send_signal(number)
+    demo.send_signal(signal.SIGTERM)
     code, output = ended(demo)
     assert code == 0, output
-    assert "0 missing" in output
+    assert "0 missing, 0 duplicates, 0 unexplained gaps" in output
 
 
-def test_meanwhile_the_command_sees_the_device_and_no_gap(place: Path) -> None:
+def test_asked_before_it_began_it_ends_at_once(place: Path) -> None:
+    demo = start(place)
+    wait_until(lambda: any("fleet_server run" in command for command in running_in(place).values()), "a server")
+    demo.send_signal(signal.SIGINT)
+    code, output = ended(demo)
+    assert code in {0, 1}, output
+    assert "Traceback" not in output
+
+
+def test_meanwhile_the_command_sees_the_devices_and_no_gap(place: Path) -> None:
     demo = started(place)
     (site,) = place.glob("*/site")
 
@@ -109,12 +129,11 @@ def test_meanwhile_the_command_sees_the_device_and_no_gap(place: Path) -> None:
         command = [sys.executable, "-m", "fleet_server.cli", *arguments, "--site", str(site), "--json"]
         return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
-    (device,) = ask("devices")["devices"]
-    assert (device["device_class"], device["connected"]) == ("host", True)
-    series = ask("series", device["device"], "memory", "--from", "-5m")
-    assert all(value > 0 for value in series["columns"]["available_bytes"])
-    events = ask("events", device["device"])["events"]
-    assert "agent.start" in {event["kind"] for event in events}
+    devices = ask("devices")["devices"]
+    assert {device["device_class"] for device in devices if device["connected"]} == CLASSES
+    series = ask("series", "room-2", "room", "--from", "-5m")
+    assert all(-20 < value < 60 for value in series["columns"]["temp_c"])
+    assert "agent.start" in {event["kind"] for event in ask("events", "car-7")["events"]}
     assert ask("gaps", "--reason", "unexplained") == {"gaps": []}
     demo.send_signal(signal.SIGINT)
     assert ended(demo)[0] == 0
@@ -122,45 +141,112 @@ def test_meanwhile_the_command_sees_the_device_and_no_gap(place: Path) -> None:
 
 def test_killed_it_leaves_nothing(place: Path) -> None:
     demo = started(place)
-    assert len(running_in(place)) >= 3
+    assert len(running_in(place)) >= 12
     demo.kill()
     demo.communicate(timeout=SECONDS_MAX)
 
 
-@pytest.mark.parametrize("words", ["mosquitto", "fleet_server run", "edge_agent run"])
-def test_when_a_part_dies_it_says_which_and_ends(place: Path, words: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("broker_config.embedded", "broker"),
+        ("devices/light-3/agent.toml", "agent of light-3"),
+    ],
+)
+def test_when_a_part_dies_it_says_which_and_ends(place: Path, words: str, name: str) -> None:
     demo = started(place)
     os.kill(part_of(demo, place, words), signal.SIGKILL)
     code, output = ended(demo)
     assert code == 1
-    assert re.search(r"fieldfleet: the (broker|server|agent) ended with -9", output), output
+    assert f"fieldfleet: the {name} ended with -9" in output, output
 
 
 def test_with_a_directory_site_store_and_logs_are_kept(place: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     code, output = ended(start(place, "--seconds", "3", "--dir", str(kept)))
     assert code == 0, output
-    assert {"site.toml", "broker.log", "server.log", "agent.log"} <= {path.name for path in kept.iterdir()}
+    assert {"site.toml", "broker.log", "server.log", "agent-of-car-7.log"} <= {path.name for path in kept.iterdir()}
     assert running_in(kept) == {}
     code, output = ended(start(place, "--seconds", "3", "--dir", str(kept)))
     assert (code, "never overwritten" in output) == (1, True)
 
 
-def test_on_a_terminal_it_draws_a_screen(place: Path) -> None:
+class Terminal:
+    """The near end of one on which a demo runs: what it drew since the last look, and its keys."""
+
+    def __init__(self, near: int) -> None:
+        self._near = near
+        self._drawn = b""
+
+    def press(self, keys: str) -> None:
+        os.write(self._near, keys.encode())
+
+    def until(self, pattern: str) -> None:
+        """Read on until *pattern* was drawn after what was waited for last."""
+        deadline = time.monotonic() + SECONDS_MAX
+        while True:
+            text = CONTROL.sub("", self._drawn.decode(errors="replace"))
+            if re.search(pattern, text):
+                self._drawn = b""
+                return
+            assert time.monotonic() < deadline, f"{pattern}: not in {text[-4000:]}"
+            self._drawn += self._read()
+
+    def to_the_end(self) -> str:
+        with suppress(OSError):  # Linux says so when the last of the other side is gone
+            while piece := self._read():
+                self._drawn += piece
+        return CONTROL.sub("", self._drawn.decode(errors="replace"))
+
+    def _read(self) -> bytes:
+        return os.read(self._near, 65_536)
+
+
+@contextmanager
+def on_terminal(place: Path) -> Iterator[tuple[subprocess.Popen[bytes], Terminal]]:
     ours, theirs = pty.openpty()
-    demo = start(place, "--seconds", "4", output=theirs)
+    demo = start(place, terminal=theirs)
     os.close(theirs)
-    drawn = b""
     try:
-        while piece := os.read(ours, 65_536):
-            drawn += piece
-    except OSError:  # Linux says so when the last of the other side is gone
-        pass
+        yield demo, Terminal(ours)
     finally:
         os.close(ours)
-    assert demo.wait(SECONDS_MAX) == 0, drawn.decode(errors="replace")
-    for words in ("stream", "stored", "receipted", "missing", "cpu_pct", "look yourself"):
-        assert words.encode() in drawn, words
+        if demo.poll() is None:
+            demo.kill()
+            demo.wait()
+
+
+def test_keys_take_parts_away_and_the_table_shows_that_they_come_back(place: Path) -> None:
+    with on_terminal(place) as (demo, terminal):
+        terminal.until(r"room-2 +interrogation_room +yes +yes")
+        terminal.press("2a")
+        terminal.until(r">2 +car-7 .*not running +agent killed, back in \d s")
+        terminal.press("a")  # again: at once
+        terminal.until(r"car-7 +in_car_terminal +yes +yes +yes .* MiB +\r?\n")
+        terminal.press("3i")
+        terminal.until(r"light-3 +signal .*plan -  mode -")
+        terminal.press("i")
+        terminal.until(r"light-3 +signal .*plan 3  mode 2")
+        terminal.press("4l")
+        terminal.until(r"room-2 +interrogation_room +yes +no .*link cut")
+        terminal.press("lb")
+        terminal.until(r"embedded broker not connected")
+        terminal.press("b")
+        terminal.until(r"embedded broker connected")
+        terminal.press("q")
+        drawn = terminal.to_the_end()
+        assert demo.wait(SECONDS_MAX) == 0, drawn
+        for words in ("keys: 1-4 choose a device", "look yourself"):
+            assert words in drawn, drawn
+        assert re.search(r" 0 missing, \d+ duplicates, 0 unexplained gaps", drawn), drawn
+
+
+def test_a_terminal_that_is_closed_ends_it(place: Path) -> None:
+    with on_terminal(place) as (demo, terminal):
+        terminal.until(r"room-2 +interrogation_room +yes")
+        demo.send_signal(signal.SIGHUP)
+        terminal.to_the_end()
+        assert demo.wait(SECONDS_MAX) == 0
 
 
 def test_without_mosquitto_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -170,14 +256,11 @@ def test_without_mosquitto_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
         rig.find_broker()
 
 
-@pytest.mark.parametrize(
-    ("host", "device"),
-    [
-        ("Unit-7.Example.org", "demo-unit-7-example-org"),
-        ("", "demo-host"),
-        ("北京", "demo-host"),
-        ("x" * 80, "demo-" + "x" * 58),
-    ],
-)
-def test_any_machine_is_a_device(host: str, device: str) -> None:
-    assert rig.this_machine(host) == device
+@pytest.mark.parametrize("device_class", sorted(CLASSES))
+def test_a_hastened_profile_differs_in_its_cadence_only(device_class: str) -> None:
+    text = (Path(fleet.__file__).parents[3] / "edge_agent" / "profiles" / f"{device_class}.toml").read_text()
+    shipped, hastened = tomllib.loads(text), tomllib.loads(fleet.hastened(text))
+    assert {wire.pop("every_s") for wire in hastened["wires"]} == {fleet.EVERY_S, fleet.BOARD_EVERY_S}
+    for wire in shipped["wires"]:
+        wire.pop("every_s", None)
+    assert hastened == shipped

@@ -1,5 +1,7 @@
-"""``fieldfleet demo``: a whole fleet on this machine, from a sensor to a receipt, and nothing left of it afterwards.
+"""``fieldfleet demo``: a whole fleet on this machine, from instruments to receipts; nothing is left of it afterwards.
 
-``rig`` makes its site; ``programs`` starts and ends broker, server and agent; ``watch`` asks the API what happens;
-``screen`` shows it; ``command`` is the command. The programs are the product's own, started as anybody would.
+``fleet`` says which devices; ``rig`` makes their site and names the programs; ``programs`` starts and ends them;
+``link`` is one of them, a network that can be cut; ``watch`` asks the API what happens; ``outages`` decides what a
+key takes away; ``screen`` and ``show`` show it; ``command`` is the command. The programs are the product's own,
+started as anybody would.
 """

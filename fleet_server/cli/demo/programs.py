@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,17 +40,28 @@ class ProgramError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """A running program."""
+class Part:
+    """A program that can be started again and again. ``stop_s_max``: it is killed if it takes longer to end."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    command: Sequence[str]
+    directory: Path
     log: Path
+    stop_s_max: float
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running part."""
+
+    part: Part
+    process: subprocess.Popen[bytes]
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
+    def name(self) -> str:
+        """Its part's."""
+        return self.part.name
 
     def check(self) -> None:
         """Raises ProgramError: it has ended."""
@@ -66,44 +77,48 @@ class Program:
                 raise ProgramError(f"the {self.name} was not ready in {seconds_max:g} s\n{self.last_words()}")
             time.sleep(POLL_S)
 
-    def stop(self, *, seconds_max: float) -> bool:
-        """Ask it to end, and end it if it does not; whether it ended by itself, without an error."""
-        self.process.terminate()
+    def wait(self, *, deadline_s: float) -> bool:
+        """Wait until *deadline_s* of the monotonic clock, then kill it; whether it ended before, without an error."""
         try:
-            return self.process.wait(seconds_max) == 0
+            return self.process.wait(max(0.0, deadline_s - time.monotonic())) == 0
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
             return False
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.process.kill()
+        self.process.wait()
 
     def rss_bytes(self) -> int:
         """Its resident memory now, 0 if it has ended."""
         try:
-            status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
+            status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii", errors="replace")
         except OSError:
             return 0
         return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:")), 0)
 
     def last_words(self) -> str:
         """The end of its log."""
-        with contextlib.suppress(OSError), self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - LOG_BYTES_READ))
+        with contextlib.suppress(OSError), self.part.log.open("rb") as file:
+            file.seek(max(0, self.part.log.stat().st_size - LOG_BYTES_READ))
             lines = file.read().decode("utf-8", "backslashreplace").splitlines()
             return "\n".join(f"  {line}" for line in lines[-LOG_LINES_SHOWN:])
         return ""
 
 
 class Programs:
-    """What was started, ended in the opposite order."""
+    """What was started and has not been stopped or killed by us, by name."""
 
     def __init__(self) -> None:
-        self._running: list[tuple[Program, float]] = []
+        self._running: dict[str, Program] = {}
 
-    def start(self, name: str, command: Sequence[str], *, directory: Path, log: Path, stop_s_max: float) -> Program:
-        """Start *command* in *directory*; it is ended with the others, and killed after *stop_s_max*.
+    def start(self, part: Part) -> Program:
+        """Start *part*; it is ended with the others.
 
         Must be called by the main thread: the kernel's signal comes at the end of the thread that started it.
         """
+        assert part.name not in self._running, f"{part.name} runs already"
         parent = os.getpid()
 
         def die_with_us() -> None:
@@ -111,35 +126,48 @@ class Programs:
             if os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        with log.open("ab") as sink:
+        with part.log.open("ab") as sink:
             process = subprocess.Popen(  # noqa: S603 - our own programs, and the broker that was found
-                command,
-                cwd=directory,
+                part.command,
+                cwd=part.directory,
+                env=os.environ | part.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
                 start_new_session=True,  # the terminal's Ctrl-C is ours, so that they end in order
                 preexec_fn=die_with_us,  # noqa: PLW1509 - one thread, one system call
             )
-        program = Program(name, process, log)
-        self._running.append((program, stop_s_max))
+        program = self._running[part.name] = Program(part, process)
         return program
 
+    def rss_bytes(self, name: str) -> int:
+        """Of one of them; 0 if it does not run."""
+        program = self._running.get(name)
+        return program.rss_bytes() if program is not None else 0
+
     def check(self) -> None:
-        """Raises ProgramError: one of them has ended."""
-        for program, _ in self._running:
+        """Raises ProgramError: one of them has ended by itself."""
+        for program in self._running.values():
             program.check()
 
-    def stop(self, program: Program) -> bool:
-        """End one of them now; see :meth:`Program.stop`."""
-        entry = next(entry for entry in self._running if entry[0] is program)
-        self._running.remove(entry)
-        return program.stop(seconds_max=entry[1])
+    def kill(self, name: str) -> None:
+        """End one of them as a power cut would. Nothing happens if it does not run."""
+        program = self._running.pop(name, None)
+        if program is not None:
+            program.kill()
 
-    def stop_all(self) -> None:
-        """End the last first."""
-        while self._running:
-            self.stop(self._running[-1][0])
+    def stop(self, names: Iterable[str]) -> bool:
+        """Ask those of *names* that run to end, all at once; whether each did, by itself and without an error."""
+        stopped = [self._running.pop(name) for name in tuple(names) if name in self._running]
+        for program in stopped:
+            program.process.terminate()
+        began_s = time.monotonic()
+        ended = [program.wait(deadline_s=began_s + program.part.stop_s_max) for program in stopped]
+        return all(ended)
+
+    def stop_all(self) -> bool:
+        """The rest; see :meth:`stop`."""
+        return self.stop(tuple(self._running))
 
 
 @contextmanager

@@ -1,25 +1,27 @@
-"""The demo's site: made as any site is, with one device that reports this machine's own readings every second."""
+"""The demo's site: made as any site is, with four devices; and every program that makes it live."""
 
 import getpass
 import random
-import re
 import shutil
 import socket
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
-from broker_config.ids import DeviceId, device_id
+from broker_config.ids import DeviceId
 from fleet_server import site as plan
 from fleet_server.adapters import site_directory
+from fleet_server.cli.demo.fleet import FLEET, Broker, Instrument, agent_config, hastened
+from fleet_server.cli.demo.outages import Kind, Outage
+from fleet_server.cli.demo.programs import Part
 from fleet_server.cli.server import Place
 
-DEVICE_CLASS: Final = "host"
-DEVICE_NAME_CHARS_MAX: Final = 63
-EVERY_S: Final = 1
-SEAL_S: Final = 1
-STOP_DRAIN_S: Final = 5
+PORTS_DIRECTORY: Final = "ports"
+TEMPORARY_DIRECTORY: Final = "tmp"
 # Below the range that the kernel gives to outgoing connections.
 PORTS: Final = range(20_000, 32_000)
 PORT_TRIES_MAX: Final = 200
@@ -31,89 +33,117 @@ CONFINED_HINT: Final = (
     "Ubuntu from 25.04 on lets Mosquitto read /etc/mosquitto only (AppArmor); for the demo: sudo aa-disable mosquitto"
 )
 
-PROFILE: Final = f"""\
-# This machine as a device of class "host", read every second so that there is something to see.
-device_class = "{DEVICE_CLASS}"
-
-[[wires]]
-stream = "cpu"
-driver = "host.cpu"
-every_s = {EVERY_S}
-
-[[wires]]
-stream = "memory"
-driver = "host.memory"
-every_s = {EVERY_S}
-
-[[wires]]
-stream = "storage"
-driver = "host.storage"
-every_s = {EVERY_S}
-options = {{ path = "{{state_dir}}" }}
-
-[[wires]]
-stream = "network"
-driver = "host.network"
-every_s = {EVERY_S}
-
-[[wires]]
-stream = "temperature"
-driver = "host.temperature"
-every_s = {EVERY_S}
-optional = true
-"""
+AGENT_STOP_S_MAX: Final = 15.0
+SERVER_STOP_S_MAX: Final = 10.0
+STOP_S_MAX: Final = 5.0
+PROFILES_OF: Final = "edge_agent"
+"""The package whose ``profiles`` are read; it is found, not imported."""
+BROKER: Final = "broker"
+SERVER: Final = "server"
 
 
 class NoBrokerError(Exception):
     """There is no Mosquitto on this machine; the message says how to get it."""
 
 
+class NoAgentError(Exception):
+    """The agent's package is not installed beside ours; the message says how to get it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """Where everything of a demo is."""
+    """Where everything of a demo is, and the parts that make it. ``links``: the port that each device connects to."""
 
     directory: Path
-    device: DeviceId
-    broker_program: str
-    device_port: int
-    server_port: int
+    site: plan.Site
+    broker: Part
+    links: Mapping[DeviceId, int]
     place: Place
 
     @property
-    def broker_directory(self) -> Path:
-        """Where the broker is started."""
-        return self.directory / plan.BROKER_DIRECTORY
+    def devices(self) -> tuple[DeviceId, ...]:
+        """In the order in which they are shown."""
+        return tuple(member.device for member in FLEET)
 
-    @property
-    def server_config(self) -> Path:
-        """For ``fleet-server run``."""
-        return self.directory / plan.SERVER_CONFIG
+    def server(self) -> Part:
+        """``fleet-server run``."""
+        config = self.directory / plan.SERVER_CONFIG
+        command = [sys.executable, "-m", "fleet_server", "run", "--config", str(config)]
+        return _part(self.directory, SERVER, command, config.parent, SERVER_STOP_S_MAX)
 
-    @property
-    def agent_config(self) -> Path:
-        """For ``edge-agent run``."""
-        return self.directory / "devices" / self.device / plan.AGENT_CONFIG
+    def agent(self, device: DeviceId) -> Part:
+        """``edge-agent run`` of one device."""
+        config = self.agent_config(device)
+        command = [sys.executable, "-m", "edge_agent", "run", "--config", str(config)]
+        return _part(self.directory, f"agent of {device}", command, config.parent, AGENT_STOP_S_MAX)
 
-    def log(self, name: str) -> Path:
-        """Of one program."""
-        return self.directory / f"{name}.log"
+    def link(self, device: DeviceId) -> Part:
+        """The network between a device and the broker."""
+        ports = ["--listen", str(self.links[device]), "--to", str(self.site.device_port)]
+        command = [sys.executable, "-m", "fleet_server.cli.demo.link", *ports]
+        return _part(self.directory, f"link of {device}", command, self.directory, STOP_S_MAX)
+
+    def instruments(self, device: DeviceId) -> list[Part]:
+        """What is plugged into a device."""
+        (member,) = (member for member in FLEET if member.device == device)
+        return [self._instrument(device, instrument) for instrument in member.instruments]
+
+    def _instrument(self, device: DeviceId, instrument: Instrument) -> Part:
+        port = self.port(device, instrument)
+        command = [sys.executable, "-m", "firmware_bridge.peripherals", instrument.kind, "--link", str(port)]
+        command += ["--seed", str(instrument.seed)]
+        return _part(self.directory, f"{instrument.kind} of {device}", command, self.directory, STOP_S_MAX)
+
+    def port(self, device: DeviceId, instrument: Instrument) -> Path:
+        """The link to the terminal at whose far end an instrument is played."""
+        return self.directory / "devices" / device / PORTS_DIRECTORY / instrument.address
+
+    def plugged(self) -> bool:
+        """Whether every instrument is there."""
+        return all(self.port(member.device, each).exists() for member in FLEET for each in member.instruments)
+
+    def agent_config(self, device: DeviceId) -> Path:
+        """For ``edge-agent``."""
+        return self.directory / "devices" / device / plan.AGENT_CONFIG
+
+    def parts(self, outage: Outage) -> list[Part]:
+        """What goes down with *outage*."""
+        if outage.device is None:
+            return [self.broker]
+        match outage.kind:
+            case Kind.LINK:
+                return [self.link(outage.device)]
+            case Kind.AGENT:
+                return [self.agent(outage.device)]
+            case Kind.INSTRUMENTS:
+                return self.instruments(outage.device)
+            case Kind.BROKER:
+                return [self.broker]
+            case _:
+                assert_never(outage.kind)
 
 
 def find_broker() -> str:
     """The path of Mosquitto. Raises NoBrokerError."""
     found = shutil.which(MOSQUITTO) or shutil.which(MOSQUITTO, path=SYSTEM_DIRECTORIES)
     if found is None:
-        raise NoBrokerError("Mosquitto is not installed, and the demo needs it: sudo apt-get install mosquitto")
+        raise NoBrokerError(
+            "Mosquitto is not installed: sudo apt-get install mosquitto, or leave --broker out for the embedded one"
+        )
     return found
 
 
-def build(directory: Path, *, broker_program: str, now: datetime) -> Rig:
-    """Make the site and its device below *directory*.
+def build(directory: Path, *, broker: Broker, now: datetime) -> Rig:
+    """Make the site and its devices below *directory*.
 
     Raises:
         SiteError: *directory* is not empty, or cannot be made.
+        NoBrokerError: Mosquitto is asked for and not there.
+        NoAgentError: the agent is not installed.
     """
-    device_port, server_port, api_port = free_ports(3)
+    program = find_broker() if broker is Broker.MOSQUITTO else None
+    profiles = _profiles()
+    device_port, server_port, api_port, *links = free_ports(3 + len(FLEET))
     site = site_directory.create(
         directory,
         hosts=(plan.HOST_ALWAYS[0],),
@@ -124,23 +154,50 @@ def build(directory: Path, *, broker_program: str, now: datetime) -> Rig:
         broker_user=getpass.getuser(),
         now=now,
     )
-    device = this_machine(socket.gethostname())
-    made = site_directory.add_device(directory, device, DEVICE_CLASS, now=now)
-    (made / "profile.toml").write_text(PROFILE, encoding="utf-8")
-    config = made / plan.AGENT_CONFIG
-    text = config.read_text(encoding="utf-8").replace(
-        f'profile = "{DEVICE_CLASS}"\n',
-        f'profile = "profile.toml"\nseal_s = {SEAL_S}\nstop_drain_s = {STOP_DRAIN_S}\n',
-    )
-    config.write_text(text, encoding="utf-8")
+    (directory / TEMPORARY_DIRECTORY).mkdir()
+    for member, link_port in zip(FLEET, links, strict=True):
+        made = site_directory.add_device(directory, member.device, member.device_class, now=now)
+        ports = made / PORTS_DIRECTORY
+        ports.mkdir()
+        profile = (profiles / f"{member.device_class}.toml").read_text(encoding="utf-8")
+        (made / "profile.toml").write_text(hastened(profile), encoding="utf-8")
+        config = made / plan.AGENT_CONFIG
+        text = agent_config(config.read_text(encoding="utf-8"), member=member, link_port=link_port, ports=str(ports))
+        config.write_text(text, encoding="utf-8")
     place = Place(f"http://{plan.LOOPBACK}:{site.api_port}", directory / plan.TOKEN_FILE)
-    return Rig(directory, device, broker_program, device_port, server_port, place)
+    devices = (member.device for member in FLEET)
+    return Rig(directory, site, _broker(directory, site, program), dict(zip(devices, links, strict=True)), place)
 
 
-def this_machine(host_name: str) -> DeviceId:
-    """A device id made of a host's name."""
-    name = re.sub(r"[^a-z0-9]+", "-", host_name.lower()).strip("-")
-    return device_id(f"demo-{name or 'host'}"[:DEVICE_NAME_CHARS_MAX])
+def _broker(directory: Path, site: plan.Site, mosquitto: str | None) -> Part:
+    """Mosquitto at the path that is given, or the embedded broker, on the same files and ports."""
+    at = directory / plan.BROKER_DIRECTORY
+    if mosquitto is not None:
+        return _part(directory, BROKER, [mosquitto, "-c", plan.BROKER_CONFIG], at, STOP_S_MAX)
+    command = [sys.executable, "-m", "broker_config.embedded", "--directory", str(at), "--site", site.site_id]
+    command += ["--device-host", plan.LOOPBACK, "--device-port", str(site.device_port)]
+    command += ["--server-host", plan.LOOPBACK, "--server-port", str(site.server_port)]
+    return _part(directory, BROKER, command, at, STOP_S_MAX)
+
+
+def _part(directory: Path, name: str, command: list[str], at: Path, stop_s_max: float) -> Part:
+    """Its temporary files are in *directory*, so that they go with it."""
+    return Part(
+        name=name,
+        command=command,
+        directory=at,
+        log=directory / f"{name.replace(' ', '-')}.log",
+        stop_s_max=stop_s_max,
+        environment={"TMPDIR": str(directory / TEMPORARY_DIRECTORY)},
+    )
+
+
+def _profiles() -> Path:
+    """Where the shipped profiles are."""
+    found = find_spec(PROFILES_OF)
+    if found is None or found.origin is None:
+        raise NoAgentError("the agent is not installed here: pip install 'fieldfleet[agent,bridge,server]'")
+    return Path(found.origin).parent / "profiles"
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,7 +1,8 @@
-"""A moment of the demo as a screen, as a line for a log, and the last one as a sentence."""
+"""A moment of the demo as a screen, as a line for a log, and the report as a sentence."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -9,116 +10,190 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from broker_config.ids import DeviceId
 from broker_config.text import shown
-from fleet_server.cli import tables
-from fleet_server.cli.demo.rig import Rig
+from fleet_server.cli import answers, tables
+from fleet_server.cli.demo.fleet import BOARD_STREAMS, FLEET
+from fleet_server.cli.demo.outages import WORDS, Outages
 from fleet_server.cli.demo.watch import Moment, Report
 from fleet_server.cli.moments import ago
 
-RATE_SPAN_S: Final = 10.0
-GAPS_SHOWN_MAX: Final = 6
+RATE_SPAN_S: Final = 5.0
+GAPS_SHOWN_MAX: Final = 4
+OLD_MS: Final = 5_000
+"""A reading that is older is marked."""
+ROWS_OF_ALL: Final = 42
+"""A screen of so many rows shows the instruments of every device, a smaller one those of the chosen device."""
 MIB: Final = 1024 * 1024
+KEYS_SHOWN: Final = (
+    "keys: 1-4 choose a device   l cut its link   a kill its agent   i unplug its instruments   b kill the broker"
+    "   again: mend   q end"
+)
 
 
-def rates(moments: Sequence[Moment]) -> tuple[float, float]:
-    """Records and values stored a second, over the last RATE_SPAN_S of *moments*."""
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands around the table. ``now_s``: of the clock of the outages."""
+
+    site: str
+    broker: str
+    outages: Outages
+    now_s: float
+    rows: int
+    has_keys: bool
+
+
+def rate(moments: Sequence[Moment], device: DeviceId | None = None) -> float:
+    """Records stored a second, over the last RATE_SPAN_S of *moments*; None is all devices."""
     if len(moments) < 2:
-        return 0.0, 0.0
+        return 0.0
     last = moments[-1]
     first = next(moment for moment in moments if last.at_s - moment.at_s <= RATE_SPAN_S)
     span_s = last.at_s - first.at_s
-    if span_s <= 0:
-        return 0.0, 0.0
-    records = last.facts.records_stored - first.facts.records_stored
-    values = sum(last.values.values()) - sum(first.values.values())
-    return records / span_s, values / span_s
+    return (_stored(last, device) - _stored(first, device)) / span_s if span_s > 0 else 0.0
 
 
-def screen(moments: Sequence[Moment], rig: Rig) -> RenderableType:
+def screen(moments: Sequence[Moment], frame: Frame) -> RenderableType:
     """What one sees of the last of *moments*."""
     last = moments[-1]
-    records_s, values_s = rates(moments)
-    receipted = {stream.stream: stream.receipted for stream in last.spool}
-    newest = {row.stream: row for row in last.latest}
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("stream", "stored", "receipted", "missing", "values", "newest", "readings"):
-        table.add_column(name, justify="right" if name in {"stored", "receipted", "missing", "values"} else "left")
-    for stream in last.streams:
-        row = newest.get(stream.stream)
-        table.add_row(
-            Text(shown(stream.stream)),
-            str(stream.held),
-            str(receipted.get(stream.stream, "")),
-            Text(str(stream.missing), style="bold yellow" if stream.missing else ""),
-            str(last.values.get(stream.stream, "")),
-            ago(row.time_ms, now_ms=last.now_ms) if row else "",
-            tables.readings(row.values) if row else Text("what happened on the device", style="dim"),
-        )
-    return Group(
+    facts = last.facts
+    broker = f"{frame.broker} broker {'connected' if facts.connected else 'not connected'}"
+    parts: list[RenderableType] = [
         Rule(Text(f"fieldfleet demo  {last.at_s:.0f} s"), align="left"),
         Text(
-            f"{rig.device} -> sensors -> spool -> Mosquitto with mutual TLS -> batch store -> receipt -> {rig.device}"
+            "instruments -> agents -> spools -> broker with mutual TLS -> batch store -> receipts -> spools",
+            style="dim",
         ),
-        _health(last),
-        Text(""),
-        table,
-        Text(""),
         Text(
-            f"{records_s:.1f} records/s  {values_s:.0f} values/s  {last.facts.receipts_sent} receipts"
-            f"  {last.facts.records_duplicate} duplicates  {last.facts.records_quarantined} quarantined"
+            f"{broker}  {rate(moments):.1f} records/s  {_stored(last)} stored  {facts.receipts_sent} receipts"
+            f"  {facts.records_duplicate} duplicates  {facts.records_quarantined} quarantined",
+            style="green" if facts.connected else "bold yellow",
         ),
-        _gaps(last),
         Text(""),
-        Text(f"look yourself: fieldfleet devices --site {rig.directory}    Ctrl-C ends everything", style="dim"),
-    )
+        _devices(moments, frame),
+        Text(""),
+        _readings(last, frame),
+        Text(""),
+        _gaps(last),
+        Text(f"look yourself: fieldfleet devices --site {frame.site}", style="dim"),
+        Text(KEYS_SHOWN if frame.has_keys else "Ctrl-C ends everything", style="bold"),
+    ]
+    return Group(*parts)
 
 
 def line(moments: Sequence[Moment]) -> str:
     """The same for a log: one line."""
     last = moments[-1]
-    records_s, values_s = rates(moments)
-    readings = "  ".join(f"{row.stream}: {tables.readings(row.values)}" for row in last.latest)
+    devices = "  ".join(f"{each.device} {_state(last, DeviceId(each.device))}" for each in last.devices)
     return (
-        f"{last.at_s:5.1f} s  stored {sum(s.held for s in last.streams)}  receipted {_receipted(last)}"
+        f"{last.at_s:5.1f} s  stored {_stored(last)}  receipts {last.facts.receipts_sent}"
         f"  missing {sum(s.missing for s in last.streams)}  gaps {_reasons(last) or 'none'}"
-        f"  {records_s:.1f} records/s  {values_s:.0f} values/s  agent {_mib(last.agent_rss_bytes)}  {readings}"
+        f"  {rate(moments):.1f} records/s  {devices}"
     )
 
 
 def closing(report: Report) -> str:
     """What the demo came to, as a sentence."""
+    memory = ", ".join(f"{device} {_mib(size)}" for device, size in report.agent_rss_bytes.items())
     return (
-        f"{report.values_stored} values of this machine's own readings in {report.seconds} s:"
-        f" {report.records_sealed} records sealed by the device, {report.records_stored} stored,"
+        f"{report.values_stored} values of {report.devices} devices in {report.seconds} s:"
+        f" {report.records_sealed} records sealed by the devices, {report.records_stored} stored,"
         f" {report.records_receipted} receipted, {report.records_missing} missing,"
-        f" {report.records_duplicate} duplicates; the agent took {_mib(report.agent_rss_bytes)}"
+        f" {report.records_duplicate} duplicates, {report.gaps_unexplained} unexplained gaps; agents: {memory}"
     )
 
 
-def _health(last: Moment) -> Text:
-    device = next(iter(last.devices), None)
-    broker = "broker connected" if last.facts.connected else "broker not connected"
-    if device is None:
-        return Text(f"{broker}  waiting for the device", style="yellow")
-    state = "device connected" if device.connected else "device not connected"
-    good = last.facts.connected and device.connected
-    return Text(f"{broker}  {state}  agent {_mib(last.agent_rss_bytes)}", style="green" if good else "yellow")
+def _devices(moments: Sequence[Moment], frame: Frame) -> Table:
+    last = moments[-1]
+    table = _table(
+        "", "device", "class", "connected", "reporting", "healthy", "stored", "missing", "records/s", "agent", ""
+    )
+    for number, member in enumerate(FLEET, start=1):
+        found = last.device(member.device)
+        chosen = frame.has_keys and member.device == frame.outages.device
+        missing = sum(stream.missing for stream in found.streams) if found else 0
+        table.add_row(
+            Text(f"{'>' if chosen else ' '}{number}", style="bold"),
+            Text(member.device, style="bold" if chosen else ""),
+            Text(member.device_class),
+            _fact(found is not None and found.connected),
+            _fact(last.reporting(member.device)),
+            _fact(found is not None and found.healthy),
+            Text(str(_stored(last, member.device)), justify="right"),
+            Text(str(missing), style="bold yellow" if missing else "", justify="right"),
+            Text(f"{rate(moments, member.device):.1f}", justify="right"),
+            Text(_mib(last.rss_bytes.get(member.device, 0))),
+            _remark(found, frame),
+        )
+    return table
+
+
+def _remark(found: answers.Device | None, frame: Frame) -> Text:
+    """What was taken from a device, or what the API says is wrong with it."""
+    device = found.device if found else None
+    words = [
+        f"{WORDS[outage.kind]}, back in {max(0.0, outage.until_s - frame.now_s):.0f} s"
+        for outage in frame.outages.current
+        if outage.device in {None, device}
+    ]
+    if words:
+        return Text("; ".join(words), style="bold red")
+    return Text(shown("; ".join(found.why) if found else ""), style="yellow")
+
+
+def _readings(last: Moment, frame: Frame) -> Table:
+    table = _table("device", "stream", "newest", "readings")
+    chosen = None if frame.rows >= ROWS_OF_ALL else frame.outages.device
+    for member in FLEET:
+        if chosen not in {None, member.device}:
+            continue
+        for row in _instrument_rows(last, member.device):
+            old = last.now_ms - row.received_ms > OLD_MS
+            table.add_row(
+                Text(member.device),
+                Text(shown(row.stream)),
+                Text(ago(row.time_ms, now_ms=last.now_ms), style="bold yellow" if old else ""),
+                tables.readings(row.values),
+            )
+    return table
+
+
+def _instrument_rows(last: Moment, device: DeviceId) -> Iterator[answers.Latest]:
+    return (row for row in last.newest(device) if row.stream not in BOARD_STREAMS)
 
 
 def _gaps(last: Moment) -> RenderableType:
     if not last.gaps:
         return Text("no gaps", style="green")
-    parts: list[RenderableType] = [Text(f"gaps: {_reasons(last)}"), tables.gaps(last.gaps[-GAPS_SHOWN_MAX:])]
-    return Group(*parts)
+    newest = sorted(last.gaps, key=lambda gap: gap.to_ms or last.now_ms)[-GAPS_SHOWN_MAX:]
+    return Group(Text(f"gaps: {_reasons(last)}"), tables.gaps(newest))
 
 
 def _reasons(last: Moment) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(g.reason for g in last.gaps).items()))
 
 
-def _receipted(last: Moment) -> int:
-    return sum(stream.receipted for stream in last.spool)
+def _state(last: Moment, device: DeviceId) -> str:
+    found = last.device(device)
+    if found is None or not found.connected:
+        return "not connected"
+    return "reporting" if last.reporting(device) else "connected"
+
+
+def _stored(last: Moment, device: DeviceId | None = None) -> int:
+    return sum(stream.held for each in last.devices if device in {None, each.device} for stream in each.streams)
+
+
+def _fact(holds: bool) -> Text:
+    return Text("yes", style="green") if holds else Text("no", style="bold yellow")
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, no_wrap=name != "readings", overflow="ellipsis")
+    return table
 
 
 def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / MIB:.1f} MiB"
+    return f"{size_bytes / MIB:.1f} MiB" if size_bytes else "not running"
