@@ -14,8 +14,6 @@ from rich.console import Console, RenderableType
 from broker_config.text import shown
 from fleet_server.cli import answers, moments, tables
 from fleet_server.cli.demo.fleet import Broker
-from fleet_server.cli.simulate.faults import MEANING, Mode
-from fleet_server.cli.simulate.faults import parse as parse_faults
 from fleet_server.cli.server import (
     SITE_VARIABLE,
     CommandError,
@@ -27,6 +25,8 @@ from fleet_server.cli.server import (
     find,
     segment,
 )
+from fleet_server.cli.simulate.faults import MEANING, Mode
+from fleet_server.cli.simulate.faults import parse as parse_faults
 
 ENTRIES_DEFAULT: Final = 1_000
 ENTRIES_MAX: Final = 100_000
@@ -324,15 +324,15 @@ def simulate_command(
     """
     from fleet_server.cli.simulate.command import Options, simulate  # noqa: PLC0415 - as for the demo
 
+    if mode is Mode.IDENTITIES and (faults or broker is not Broker.MOSQUITTO):
+        raise failed(CommandError(Exit.USAGE, "--mode identities: expected --broker mosquitto and no --faults"))
+    if site is not None and directory is not None:
+        raise failed(CommandError(Exit.USAGE, "expected --site or --dir, got both"))
     try:
-        if mode is Mode.IDENTITIES and (faults or broker is not Broker.MOSQUITTO):
-            raise CommandError(Exit.USAGE, "--mode identities: expected --broker mosquitto and no --faults")
-        if site is not None and directory is not None:
-            raise CommandError(Exit.USAGE, "expected --site or --dir, got both")
-        try:
-            chosen = parse_faults(faults)
-        except ValueError as error:
-            raise CommandError(Exit.USAGE, f"--faults: {error}") from error
+        chosen = parse_faults(faults)
+    except ValueError as error:
+        raise failed(CommandError(Exit.USAGE, f"--faults: {error}")) from error
+    try:
         figures = simulate(
             Options(
                 mode=mode,

@@ -24,9 +24,10 @@ from fleet_server.cli import answers
 from fleet_server.cli.demo import rig as demo
 from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.demo.keyboard import Stop, listening
-from fleet_server.cli.demo.programs import ProgramError, Programs, removed_afterwards, running
+from fleet_server.cli.demo.programs import Part, ProgramError, Programs, removed_afterwards, running
 from fleet_server.cli.server import CommandError, Exit, Server, connect, find
-from fleet_server.cli.simulate import audit, faults, gateway, readings, rig as rigs, sessions
+from fleet_server.cli.simulate import audit, faults, gateway, readings, sessions
+from fleet_server.cli.simulate import rig as rigs
 from fleet_server.cli.simulate.device import Device, Habits, Keys
 from fleet_server.cli.simulate.faults import Fault, Mode
 from fleet_server.cli.simulate.identities import VALUES, Identities
@@ -47,7 +48,9 @@ from fleet_server.site import LOOPBACK
 START_S_MAX: Final = 30.0
 CONNECT_S_MIN: Final = 60.0
 """Beside what the connect rate asks for."""
-LOOK_S: Final = 0.5
+LOOK_S: Final = 1.0
+BROKER_DOWN_S: Final = 2.0
+"""So long a storm's broker is away, so that devices fail and back off as they would."""
 POLL_S: Final = 0.05
 GC_ALLOCATIONS: Final = 50_000
 """As in ``fleet_server.__main__``: ten thousand devices are not to be looked through all the time."""
@@ -195,7 +198,7 @@ def _sessions(
 ) -> SessionsReport:
     names = rigs.names(options.devices)
     certificates = rigs.mint(rig, names, now=datetime.now(UTC))
-    rng = random.Random(options.seed)
+    rng = random.Random(options.seed)  # noqa: S311 - a load, and repeatable
     habits = Habits(
         readings.signals(options.device_class, options.streams), options.every_s, options.rows, options.device_class
     )
@@ -297,7 +300,7 @@ async def _load_sessions(
 
     connect_s_max = CONNECT_S_MIN + (everybody / options.connect_rate if options.connect_rate else 0.0)
     show.begin("connect", everybody)
-    async with _looking(watch, lambda: show.at(fleet.held, text())):
+    async with _looking(watch, lambda: show.at(fleet.held, text)):
         await fleet.run(
             lambda: stop.is_set() or fleet.held == everybody or time.monotonic() - begin_s > connect_s_max
         )
@@ -311,13 +314,12 @@ async def _load_sessions(
             fleet.break_all()
             return
         programs.kill(rigs.BROKER)
-        watch.started(rigs.BROKER, programs.start(rig.broker).process.pid)
-        tasks.append(asyncio.ensure_future(_broker_back(rig, fleet)))
+        tasks.append(asyncio.ensure_future(_broker_back(rig, rig.broker, programs, watch, fleet)))
 
     plan = faults.schedule(options.faults, seed=options.seed, devices=everybody, seconds=options.seconds)
     fleet.expect(plan, begin_s=run_s, storm=storm)
     show.begin("run", options.seconds)
-    async with _looking(watch, lambda: show.at(time.monotonic() - run_s, text())):
+    async with _looking(watch, lambda: show.at(time.monotonic() - run_s, text)):
         await fleet.run(lambda: stop.is_set() or time.monotonic() - run_s >= options.seconds)
     drain_begin_s = time.monotonic()
     fleet.stop()
@@ -327,7 +329,7 @@ async def _load_sessions(
         back = fleet.figures.storm_s is None or fleet.figures.all_back_s is not None
         return (back and fleet.drained) or time.monotonic() - drain_begin_s > options.drain_s
 
-    async with _looking(watch, lambda: show.at(sum(device.drained for device in fleet.devices), text())):
+    async with _looking(watch, lambda: show.at(sum(device.drained for device in fleet.devices), text)):
         await fleet.run(is_over)
     drain_s, load, drained = time.monotonic() - drain_begin_s, watch.load(), fleet.drained
     for task in tasks:
@@ -336,8 +338,12 @@ async def _load_sessions(
     return connect_s, drain_s, load, drained
 
 
-async def _broker_back(rig: rigs.Rig, fleet: sessions.Sessions) -> None:
-    while not demo.accepts(rig.site.device_port):
+async def _broker_back(
+    rig: rigs.Rig, broker: Part, programs: Programs, watch: Watch, fleet: sessions.Sessions
+) -> None:
+    await asyncio.sleep(BROKER_DOWN_S)
+    watch.started(rigs.BROKER, programs.start(broker).process.pid)
+    while not demo.accepts(rig.site.device_port):  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(POLL_S)
     fleet.figures.broker_back_s = time.monotonic()
 
@@ -360,7 +366,7 @@ def _identities(
     identities = Identities(
         rigs.names(options.devices),
         key=lambda device: derive(master, Purpose.RECEIPT, device),
-        rng=random.Random(options.seed),
+        rng=random.Random(options.seed),  # noqa: S311
         begin=sessions.moment(),
     )
     bench = gateway.Gateway(identities, gateway.Endpoint(LOOPBACK, rig.site.server_port, security))
@@ -420,14 +426,15 @@ async def _load_identities(
         return f"{identities.sent:,} sent  {identities.waiting:,} wait for a receipt"
 
     show.begin("run", options.seconds)
-    async with _looking(watch, lambda: show.at(time.monotonic() - begin_s, text())):
+    async with _looking(watch, lambda: show.at(time.monotonic() - begin_s, text)):
         await bench.run(
             rate=options.rate, until=lambda: stop.is_set() or time.monotonic() - begin_s >= options.seconds
         )
     run_s, drain_begin_s = time.monotonic() - begin_s, time.monotonic()
     load = watch.load()
-    show.begin("drain", identities.waiting)
-    async with _looking(watch, lambda: show.at(identities.waiting, text())):
+    waiting = identities.waiting
+    show.begin("drain", waiting)
+    async with _looking(watch, lambda: show.at(waiting - identities.waiting, text)):
         await bench.run(
             rate=0.0,
             until=lambda: not identities.waiting or time.monotonic() - drain_begin_s > options.drain_s,

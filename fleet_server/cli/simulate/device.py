@@ -305,8 +305,7 @@ class Device:
         """No more readings: say so in the journal and seal what is open; what is held still goes out."""
         self.disk(now, full=False)
         if self.state is State.OFF:
-            self._wake_s = now.s
-            self.turn(now)
+            self.state, self._wake_s = State.WAITING, now.s
         if self._reading:
             self._note(now, "agent.stop", {})
             self._seal(now)

@@ -116,11 +116,13 @@ class Identities:
         if at is None:
             return
         device = self._names[at]
+        key = self._key(device)
+        if topic != topics.down(device, Down.RECEIPT) or not mac.authentic(
+            key, Purpose.RECEIPT, topic, body, dict(properties)
+        ):
+            self.refused += 1
+            return
         try:
-            if topic != topics.down(device, Down.RECEIPT) or not mac.authentic(
-                self._key(device), Purpose.RECEIPT, topic, body, dict(properties)
-            ):
-                raise ContractError("not authentic")
             receipt = messages.decode(body, Receipt)
         except ContractError:
             self.refused += 1

@@ -36,8 +36,8 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Storm(msgspec.Struct, frozen=True):
-    """After the broker was gone. ``connects_s_peak``: begun within any one second; ``wanted_s_peak``: what the devices'
-    back-off asked for in one second, before the tool's own bound.
+    """After the broker was gone. ``connects_s_peak``: begun within any one second; ``wanted_s_peak``: what the
+    devices' back-off asked for in one second, before the tool's own bound.
     """
 
     broker_down_s: float | None
@@ -103,20 +103,22 @@ def closing(report: SessionsReport | IdentitiesReport) -> str:
     """What it came to, in a few lines."""
     numbers, load = report.numbers, report.load
     lines = [
-        f"{numbers.sealed:,} numbers sealed, {numbers.receipted:,} receipted, {numbers.gone:,} gone,"
-        f" {numbers.stored:,} stored, {numbers.missing:,} missing, {numbers.quarantined:,} quarantined,"
-        f" {numbers.lost:,} lost",
+        (
+            f"{numbers.sealed:,} numbers sealed, {numbers.receipted:,} receipted, {numbers.gone:,} gone,"
+            f" {numbers.stored:,} stored, {numbers.missing:,} missing, {numbers.quarantined:,} quarantined,"
+            f" {numbers.lost:,} lost"
+        ),
     ]
     if isinstance(report, SessionsReport):
         lines.append(
-            f"{report.sessions_held_max:,} sessions held, {report.connects_s_peak} connections begun in a second at most"
-            f" (stated {report.connect_rate or 'none'})"
+            f"{report.sessions_held_max:,} sessions held, {report.connects_s_peak} connections begun in one second"
+            f" at most (stated {report.connect_rate or 'none'})"
         )
         if report.storm is not None:
             back = "never" if report.storm.all_back_s is None else f"{report.storm.all_back_s:.1f} s"
             lines.append(
-                f"after the broker was gone: all back after {back}, at most {report.storm.connects_s_peak} connections"
-                f" begun in a second, {report.storm.wanted_s_peak} wanted"
+                f"after the broker was gone: all back after {back}, at most {report.storm.connects_s_peak}"
+                f" connections begun in one second, {report.storm.wanted_s_peak} wanted"
             )
     else:
         lines.append(

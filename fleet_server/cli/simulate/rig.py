@@ -220,5 +220,5 @@ def _issued(directory: Path, name: str) -> ca.Issued:
 
 def _write_private(path: Path, content: bytes) -> None:
     """Not durably: a simulation that the power cuts is begun anew."""
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, PRIVATE_FILE)) as file:  # noqa: PTH123
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, PRIVATE_FILE)) as file:
         file.write(content)

@@ -80,6 +80,7 @@ class Sessions:
         self._rng = rng
         self._links: dict[int, Link] = {}
         self._muted: set[int] = set()
+        self._broken = False
         self._asking: deque[tuple[int, Connect]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake_s = [device.next_s for device in devices]
@@ -124,8 +125,12 @@ class Sessions:
             self.figures.begun_s.append(now.s)
             self._task(self._connect(at, wish))
         self.figures.held_max = max(self.figures.held_max, self.held)
-        if self.figures.storm_s is not None and self.figures.all_back_s is None and self.held == len(self.devices):
-            self.figures.all_back_s = now.s
+        figures = self.figures
+        if figures.storm_s is not None and figures.all_back_s is None:
+            # the sessions that break are only heard of after the storm began
+            self._broken = self._broken or self.held < len(self.devices)
+            if self._broken and self.held == len(self.devices):
+                figures.all_back_s = now.s
 
     def _look_later(self, at: int) -> None:
         next_s = self.devices[at].next_s

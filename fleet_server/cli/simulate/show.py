@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -28,13 +28,13 @@ class Show:
         if self._progress is not None:
             self._task = self._progress.add_task(what, total=total, text="")
 
-    def at(self, done: float, text: str) -> None:
-        """So much of the total is done."""
+    def at(self, done: float, text: Callable[[], str]) -> None:
+        """So much of the total is done. *text* is asked for when it is shown, because it may take long."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, text=text)
+            self._progress.update(self._task, completed=done, text=text())
         elif time.monotonic() - self._line_s >= LINE_EVERY_S:
             self._line_s = time.monotonic()
-            print(f"{self._what}: {done:,.0f} of {self._total:,.0f}  {text}", flush=True)
+            print(f"{self._what}: {done:,.0f} of {self._total:,.0f}  {text()}", flush=True)
 
 
 @contextmanager

@@ -84,8 +84,7 @@ class Line:
     def take(self, now_s: float, *, room: int, wait_s: float, uniform: Uniform) -> list[int]:
         """What goes out now: what was waited for too long, then up to *room* that was never sent."""
         out = [seq for seq, at_s in self._flying.items() if at_s <= now_s]
-        for _ in range(min(room, len(self._unsent))):
-            out.append(self._unsent.popleft())
+        out += [self._unsent.popleft() for _ in range(min(room, len(self._unsent)))]
         for seq in out:
             self._flying[seq] = now_s + wait_s * (1.0 + uniform(0.0, RESEND_JITTER))
         return out
