@@ -168,7 +168,7 @@ def test_a_receipt_that_misses_what_an_earlier_one_had_is_a_loss() -> None:
         device.turn(at(tick))
     line = device.lines["cpu"]
     device.told(*signed(Purpose.RECEIPT, Receipt(1, "cpu", line.life, 2, (), (), 1), KEYS.receipt), at(12))
-    assert line.lost == ()
+    assert not line.lost
     device.told(*signed(Purpose.RECEIPT, Receipt(1, "cpu", line.life, 2, ((1, 1),), (), 1), KEYS.receipt), at(13))
     assert line.lost == ((1, 1),)
 
