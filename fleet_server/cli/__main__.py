@@ -25,6 +25,8 @@ from fleet_server.cli.server import (
     find,
     segment,
 )
+from fleet_server.cli.simulate.faults import MEANING, Mode
+from fleet_server.cli.simulate.faults import parse as parse_faults
 
 ENTRIES_DEFAULT: Final = 1_000
 ENTRIES_MAX: Final = 100_000
@@ -39,6 +41,14 @@ The server is that of --site DIR, of {SITE_VARIABLE}, of ./site, or of --url wit
 
 Exit codes: 0 done, 1 the server has a problem with it, 2 wrong usage, 3 the server cannot be reached.
 """
+
+SIMULATE_EPILOG: Final = "\n\n".join(
+    [
+        "Faults, each at moments that the seed decides, all but the storm for one device in twenty:",
+        *(f"{fault}: {meaning}" for fault, meaning in MEANING.items()),
+        "Example: fieldfleet simulate --devices 2000 --seconds 60 --faults reconnect_storm --report load.json",
+    ]
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
 quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not what they said.")
@@ -270,6 +280,79 @@ def demo_command(
 
     try:
         figures = demo(broker=broker, seconds=seconds, report=report, directory=directory)
+    except CommandError as error:
+        raise failed(error) from error
+    typer.echo(figures)
+
+
+@app.command("simulate", epilog=SIMULATE_EPILOG)
+def simulate_command(
+    devices: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many.")],
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="sessions: a TLS connection each; identities: all over one gateway that only a bench allows."
+        ),
+    ] = Mode.SESSIONS,
+    seconds: Annotated[float, typer.Option(min=1, help="How long, once connected; then it drains.")] = 60.0,
+    broker: Annotated[Broker, typer.Option(help="Without --site: which one to start.")] = Broker.MOSQUITTO,
+    site: Annotated[
+        Path | None, typer.Option(help="A site whose broker and server run here, and whose ca/ is here.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Keep the site that is made there; a temporary one if not given.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write what it came to, as JSON.")] = None,
+    streams: Annotated[str, typer.Option(help="sessions: such as cpu,memory; the class's first four if empty.")] = "",
+    device_class: Annotated[str, typer.Option("--class", help="sessions: of all devices.")] = "host",
+    every: Annotated[
+        float, typer.Option(min=0.1, max=600, help="sessions: seconds from one batch of a stream to the next.")
+    ] = 60.0,
+    rows: Annotated[int, typer.Option(min=1, max=1_000, help="sessions: in a batch.")] = 6,
+    rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="identities: messages a second.")] = 1_111.0,
+    connect_rate: Annotated[
+        int, typer.Option(min=0, max=100_000, help="sessions: begun in any one second at most; 0: no bound.")
+    ] = 300,
+    faults: Annotated[str, typer.Option(help="sessions: some of the names below, with commas.")] = "",
+    seed: Annotated[int, typer.Option(help="Of readings, back-off and faults.")] = 1,
+    drain: Annotated[float, typer.Option(min=1, help="Seconds that the last receipt may take.")] = 120.0,
+) -> None:
+    """Load a broker and a server as a fleet would, and prove that nothing was lost.
+
+    Simulated devices speak the contract: births, wills, numbered batches, receipts that are checked, back-off. Exit
+    code 1: something was lost, or no receipt came for it.
+    """
+    from fleet_server.cli.simulate.command import Options, simulate  # noqa: PLC0415 - as for the demo
+
+    if mode is Mode.IDENTITIES and (faults or broker is not Broker.MOSQUITTO):
+        raise failed(CommandError(Exit.USAGE, "--mode identities: expected --broker mosquitto and no --faults"))
+    if site is not None and directory is not None:
+        raise failed(CommandError(Exit.USAGE, "expected --site or --dir, got both"))
+    try:
+        chosen = parse_faults(faults)
+    except ValueError as error:
+        raise failed(CommandError(Exit.USAGE, f"--faults: {error}")) from error
+    try:
+        figures = simulate(
+            Options(
+                mode=mode,
+                devices=devices,
+                seconds=seconds,
+                broker=broker,
+                site=site,
+                directory=directory,
+                report=report,
+                streams=tuple(name for name in streams.split(",") if name),
+                device_class=device_class,
+                every_s=every,
+                rows=rows,
+                rate=rate,
+                connect_rate=connect_rate,
+                faults=chosen,
+                seed=seed,
+                drain_s=drain,
+            )
+        )
     except CommandError as error:
         raise failed(error) from error
     typer.echo(figures)
