@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,7 @@ POLL_S: Final = 0.05
 GC_ALLOCATIONS: Final = 50_000
 """As in ``fleet_server.__main__``: ten thousand devices are not to be looked through all the time."""
 MS: Final = 1000.0
+LIFE_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +212,7 @@ def _sessions(
             Keys(derive(master, Purpose.RECEIPT, name), derive(master, Purpose.TIME, name)),
             rng,
             begin,
+            life=secrets.token_hex(LIFE_BYTES),
             start_s=begin.s,
         )
         for name in names
@@ -368,6 +371,7 @@ def _identities(
         key=lambda device: derive(master, Purpose.RECEIPT, device),
         rng=random.Random(options.seed),  # noqa: S311
         begin=sessions.moment(),
+        life=secrets.token_hex(LIFE_BYTES),
     )
     bench = gateway.Gateway(identities, gateway.Endpoint(LOOPBACK, rig.site.server_port, security))
     gc.collect()

@@ -103,7 +103,10 @@ class Keys:
 
 
 class Device:
-    """See the module's docstring. Begins to connect with the first :meth:`turn` at or after *start_s*."""
+    """See the module's docstring. Begins to connect with the first :meth:`turn` at or after *start_s*.
+
+    *life*: new for each run, or a server that knows an earlier one would find other bytes under the same numbers.
+    """
 
     __slots__ = (
         "_asked",
@@ -137,7 +140,15 @@ class Device:
     )
 
     def __init__(
-        self, name: DeviceId, habits: Habits, keys: Keys, rng: random.Random, now: Moment, *, start_s: float
+        self,
+        name: DeviceId,
+        habits: Habits,
+        keys: Keys,
+        rng: random.Random,
+        now: Moment,
+        *,
+        life: str,
+        start_s: float,
     ) -> None:
         self.name = name
         self.state = State.WAITING
@@ -145,7 +156,6 @@ class Device:
         self._habits = habits
         self._keys = keys
         self._rng = rng
-        life = _hex16(rng)
         self.lines = {stream: Line(stream, life) for stream in (*(s.stream for s in habits.signals), JOURNAL)}
         self._values = {signal.stream: readings.start(signal, rng) for signal in habits.signals}
         self._holding: list[Batch | Events] = []
@@ -323,7 +333,7 @@ class Device:
 
     def told(self, topic: str, body: bytes, properties: Mapping[str, str], now: Moment) -> list[Effect]:
         """A message has come; what is not authentic is counted in ``refused`` and changes nothing."""
-        if self.state is not State.CONNECTED:
+        if self.state in {State.OFF, State.LEFT}:
             return []
         try:
             if topic == topics.down(self.name, Down.RECEIPT):
@@ -337,7 +347,8 @@ class Device:
         except ContractError:
             self.refused += 1
             return []
-        return self._pump(now) if any(line.has_unsent for line in self.lines.values()) else []
+        unsent = any(line.has_unsent for line in self.lines.values())
+        return self._pump(now) if unsent and self.state is State.CONNECTED else []
 
     @staticmethod
     def _check(key: MacKey, purpose: Purpose, topic: str, body: bytes, properties: Mapping[str, str]) -> None:

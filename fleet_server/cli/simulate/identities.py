@@ -37,7 +37,13 @@ class Identities:
     """Each of *names* in turn says one row of three values. *key*: what an identity checks receipts with."""
 
     def __init__(
-        self, names: Sequence[DeviceId], *, key: Callable[[DeviceId], MacKey], rng: random.Random, begin: Moment
+        self,
+        names: Sequence[DeviceId],
+        *,
+        key: Callable[[DeviceId], MacKey],
+        rng: random.Random,
+        begin: Moment,
+        life: str,
     ) -> None:
         self.refused = 0
         self.lost = 0
@@ -49,7 +55,7 @@ class Identities:
         self._rng = rng
         self._signal = readings.signals(DEVICE_CLASS, ("network",))[0]
         self._values = readings.start(self._signal, rng)
-        self._life = f"{rng.getrandbits(64):016x}"
+        self._life = life
         self._boot = f"{rng.getrandbits(64):016x}"
         self._begin = begin
         self._receipted = array("I", bytes(4 * len(names)))

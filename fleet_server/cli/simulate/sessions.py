@@ -82,6 +82,7 @@ class Sessions:
         self._muted: set[int] = set()
         self._broken = False
         self._asking: deque[tuple[int, Connect]] = deque()
+        self._wishes: dict[int, Connect] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake_s = [device.next_s for device in devices]
         self._due = [(at_s, at) for at, at_s in enumerate(self._wake_s)]
@@ -149,8 +150,12 @@ class Sessions:
             link = await self._link(at, wish.will)
         except LinkError as error:
             self.figures.failed[str(error).rpartition(": ")[2]] += 1
-            device.failed(moment())
-            self._look_later(at)
+            if self._wishes.get(at) is wish:
+                device.failed(moment())
+                self._look_later(at)
+            return
+        if self._wishes.get(at) is not wish:
+            link.close("power cut")
             return
         now = moment()
         self.figures.up_s.append(now.s)
@@ -215,12 +220,14 @@ class Sessions:
             match effect:
                 case Connect():
                     self.figures.asked_s.append(time.monotonic())
+                    self._wishes[at] = effect
                     self._asking.append((at, effect))
                 case Publish():
                     # without room it is as if the network had lost it: it comes again
                     if link is not None and link.room and at not in self._muted:
                         packets.append(_packet(link, effect))
                 case Break():
+                    self._wishes.pop(at, None)
                     self._asking = deque(entry for entry in self._asking if entry[0] != at)
                     if link is not None:
                         link.close("power cut")

@@ -32,6 +32,7 @@ from fleet_server.cli.simulate.device import (
 NAME = DeviceId("sim-000001")
 KEYS = Keys(MacKey("0badcafe", b"r" * 32), MacKey("0badcafe", b"t" * 32))
 HABITS = Habits(readings.signals("host", ("cpu", "network")), 5.0, 3, "host", in_flight_max=4)
+LIFE = "9f3c21aa07b1d4e6"
 EPOCH_MS = 1_767_225_600_000
 BEGIN = Moment(1_000.0, EPOCH_MS)
 
@@ -41,7 +42,7 @@ def at(seconds: float) -> Moment:
 
 
 def new_device(seed: int = 1) -> Device:
-    return Device(NAME, HABITS, KEYS, random.Random(seed), BEGIN, start_s=BEGIN.s)
+    return Device(NAME, HABITS, KEYS, random.Random(seed), BEGIN, life=LIFE, start_s=BEGIN.s)
 
 
 def connected(seed: int = 1) -> tuple[Device, list[Effect]]:
@@ -171,6 +172,22 @@ def test_a_receipt_that_misses_what_an_earlier_one_had_is_a_loss() -> None:
     assert not line.lost
     device.told(*signed(Purpose.RECEIPT, Receipt(1, "cpu", line.life, 2, ((1, 1),), (), 1), KEYS.receipt), at(13))
     assert line.lost == ((1, 1),)
+
+
+def server_state(epoch: int) -> tuple[str, bytes, dict[str, str]]:
+    state = messages.ServerState(1, 1, (messages.ShardEpoch(0, 255, epoch),), "up")
+    return topics.SERVER_STATE, messages.encode(state), {}
+
+
+def test_another_server_is_offered_what_is_in_flight_even_if_it_said_so_before_the_connection_stood() -> None:
+    device = new_device()
+    device.turn(BEGIN)
+    device.told(*server_state(1), BEGIN)
+    device.up(at(0.1))
+    device.turn(at(6))
+    assert not published(device.turn(at(8)), Up.TELEMETRY)
+    device.told(*server_state(2), at(8))
+    assert len(published([*device.turn(at(9)), *device.turn(at(10.1))], Up.TELEMETRY)) >= 2
 
 
 def test_after_a_power_cut_it_boots_anew_and_its_numbers_go_on() -> None:
