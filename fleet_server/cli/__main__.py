@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypeAlias
 import typer
 from rich.console import Console, RenderableType
 
+from broker_config import limits
 from broker_config.text import shown
 from fleet_server.cli import answers, moments, tables
 from fleet_server.cli.demo.fleet import Broker
@@ -309,6 +310,9 @@ def simulate_command(
         float, typer.Option(min=0.1, max=600, help="sessions: seconds from one batch of a stream to the next.")
     ] = 60.0,
     rows: Annotated[int, typer.Option(min=1, max=1_000, help="sessions: in a batch.")] = 6,
+    receipt_wait: Annotated[
+        float, typer.Option(min=1, max=600, help="sessions: seconds until a batch without a receipt is sent again.")
+    ] = limits.RECEIPT_WAIT_S,
     rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="identities: messages a second.")] = 1_111.0,
     connect_rate: Annotated[
         int, typer.Option(min=0, max=100_000, help="sessions: begun in any one second at most; 0: no bound.")
@@ -346,6 +350,7 @@ def simulate_command(
                 device_class=device_class,
                 every_s=every,
                 rows=rows,
+                receipt_wait_s=receipt_wait,
                 rate=rate,
                 connect_rate=connect_rate,
                 faults=chosen,

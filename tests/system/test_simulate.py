@@ -36,7 +36,7 @@ def test_fifty_sessions_come_back_after_a_broker_restart_below_the_stated_rate_a
     faults = "reconnect_storm,power_cut,clock_1970,duplicate_client_id,disk_full"
     code, output, report = simulate(
         tmp_path,
-        *("--devices", "50", "--seconds", "4", "--every", "0.5", "--rows", "2"),
+        *("--devices", "50", "--seconds", "4", "--every", "0.5", "--rows", "2", "--receipt-wait", "3"),
         *("--connect-rate", "40", "--faults", faults),
     )
     assert code == 0, output

@@ -74,6 +74,7 @@ class Options:
     device_class: str
     every_s: float
     rows: int
+    receipt_wait_s: float
     rate: float
     connect_rate: int
     faults: tuple[Fault, ...]
@@ -202,7 +203,11 @@ def _sessions(
     certificates = rigs.mint(rig, names, now=datetime.now(UTC))
     rng = random.Random(options.seed)  # noqa: S311 - a load, and repeatable
     habits = Habits(
-        readings.signals(options.device_class, options.streams), options.every_s, options.rows, options.device_class
+        readings.signals(options.device_class, options.streams),
+        options.every_s,
+        options.rows,
+        options.device_class,
+        receipt_wait_s=options.receipt_wait_s,
     )
     master, begin = rig.master(), sessions.moment()
     devices = [
