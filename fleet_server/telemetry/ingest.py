@@ -272,11 +272,7 @@ class Ingest:
             self._again(packet, channel, state, ledger, record, crc)
         if last is not None and last != ledger.last_text and not (key and key.endswith(last)):
             _prove(ledger, last)
-        count = ledger.since_receipt = ledger.since_receipt + 1
-        if count == 1:
-            self._touched[ledger] = state
-        elif count == self.settings.receipt_every:
-            self._ripe[ledger] = state
+        self._due(ledger, state)
 
     def _again(
         self, packet: Arrived, channel: Up, state: DeviceState, ledger: StreamLedger, record: Record, crc: int
@@ -480,7 +476,7 @@ class Ingest:
 
         Receipts beyond *receipts_max* stay due and go with a later group.
         """
-        if now_ms >= self._flush_ms or self.settings.receipt_every == 1:
+        if now_ms >= self._flush_ms:
             self.ripen()
             self._flush_ms = now_ms + self.settings.receipt_linger_ms
         group, acks = self._group, self._acks
