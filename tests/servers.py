@@ -48,7 +48,12 @@ class Credentials:
 
 def program(name: str) -> str | None:
     """The path of a server program; Debian puts some where a user's path does not look."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    debian = [
+        *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True),
+        "/usr/sbin",
+        "/usr/local/sbin",
+    ]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(debian))
 
 
 def free_ports(count: int) -> list[int]:
