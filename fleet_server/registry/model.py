@@ -18,7 +18,7 @@ UNITS_MAX: Final = 10_000
 NAME_CHARS_MAX: Final = 120
 SERIAL_CHARS_MAX: Final = 64
 NOTE_CHARS_MAX: Final = 500
-TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f\ud800-\udfff]*$"
+TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$"
 """No control characters: it is shown, mailed, and written into tables."""
 SERIAL_PATTERN: Final = r"^[!-~]{1,64}$"
 PATH_SEPARATOR: Final = "/"
@@ -71,7 +71,7 @@ class Registration(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a device's last birth says of it; ``at_ms`` by the server's clock, None if it never said anything."""
+    """What a device says of itself in its births since ``at_ms``, by the server's clock; None if it never did."""
 
     device_class: str = ""
     agent: str = ""

@@ -74,6 +74,19 @@ class DeviceSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What a device says of itself in its last birth; all empty, and ``at_ms`` None, if it never did."""
+
+    device: str
+    device_class: str
+    agent: str
+    hardware: str
+    profile: str
+    profile_digest: str
+    at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class IngestFacts:
     """Counters since the server's start, and what it is."""
 
@@ -101,6 +114,9 @@ class TelemetryView(Protocol):
 
     def device(self, device: str) -> DeviceSummary | None:
         """One of them."""
+
+    def news(self, devices_max: int) -> list[Heard]:
+        """Devices that are new or say something new of themselves since the last call; at first, all. For one caller."""
 
     def latest(self, device: str | None = None) -> list[Latest]:
         """The newest row of every stream."""

@@ -6,6 +6,7 @@ difference is written. A single change is an import of one row.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Lock
 from typing import Any, Final, TypeVar
 
@@ -218,7 +219,13 @@ class SqlRegistry:
             new = [name for name in found if name not in held]
             if new:
                 connection.execute(insert(devices), [_heard_first(name, found[name]) for name in new])
-            again = [(held[name], found[name]) for name in found if name in held and found[name] != Reported()]
+            again = [
+                (held[name], said)
+                for name, said in found.items()
+                if name in held
+                and said.at_ms is not None
+                and replace(_reported(held[name]), at_ms=said.at_ms) != said
+            ]
             if again:
                 connection.execute(_UPDATE_REPORTED, [_heard_again(row, reported) for row, reported in again])
             for name in new:
@@ -490,9 +497,13 @@ def _device(row: Row[Any]) -> Device:
         row.path,
         row.registered_ms,
         row.revision,
-        Reported(row.reported_class, row.agent, row.hardware, row.profile, row.profile_digest, row.reported_ms),
+        _reported(row),
         Facts(row.connected, row.reporting, row.healthy),
     )
+
+
+def _reported(row: Row[Any]) -> Reported:
+    return Reported(row.reported_class, row.agent, row.hardware, row.profile, row.profile_digest, row.reported_ms)
 
 
 def _nodes(connection: Connection) -> dict[str, PlacedNode]:
