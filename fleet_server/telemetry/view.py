@@ -116,7 +116,7 @@ class TelemetryView(Protocol):
         """One of them."""
 
     def news(self, devices_max: int) -> list[Heard]:
-        """Devices that are new or say something new of themselves since the last call; at first, all. For one caller."""
+        """Devices that are new or say something new of themselves since the last call; first all. For one caller."""
 
     def latest(self, device: str | None = None) -> list[Latest]:
         """The newest row of every stream."""

@@ -220,11 +220,7 @@ class SqlRegistry:
             if new:
                 connection.execute(insert(devices), [_heard_first(name, found[name]) for name in new])
             again = [
-                (held[name], said)
-                for name, said in found.items()
-                if name in held
-                and said.at_ms is not None
-                and replace(_reported(held[name]), at_ms=said.at_ms) != said
+                (held[name], said) for name, said in found.items() if name in held and _is_news(held[name], said)
             ]
             if again:
                 connection.execute(_UPDATE_REPORTED, [_heard_again(row, reported) for row, reported in again])
@@ -500,6 +496,10 @@ def _device(row: Row[Any]) -> Device:
         _reported(row),
         Facts(row.connected, row.reporting, row.healthy),
     )
+
+
+def _is_news(row: Row[Any], said: Reported) -> bool:
+    return said.at_ms is not None and replace(_reported(row), at_ms=said.at_ms) != said
 
 
 def _reported(row: Row[Any]) -> Reported:
