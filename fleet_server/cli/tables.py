@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker_config.text import shown
-from fleet_server.cli.answers import Device, Event, Gap, Latest, Quarantined, Series
+from fleet_server.cli.answers import Device, Event, Fleet, FleetClass, FleetRow, Gap, Latest, Quarantined, Series
 from fleet_server.cli.moments import ago, utc
 
 SPARK: Final = "▁▂▃▄▅▆▇█"
@@ -23,6 +23,8 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
     table = _table(
         "device",
         "class",
+        "org",
+        "unit",
         "connected",
         "reporting",
         "healthy",
@@ -37,6 +39,8 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
         table.add_row(
             Text(device.device),
             Text(shown(device.device_class)),
+            Text(shown(device.org or "")),
+            Text(shown(device.unit or "")),
             _yes(device.connected),
             _yes(device.reporting),
             _yes(device.healthy),
@@ -47,6 +51,27 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
             _count(sum(stream.quarantined for stream in streams), alarming=True),
         )
     return table
+
+
+def fleet(found: Fleet) -> Group:
+    """The tree with counts, then the classes."""
+    places = _table("place", "devices", "connected", "reporting", "healthy")
+    for row in found.places:
+        depth = (row.org or "").count("/")
+        places.add_row(Text(f"{'  ' * depth}{shown(row.name)}"), *_counts(row))
+    places.add_row(Text("all", style="bold"), *_counts(found))
+    classes = _table("class", "devices", "connected", "reporting", "healthy")
+    for each in found.classes:
+        classes.add_row(Text(shown(each.device_class) or "not known"), *_counts(each))
+    return Group(places, Text(""), classes)
+
+
+def _counts(row: Fleet | FleetRow | FleetClass) -> list[Text]:
+    well = [
+        Text(str(n), style="bold yellow" if n < row.devices else "")
+        for n in (row.connected, row.reporting, row.healthy)
+    ]
+    return [Text(str(row.devices)), *well]
 
 
 def device(found: Device, latest: Sequence[Latest], *, now_ms: int) -> Group:
