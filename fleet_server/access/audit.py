@@ -53,8 +53,8 @@ class Phase(StrEnum):
 class Draft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to be recorded; the log gives it its place.
 
-    ``actor``: a token's name, a person, ``server``; ``subject``: what it was done to; ``outcome``: of an outcome or a
-    fact, such as a status; ``count``: how many alike are meant; ``data``: what else this action tells, never a secret.
+    ``actor``: a token's name, a person, ``server``; ``subject``: what it was done to; ``outcome``: such as a status,
+    empty of an intent; ``count``: how many alike are meant; ``data``: what else this action tells, never a secret.
     """
 
     phase: Phase

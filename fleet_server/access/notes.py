@@ -1,6 +1,6 @@
 """Signed notes, checkpoints of a log, and cosignatures of its witnesses, in the C2SP formats. Values only.
 
-A note is text and a line for each signature; a checkpoint is a note of three lines: the origin, size and root of a log.
+A note is text and a line for each signature; a checkpoint is a note of three lines: origin, size and root of a log.
 A witness's line says that it saw this checkpoint at that time, and that it goes on from all that it saw before.
 
 Sources: https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint, https://c2sp.org/tlog-cosignature. Only

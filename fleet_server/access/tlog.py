@@ -78,6 +78,12 @@ class Frontier:
         return _folded(self._hashes) if self._hashes else EMPTY_ROOT
 
 
+def place(node: Node) -> int:
+    """Which of all stored hashes *node* is, in the order in which appending makes them, from 0."""
+    last = ((node.number + 1) << node.level) - 1  # the leaf that completed it
+    return 2 * last - last.bit_count() + node.level
+
+
 def nodes_of(leaves: Leaves) -> tuple[Node, ...]:
     """The perfect subtrees that make up *leaves*, largest first; none if there are no leaves."""
     nodes: list[Node] = []

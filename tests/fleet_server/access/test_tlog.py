@@ -27,6 +27,7 @@ def grown(size: int) -> tuple[Frontier, dict[Node, bytes]]:
     stored: dict[Node, bytes] = {}
     for index in range(size):
         made = dict(frontier.append(leaf(index)))
+        assert [tlog.place(node) for node in made] == list(range(len(stored), len(stored) + len(made)))
         assert not made.keys() & stored.keys(), "a stored hash is stored once"
         stored |= made
     return frontier, stored
