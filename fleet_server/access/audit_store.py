@@ -5,6 +5,11 @@ from typing import Protocol
 
 from fleet_server.access.audit import Draft, Head, Wanted
 from fleet_server.access.tlog import Leaves
+from fleet_server.telemetry.store import StoreError
+
+
+class LostHashError(StoreError):
+    """A hash of the tree that was kept is not there."""
 
 
 class AuditStore(Protocol):
@@ -40,7 +45,7 @@ class AuditStore(Protocol):
         """Of all logs, the newest first, behind (log, index) *before*."""
 
     def hashes(self, log: int, wanted: Sequence[Leaves]) -> list[bytes]:
-        """One hash for each subtree."""
+        """One hash for each subtree. Raises LostHashError."""
 
     def subtrees(self, log: int, size: int) -> tuple[bytes, ...]:
         """Of the perfect subtrees of the first *size* entries, largest first."""

@@ -1,10 +1,10 @@
 """Records, signs, and looks whether the log is still the one that was signed. The impure part beside the store.
 
-**Before a change** its intent is durable, or the change is refused. **After it** the outcome is recorded; if the store
-takes none just then it is kept, and goes before the next intent, so that a store that is down stops the next change.
+**Before a change** its intent is durable, or the change is refused. **After it** the outcome is recorded; if the
+store takes none just then it is kept, and goes before the next intent: a store that is down stops the next change.
 
-**A log that is not what was signed** (rows changed under the server, a database put back from somewhere) takes no more
-entries: every change is refused, until somebody on the server's machine has looked, and begins a new log
+**A log that is not what was signed** (rows changed under the server, a database put back from somewhere) takes no
+more entries: every change is refused, until somebody on the server's machine has looked, and begins a new log
 (``fleet-server begin-audit-log``), whose first entry names the fault. The old one stays as it is, for whoever asks.
 Reading goes on all the while, and so does all that devices report: ingest stands on another store.
 """
@@ -19,7 +19,7 @@ from broker_config.ids import SiteId
 from broker_config.text import shown
 from fleet_server.access import audit, notes, tlog
 from fleet_server.access.audit import AuditError, Draft, Head, Phase
-from fleet_server.access.audit_store import AuditStore
+from fleet_server.access.audit_store import AuditStore, LostHashError
 from fleet_server.access.notes import Checkpoint, NoteError, Signer
 from fleet_server.access.refusals import RefusalTally
 from fleet_server.access.tlog import Leaves
@@ -62,6 +62,7 @@ class Auditor:
         self._signer = signer
         self._site = site
         self._lock = Lock()
+        self._signing = Lock()  # taken before the other
         self._broken: tuple[int, str] = (0, "")  # which log, and why
         self._waiting: list[Draft] = []
         self._strangers = RefusalTally()
@@ -70,11 +71,12 @@ class Auditor:
         self._failing = False
 
     def start(self) -> None:
-        """Begin a log if there is none, look whether it is the one that was signed, and sign it. Raises StoreError."""
+        """Begin a log if there is none; look whether it is the one that was signed; sign it. Raises StoreError."""
         head = self.store.head()
         if head is None:
             head = self.store.begin(self._own(BEGIN, "the first"))
-        self._look(head, back=LOOKED_BACK_MAX)
+        with self._signing:
+            self._look(head.log, back=LOOKED_BACK_MAX)
         if not self.facts().fault:
             self._record([self._own(START)])
             self.sign()
@@ -139,14 +141,13 @@ class Auditor:
 
     def sign(self) -> str | None:
         """Sign what there is, if it goes on from what was signed; the newest checkpoint, None if there is none."""
-        head = self.store.head()
-        if head is None:
-            return None
-        last = self.store.checkpoint(head.log)
-        if last is not None and notes.checkpoint_of(last).size == head.size:
-            return last
-        self._look(head, back=0)
-        if self._fault_of(head.log):
+        with self._signing:
+            newest = self.store.head()
+            return None if newest is None else self._sign(newest.log)
+
+    def _sign(self, log: int) -> str | None:
+        last, head = self._look(log, back=0)
+        if self._fault_of(log) or (last is not None and head.size == self._signed):
             return last
         root = self.store.hashes(head.log, [Leaves(0, head.size)])[0]
         note = self._signer.sign(Checkpoint(audit.origin(self._site, head.log), head.size, root).text())
@@ -168,7 +169,7 @@ class Auditor:
         try:
             head = self._open()
             self._head = self.store.append([*waiting, *drafts]) if head else self._head
-        except StoreError:
+        except Exception:
             self._keep(waiting, first=True)
             raise
 
@@ -195,19 +196,24 @@ class Auditor:
         broken, why = self._broken
         return why if broken == log else ""
 
-    def _look(self, head: Head, *, back: int) -> None:
-        """Look again at all since the last checkpoint, and at *back* entries before it."""
-        self._head = head
-        if self._fault_of(head.log):
-            return
-        note = self.store.checkpoint(head.log)
+    def _look(self, log: int, *, back: int) -> tuple[str | None, Head]:
+        """Look again at all since the last checkpoint and *back* entries before; that checkpoint, and the head."""
+        # in this order: what was signed before the head is read must be there
+        note = self.store.checkpoint(log)
+        self._head = head = self.store.end_of(log)
+        if self._fault_of(log):
+            return note, head
         fault = self._unsigned(note, head) if note is not None else ""
         signed = Checkpoint("", 0, tlog.EMPTY_ROOT) if note is None or fault else notes.checkpoint_of(note)
-        fault = fault or self._altered(signed, head, max(0, signed.size - back))
+        try:
+            fault = fault or self._altered(signed, head, max(0, signed.size - back))
+        except LostHashError as error:
+            fault = str(error)
         self._signed = signed.size
         if fault:
-            self._broken = head.log, fault
-            logger.critical("the audit log is not the one that was signed", extra={"log": head.log, "why": fault})
+            self._broken = log, fault
+            logger.critical("the audit log is not the one that was signed", extra={"log": log, "why": fault})
+        return note, head
 
     def _unsigned(self, note: str, head: Head) -> str:
         """What is wrong with a checkpoint by itself."""

@@ -150,9 +150,7 @@ class _Reading:
 
     def _begin(self, raw: bytes) -> None:
         try:
-            header = msgspec.json.decode(raw, type=Header)
-            before = [binascii.unhexlify(each) for each in header.before]
-            self._frontier = tlog.Frontier(header.from_index, before)
+            header, self._frontier = _header(raw)
         except (msgspec.MsgspecError, ValueError) as error:
             self.fault(Claim.FORM, f"line 1 is no header of an export: {shown(error)}")
             return
@@ -256,10 +254,18 @@ def _passed(claim: Claim, detail: str) -> Finding:
     return Finding(claim, Result.PASS, detail)
 
 
+def _header(raw: bytes) -> tuple[Header, tlog.Frontier]:
+    header = msgspec.json.decode(raw, type=Header)
+    if header.v != audit.VERSION or _line(header) != raw + b"\n":
+        raise ValueError(f"expected version {audit.VERSION}, as it was written")
+    return header, tlog.Frontier(header.from_index, [binascii.unhexlify(each) for each in header.before])
+
+
 def _trailer(raw: bytes) -> Trailer | None:
     if not raw.startswith(_TRAILER_BEGINS):  # an entry's names are sorted, so it begins otherwise
         return None
     try:
-        return msgspec.json.decode(raw, type=Trailer)
+        trailer = msgspec.json.decode(raw, type=Trailer)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    return trailer if _line(trailer) == raw + b"\n" else None

@@ -212,6 +212,9 @@ def _b64(data: bytes) -> str:
 
 def _bytes(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error) as error:
         raise NoteError("expected base64") from error
+    if _b64(data) != text:  # bits that nothing is made of
+        raise NoteError("expected base64 in its one form")
+    return data

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from broker_config.text import shown
 from fleet_server.access import audit, tlog
 from fleet_server.access.audit import Draft, Head, Wanted
+from fleet_server.access.audit_store import LostHashError
 from fleet_server.access.tlog import Leaves, Node
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import audit_checkpoint, audit_entry, audit_node
@@ -115,7 +116,7 @@ class SqlAudit:
         try:
             return [tlog.hash_of(leaves, held) for leaves in wanted]
         except KeyError as error:
-            raise StoreError(f"a hash of the audit log's tree is not there: {error}") from error
+            raise LostHashError(f"a hash of its tree is not there: {error}") from error
 
     def subtrees(self, log: int, size: int) -> tuple[bytes, ...]:
         """See the port."""
@@ -157,7 +158,7 @@ def _append(connection: Connection, head: Head, drafts: Sequence[Draft]) -> Head
     nodes = tlog.nodes_of(Leaves(0, head.size))
     held = _held(connection, head.log, nodes)
     if len(held) < len(nodes):
-        raise StoreError("hashes of the audit log's tree are not there")
+        raise LostHashError("hashes of its tree are not there")
     frontier = tlog.Frontier(head.size, [held[node] for node in nodes])
     entries: list[dict[str, Any]] = []
     hashes: list[dict[str, Any]] = []
