@@ -142,6 +142,12 @@ def origin(site: SiteId, log: int) -> str:
     return f"{key_name(site)}/{log}"
 
 
+def log_number(origin_: str) -> int:
+    """The number of a checkpoint's log; 0 if its origin does not say."""
+    number = origin_.rpartition("/")[2]
+    return int(number) if number.isascii() and number.isdigit() and len(number) <= len(str(INDEX_MAX)) else 0
+
+
 def key_name(site: SiteId) -> str:
     """Of the key that signs all logs of a site."""
     return f"fieldfleet/{site}/audit"

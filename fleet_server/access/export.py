@@ -88,9 +88,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """What a witness saw: its cosigned checkpoint, and the key to check that with."""
+    """What a witness saw: its cosigned checkpoint of each log, and the key to check them with."""
 
-    note: str
+    seen: tuple[str, ...]
     verifier: Verifier
 
 
@@ -119,7 +119,7 @@ class _Reading:
     def __init__(self, witness: Witnessed | None) -> None:
         self._faults: dict[Claim, Finding] = {}
         self._witness = witness
-        self._seen = _seen_by(witness, self)
+        self._seen: Checkpoint | None = None
         self._seen_root: bytes | None = None
         self._frontier = tlog.Frontier()
         self._head = audit.Head(0, 0, audit.GENESIS)
@@ -155,6 +155,7 @@ class _Reading:
             self.fault(Claim.FORM, f"line 1 is no header of an export: {shown(error)}")
             return
         self._head = audit.Head(header.log, header.from_index, header.prev)
+        self._seen = self._seen_of(header.log)
         self._look()
 
     def _take(self, raw: bytes) -> None:
@@ -179,6 +180,20 @@ class _Reading:
             self._open[entry.request] = index
         elif entry.phase is Phase.OUTCOME:
             self._open.pop(entry.request, None)
+
+    def _seen_of(self, log: int) -> Checkpoint | None:
+        """What the witness saw of this log, once its signature is checked."""
+        if self._witness is None:
+            return None
+        try:
+            for note in self._witness.seen:
+                checkpoint = notes.checkpoint_of(note)
+                if audit.log_number(checkpoint.origin) == log:
+                    notes.opened(note, self._witness.verifier)
+                    return checkpoint
+        except NoteError as error:
+            self.fault(Claim.WITNESS, f"the witness's own state: {shown(error)}")
+        return None
 
     def _look(self) -> None:
         if self._seen is not None and self._frontier.size == self._seen.size:
@@ -214,10 +229,10 @@ class _Reading:
 
     def _witnessed(self, checkpoint: Checkpoint | None) -> Finding:
         seen = self._seen
-        if seen is None:
+        if self._witness is None:
             return Finding(Claim.WITNESS, Result.SKIPPED, "no --witness: a log cut short at its end looks whole")
-        if checkpoint is None or checkpoint.origin != seen.origin:
-            return Finding(Claim.WITNESS, Result.FAIL, f"the witness saw another log: {shown(seen.origin)}")
+        if seen is None or checkpoint is None or checkpoint.origin != seen.origin:
+            return Finding(Claim.WITNESS, Result.FAIL, "the witness saw nothing of this log")
         if self._frontier.size < seen.size:
             text = f"the witness saw {seen.size} entries, and there are {self._frontier.size}"
             return Finding(Claim.WITNESS, Result.FAIL, text, self._frontier.size)
@@ -227,17 +242,6 @@ class _Reading:
         if self._seen_root != seen.root:
             return Finding(Claim.WITNESS, Result.FAIL, f"not the first {seen.size} entries that the witness saw")
         return _passed(Claim.WITNESS, f"the first {seen.size} entries are those that the witness saw")
-
-
-def _seen_by(witness: Witnessed | None, reading: _Reading) -> Checkpoint | None:
-    if witness is None:
-        return None
-    try:
-        notes.opened(witness.note, witness.verifier)
-        return notes.checkpoint_of(witness.note)
-    except NoteError as error:
-        reading.fault(Claim.WITNESS, f"the witness's own state: {shown(error)}")
-        return None
 
 
 def _signature(key: Verifier | None, trailer: Trailer | None) -> Finding:

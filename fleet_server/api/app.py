@@ -16,7 +16,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
+from fleet_server.access.auditor import Auditor
 from fleet_server.api import (
+    audit,
     devices,
     imports,
     operations,
@@ -30,6 +32,7 @@ from fleet_server.api import (
 from fleet_server.api.bodies import Authorised, Bodies
 from fleet_server.api.kept_answers import KeptAnswers
 from fleet_server.api.problems import Fault, ProblemError
+from fleet_server.api.recording import Recording
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import TelemetryView
 
@@ -37,6 +40,8 @@ OPENAPI_PATH: Final = "/v1/openapi.json"
 TOKEN_CHARS_MIN: Final = 27
 """160 bits in base64."""
 QUERY_NAMES_MAX: Final = 32
+ACTOR: Final = "token"
+"""Who bears the server's one token, in the audit log."""
 
 DESCRIPTION: Final = """\
 The fleet admin API of fieldfleet, version 1. It listens on loopback. Every request, but for `/v1/health` and this
@@ -51,6 +56,9 @@ request that changes something may carry an `Idempotency-Key`: sent again with i
 the answer is the first one's.
 
 **Pages.** Lists take `limit` and `cursor`; `next` of an answer is the cursor of the next page, null on the last.
+
+**The audit log** has an entry for everything that is asked to be changed, and one for its outcome; `X-Request-Id` of
+the answer finds them in `/v1/audit`. What cannot be recorded is not done.
 
 **Errors** are problem documents (RFC 9457), `application/problem+json`. A query parameter that is unknown, or given
 twice, is an error.
@@ -69,6 +77,7 @@ class Ports:
     view: TelemetryView
     registry: Registry
     kept: KeptAnswers
+    auditor: Auditor
 
 
 def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -87,11 +96,14 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
     )
     problems.install(app)
     view, registry = ports.view, ports.registry
-    app.add_middleware(Bodies, kept=ports.kept, clock=clock, authorised=_authorised(token))
+    authorised = _authorised(token)
+    # the last added is the first asked: a body is bounded, and a repeat answered, before anything is recorded
+    app.add_middleware(Recording, auditor=ports.auditor, actor=lambda header: ACTOR if authorised(header) else None)
+    app.add_middleware(Bodies, kept=ports.kept, clock=clock, authorised=authorised)
     app.add_middleware(_Headers)
     guarded = [Depends(_bearer_of(token)), Depends(_refuse_unknown_query)]
     refused = problems.responses(HTTPStatus.UNAUTHORIZED)
-    app.include_router(operations.open_routes(view), dependencies=[Depends(_refuse_unknown_query)])
+    app.include_router(operations.open_routes(view, ports.auditor), dependencies=[Depends(_refuse_unknown_query)])
     for router in (
         devices.routes(view, registry, clock),
         registrations.routes(registry, clock),
@@ -99,7 +111,8 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
         imports.routes(registry, clock),
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view, registry),
+        operations.routes(view, registry, ports.auditor),
+        audit.routes(ports.auditor),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)

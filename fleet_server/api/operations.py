@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fleet_server import metrics
+from fleet_server.access.auditor import Auditor
 from fleet_server.api import models
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import IngestFacts, TelemetryView
@@ -23,23 +24,25 @@ class ExpositionResponse(Response):
     media_type = "text/plain; version=0.0.4"
 
 
-def open_routes(view: TelemetryView) -> APIRouter:
+def open_routes(view: TelemetryView, auditor: Auditor) -> APIRouter:
     """What is told without a token."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/v1/health", summary="Whether the server can work")
     def health() -> models.Health:
-        """For a supervisor: `ok`, or `degraded` while the broker is not connected."""
-        return models.Health(status=OK if view.facts().connected else DEGRADED)
+        """For a supervisor: `ok`, or `degraded` while the broker is not connected, or the audit log is broken."""
+        sound = view.facts().connected and not auditor.facts().fault
+        return models.Health(status=OK if sound else DEGRADED)
 
     return router
 
 
-def routes(view: TelemetryView, registry: Registry) -> APIRouter:
+def routes(view: TelemetryView, registry: Registry, auditor: Auditor) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
     collectors = CollectorRegistry()
     collectors.register(_Facts(view, registry))
+    collectors.register(_AuditFacts(auditor))
     ProcessCollector(registry=collectors)
 
     @router.get("/v1/facts", summary="How ingest is doing")
@@ -73,6 +76,23 @@ class _Facts(Collector):
             (metrics.DEVICES_CONNECTED, "Devices connected now.", sum(each.connected for each in tallies)),
             (metrics.DEVICES_REPORTING, "Devices that keep their cadence.", sum(each.reporting for each in tallies)),
             (metrics.DEVICES_HEALTHY, "Devices with no fault in the journal.", sum(each.healthy for each in tallies)),
+        ):
+            yield GaugeMetricFamily(name, description, value=value)
+
+
+class _AuditFacts(Collector):
+    """How the audit log is."""
+
+    def __init__(self, auditor: Auditor) -> None:
+        self._auditor = auditor
+
+    def collect(self) -> Iterator[Metric]:
+        facts = self._auditor.facts()
+        for name, description, value in (
+            (metrics.AUDIT_ENTRIES, "Entries of the audit log.", facts.entries),
+            (metrics.AUDIT_SIGNED, "Entries that the last checkpoint covers.", facts.signed),
+            (metrics.AUDIT_WAITING, "Outcomes that the store has not taken yet.", facts.waiting),
+            (metrics.AUDIT_BROKEN, "1 while the log is not the one that was signed.", 1 if facts.fault else 0),
         ):
             yield GaugeMetricFamily(name, description, value=value)
 

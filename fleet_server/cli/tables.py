@@ -8,7 +8,19 @@ from rich.table import Table
 from rich.text import Text
 
 from broker_config.text import shown
-from fleet_server.cli.answers import Device, Event, Fleet, FleetClass, FleetRow, Gap, Latest, Quarantined, Series
+from fleet_server.access.export import Result, Verdict
+from fleet_server.cli.answers import (
+    AuditEntry,
+    Device,
+    Event,
+    Fleet,
+    FleetClass,
+    FleetRow,
+    Gap,
+    Latest,
+    Quarantined,
+    Series,
+)
 from fleet_server.cli.moments import ago, utc
 
 SPARK: Final = "▁▂▃▄▅▆▇█"
@@ -162,6 +174,37 @@ def quarantine(found: Sequence[Quarantined]) -> Table:
             Text(utc(row.replayed_ms)),
         )
     return table
+
+
+def audit(found: Sequence[AuditEntry]) -> Table:
+    """One line an entry."""
+    table = _table("time", "log", "entry", "actor", "from", "action", "subject", "what", "outcome", "count")
+    for row in found:
+        table.add_row(
+            Text(utc(row.at_ms)),
+            Text(str(row.log)),
+            Text(str(row.index)),
+            Text(shown(row.actor)),
+            Text(shown(row.source)),
+            Text(shown(row.action)),
+            Text(shown(row.subject)),
+            Text(shown(row.phase)),
+            Text(shown(row.outcome), style="" if row.outcome < "4" else "bold yellow"),
+            Text(str(row.count)),
+        )
+    return table
+
+
+def verdict(found: Verdict) -> Group:
+    """One line a claim, and what it is about."""
+    table = _table("claim", "result", "first fault", "detail")
+    for each in found.findings:
+        style = {Result.PASS: "green", Result.FAIL: "bold red", Result.SKIPPED: "bold yellow"}[each.result]
+        index = "" if each.index is None else f"entry {each.index}"
+        table.add_row(Text(each.claim), Text(each.result, style=style), Text(index), Text(shown(each.detail)))
+    origin = "no checkpoint" if found.checkpoint is None else shown(found.checkpoint.origin)
+    unfinished = f"; {found.unfinished} intents without an outcome" if found.unfinished else ""
+    return Group(table, Text(f"{'PASS' if found.passed else 'FAIL'}  {found.entries} entries{unfinished}  {origin}"))
 
 
 def plain(text: str) -> Text:

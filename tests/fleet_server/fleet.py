@@ -20,8 +20,10 @@ from broker_config.telemetry import (
     key_text,
 )
 from broker_config.telemetry import encode as encode_batch
+from fleet_server.access.auditor import Auditor
 from fleet_server.access.keys import MasterKey, derive
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sqlite_store import SqliteStore
@@ -30,6 +32,7 @@ from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
 from fleet_server.telemetry.view import IngestFacts
+from tests.fleet_server.access.drafts import SIGNER, SITE
 
 T0: Final = 1_767_254_400_000
 """2026-01-01T08:00:00Z."""
@@ -81,7 +84,9 @@ class Fleet:
         database.migrate(engine)
         self.registry = SqlRegistry(engine)
         self._keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
-        self.ports = Ports(self.view, self.registry, SqlKeptAnswers(engine))
+        self.auditor = Auditor(SqlAudit(engine), SIGNER, SITE, now_ms=lambda: NOW)
+        self.auditor.start()
+        self.ports = Ports(self.view, self.registry, SqlKeptAnswers(engine), self.auditor)
 
     def arrive(self, *arrivals: Arrival, at_ms: int = NOW) -> None:
         """Take and commit."""

@@ -4,7 +4,7 @@ One writer at a time: SQLite's write lock, PostgreSQL's advisory one, taken befo
 no holes, whatever is rolled back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -89,7 +89,7 @@ class SqlAudit:
         column = audit_entry.c
         query = select(column.entry).where(column.log == log, column.number >= from_index)
         with self._reading() as connection:
-            return connection.execute(query.order_by(column.number).limit(rows_max)).scalars().all()
+            return _raw(connection.execute(query.order_by(column.number).limit(rows_max)).scalars())
 
     def newest(self, wanted: Wanted, *, before: tuple[int, int] | None, rows_max: int) -> Sequence[bytes]:
         """See the port."""
@@ -104,7 +104,7 @@ class SqlAudit:
             query = query.where(or_(column.log < log, and_(column.log == log, column.number < number)))
         with self._reading() as connection:
             ordered = query.order_by(column.log.desc(), column.number.desc())
-            return connection.execute(ordered.limit(rows_max)).scalars().all()
+            return _raw(connection.execute(ordered.limit(rows_max)).scalars())
 
     # the tree
 
@@ -149,7 +149,15 @@ def _end_of(connection: Connection, log: int) -> Head:
     column = audit_entry.c
     query = select(column.number, column.entry).where(column.log == log)
     row = connection.execute(query.order_by(column.number.desc()).limit(1)).one_or_none()
-    return Head(log, 0, audit.GENESIS) if row is None else Head(log, row.number + 1, audit.digest(row.entry))
+    if row is None:
+        return Head(log, 0, audit.GENESIS)
+    (raw,) = _raw([row.entry])
+    return Head(log, row.number + 1, audit.digest(raw))
+
+
+def _raw(values: Iterable[bytes | str]) -> list[bytes]:
+    """Bytes, also of what somebody has put there as text, which SQLite keeps as such."""
+    return [value.encode() if isinstance(value, str) else value for value in values]
 
 
 def _append(connection: Connection, head: Head, drafts: Sequence[Draft]) -> Head:
@@ -193,7 +201,8 @@ def _held(connection: Connection, log: int, nodes: Sequence[Node]) -> dict[Node,
         some = column.place.in_(asked[start : start + HASHES_A_QUERY_MAX])
         for row in connection.execute(select(column.place, column.hash).where(column.log == log, some)):
             found[places[row.place]] = row.hash
-    return found
+    # one that cannot be a hash is as good as none
+    return {node: made for node, made in found.items() if isinstance(made, bytes) and len(made) == tlog.HASH_BYTES}
 
 
 def _leaves(node: Node) -> Leaves:

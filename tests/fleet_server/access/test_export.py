@@ -19,7 +19,7 @@ ENTRIES = chained([draft(number) for number in range(23)])
 
 def seen(entries: Sequence[bytes]) -> Witnessed:
     """What a witness has that looked when the log had so many entries."""
-    return Witnessed(WITNESS.cosign(signed(entries), at_s=1_767_254_400), WITNESS.verifier)
+    return Witnessed((WITNESS.cosign(signed(entries), at_s=1_767_254_400),), WITNESS.verifier)
 
 
 def failed(verdict: Verdict) -> dict[Claim, Finding]:
@@ -166,7 +166,7 @@ def test_another_s_signature_is_found() -> None:
 
 
 def test_a_witness_s_state_that_was_changed_is_found() -> None:
-    state = Witnessed(seen(ENTRIES).note.replace("\n23\n", "\n22\n"), WITNESS.verifier)
+    state = Witnessed((seen(ENTRIES).seen[0].replace("\n23\n", "\n22\n"),), WITNESS.verifier)
     assert set(failed(export.verify(exported(ENTRIES, signed(ENTRIES)), witness=state))) == {Claim.WITNESS}
 
 

@@ -42,7 +42,7 @@ HEALTH: Final = "/v1/health"
 """Open, and there is nothing in it that could be wrong."""
 OPERATIONS: Final = [
     (path, method, mode)
-    for path, item in create_app(Ports(None, None, None), TOKEN).openapi()["paths"].items()  # type: ignore[arg-type]
+    for path, item in create_app(Ports(None, None, None, None), TOKEN).openapi()["paths"].items()  # type: ignore[arg-type]
     for method in item
     for mode in GenerationMode
     if path != ENDLESS and (path, mode) != (HEALTH, GenerationMode.NEGATIVE)

@@ -54,6 +54,8 @@ def test_the_layout(site: Path) -> None:
         "devices/car-7/mac.json",
         "devices/car-7/server-ca.crt",
         "server/api-token",
+        "server/audit.key",
+        "server/audit.pub",
         "server/fleet-server.toml",
         "server/master.key",
         "server/server-ca.crt",
