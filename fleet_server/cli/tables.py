@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from broker_config.text import shown
-from fleet_server.access.export import Result, Verdict
 from fleet_server.cli.answers import (
     AuditEntry,
     Device,
@@ -193,18 +192,6 @@ def audit(found: Sequence[AuditEntry]) -> Table:
             Text(str(row.count)),
         )
     return table
-
-
-def verdict(found: Verdict) -> Group:
-    """One line a claim, and what it is about."""
-    table = _table("claim", "result", "first fault", "detail")
-    for each in found.findings:
-        style = {Result.PASS: "green", Result.FAIL: "bold red", Result.SKIPPED: "bold yellow"}[each.result]
-        index = "" if each.index is None else f"entry {each.index}"
-        table.add_row(Text(each.claim), Text(each.result, style=style), Text(index), Text(shown(each.detail)))
-    origin = "no checkpoint" if found.checkpoint is None else shown(found.checkpoint.origin)
-    unfinished = f"; {found.unfinished} intents without an outcome" if found.unfinished else ""
-    return Group(table, Text(f"{'PASS' if found.passed else 'FAIL'}  {found.entries} entries{unfinished}  {origin}"))
 
 
 def plain(text: str) -> Text:
