@@ -74,6 +74,21 @@ class DeviceSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class DevicePresence:
+    """A device's three facts without its streams: cheap enough to ask of a whole fleet every few seconds.
+
+    ``overdue``: streams with a cadence of which nothing comes; ``faults``: what its journal says is wrong.
+    """
+
+    device: str
+    device_class: str
+    connected: bool
+    since_ms: int | None
+    overdue: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class IngestFacts:
     """Counters since the server's start, and what it is."""
 
@@ -101,6 +116,12 @@ class TelemetryView(Protocol):
 
     def device(self, device: str) -> DeviceSummary | None:
         """One of them."""
+
+    def names(self) -> list[str]:
+        """Every device ever heard of, in the order they were first heard of."""
+
+    def presence(self, device: str) -> DevicePresence | None:
+        """One of them, at a fraction of :meth:`device`'s cost."""
 
     def latest(self, device: str | None = None) -> list[Latest]:
         """The newest row of every stream."""
