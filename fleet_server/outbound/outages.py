@@ -2,8 +2,8 @@
 
 A device that goes waits a moment for others of its node. Once the first of a node has waited ``gather_ms``, those
 that wait are judged together: one happening of the node if they are many, one each if not. A device that is back
-meanwhile was never told to be away. An outage seldom ends at once (keep-alives of one room expire one after the other), so
-behind a node's happening its next ones gather for longer.
+meanwhile was never told to be away. An outage seldom comes at once (keep-alives of one room expire one after the
+other), so behind a node's happening its next ones gather for longer.
 """
 
 from collections.abc import Mapping, Sequence

@@ -50,7 +50,7 @@ class Answers:
     def names(self) -> list[str]:
         return list(self._ingest.devices)
 
-    def presence(self, device: str) -> DevicePresence | None:
+    def presence_of(self, device: str) -> DevicePresence | None:
         state = self._ingest.devices.get(device)
         if state is None:
             return None

@@ -120,7 +120,7 @@ class TelemetryView(Protocol):
     def names(self) -> list[str]:
         """Every device ever heard of, in the order they were first heard of."""
 
-    def presence(self, device: str) -> DevicePresence | None:
+    def presence_of(self, device: str) -> DevicePresence | None:
         """One of them, at a fraction of :meth:`device`'s cost."""
 
     def latest(self, device: str | None = None) -> list[Latest]:
