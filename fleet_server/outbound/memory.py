@@ -13,6 +13,7 @@ DEVICE: Final = "device"
 GAP: Final = "gap"
 SERVER: Final = "server"
 BASELINE: Final = "baseline"
+FAILING: Final = "failing"
 
 Row: TypeAlias = tuple[str, str]
 """Topic and name."""
@@ -28,6 +29,7 @@ class Memory:
     gaps: set[str] = field(default_factory=set)
     server: ServerTold = field(default_factory=ServerTold)
     baselines: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)
 
 
 def read(rows: Iterable[tuple[str, str, str]]) -> Memory:
@@ -43,6 +45,8 @@ def read(rows: Iterable[tuple[str, str, str]]) -> Memory:
                 memory.server = msgspec.json.decode(value, type=ServerTold)
             case "baseline":
                 memory.baselines.add(name)
+            case "failing":
+                memory.failing.add(name)
             case _:
                 continue
     return memory
@@ -67,6 +71,11 @@ def server(told: ServerTold) -> Changes:
 def baseline(name: str) -> Changes:
     """A watch has seen all for the first time."""
     return {(BASELINE, name): ""}
+
+
+def failing(subscription: str, *, told: bool) -> Changes:
+    """Operators were told that it fails; or it does no more."""
+    return {(FAILING, subscription): "" if told else None}
 
 
 def _json(value: object) -> str:

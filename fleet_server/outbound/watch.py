@@ -139,9 +139,17 @@ class Watch:
             for device in batch.devices:
                 self._moving.pop(device, None)
 
+    def told(self) -> dict[str, Told]:
+        """What was told of every device, as it is now."""
+        return dict(self._told)
+
+    def begin(self) -> None:
+        """The fleet is looked at from its first device on."""
+        self._counting = Counter()
+
     def passed(self, *, judging: bool) -> None:
         """Every device was looked at once, *judging* all the time: how large nodes are is known again."""
-        self._sizes, self._counting = self._counting, Counter()
+        self._sizes = self._counting
         self._passed = True
         self.baseline = self.baseline or judging
 

@@ -101,6 +101,20 @@ class Answers:
         found += self._silences(device, from_ms, to_ms)
         return gaps.ordered(found)
 
+    def gaps_of_numbers(self, device: str) -> list[Gap]:
+        state = self._ingest.devices.get(device)
+        if state is None:
+            return []
+        found: list[Gap] = []
+        for ledger in list(state.ledgers.values()):
+            if ledger.unseen() or ledger.gone or ledger.quarantined:  # hardly any has, and to look costs little
+                stated = state.stated(ledger.key.stream, ledger.key.life)
+                found += gaps.of_numbers(ledger, stated, born=state.birth is not None)
+        return found
+
+    def silences(self, *, from_ms: int, to_ms: int) -> list[Gap]:
+        return list(self._silences(None, from_ms, to_ms))
+
     def _presence(self, state: DeviceState, now_ms: int) -> presence.Presence:
         return presence.presence(self._seen(state, now_ms), now_ms)
 

@@ -135,6 +135,12 @@ class TelemetryView(Protocol):
     def gaps(self, device: str | None, *, from_ms: int, to_ms: int) -> list[Gap]:
         """Every gap that touches the range, with its reason."""
 
+    def gaps_of_numbers(self, device: str) -> list[Gap]:
+        """A device's gaps that are no silences, at a ledger's cost."""
+
+    def silences(self, *, from_ms: int, to_ms: int) -> list[Gap]:
+        """Every device's silences that have ended and touch the range."""
+
     def quarantine(self, *, after_id: int, rows_max: int) -> list[QuarantineRow]:
         """Quarantined messages in the order they came."""
 

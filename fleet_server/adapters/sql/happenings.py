@@ -116,9 +116,9 @@ def _bounds(connection: Connection) -> tuple[int, int]:
 def _chosen(chosen: Filter) -> ColumnElement[bool]:
     least = SEVERITIES.index(chosen.severity)
     kinds = {kind for kind in chosen.kinds or Kind if SEVERITIES.index(SEVERITY[kind]) >= least}
-    found: ColumnElement[bool] = (
-        true() if len(kinds) == len(Kind) else happening.c.kind.in_(sorted(kind.value for kind in kinds))
-    )
+    found: ColumnElement[bool] = true()
+    if len(kinds) < len(Kind):
+        found = happening.c.kind.in_(sorted(kind.value for kind in kinds))
     if chosen.device:
         found &= happening.c.device == chosen.device
     if chosen.org:

@@ -30,8 +30,7 @@ class SqlSubscriptions:
             rows = connection.execute(
                 select(subscription).order_by(subscription.c.created_ms, subscription.c.id)
             ).mappings()
-            found = [of(row) for row in rows]
-        return found
+            return [of(row) for row in rows]
 
     def get(self, subscription_id: str) -> Subscription | None:
         with reading(self._engine) as connection:
