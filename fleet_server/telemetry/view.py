@@ -89,6 +89,19 @@ class DevicePresence:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What a device says of itself in its last birth; all empty, and ``at_ms`` None, if it never did."""
+
+    device: str
+    device_class: str
+    agent: str
+    hardware: str
+    profile: str
+    profile_digest: str
+    at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class IngestFacts:
     """Counters since the server's start, and what it is."""
 
@@ -122,6 +135,9 @@ class TelemetryView(Protocol):
 
     def presence_of(self, device: str) -> DevicePresence | None:
         """One of them, at a fraction of :meth:`device`'s cost."""
+
+    def news(self, devices_max: int) -> list[Heard]:
+        """Devices that are new or say something new of themselves since the last call; first all. For one caller."""
 
     def latest(self, device: str | None = None) -> list[Latest]:
         """The newest row of every stream."""

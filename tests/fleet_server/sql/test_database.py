@@ -37,7 +37,10 @@ def test_what_a_newer_version_changed_is_refused_and_left_alone(engine: Engine) 
 
 def test_an_error_rolls_all_of_a_transaction_back(engine: Engine) -> None:
     database.migrate(engine)
-    statements = ["INSERT INTO device_place VALUES ('car-7', 1, 'host', '')", "SELECT no_such_column FROM device_place"]
+    statements = [
+        "INSERT INTO device_place VALUES ('car-7', 1, 'host', '')",
+        "SELECT no_such_column FROM device_place",
+    ]
     with pytest.raises(DBAPIError), database.writing(engine) as connection:
         any(connection.execute(text(each)) is None for each in statements)
     with database.reading(engine) as connection:
