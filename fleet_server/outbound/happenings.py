@@ -1,7 +1,7 @@
 """What can happen to a fleet that somebody may want to be told. A closed list: receivers write rules for it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias, assert_never
 
@@ -65,10 +65,9 @@ SEVERITY: Final[Mapping[Kind, Severity]] = {
     Kind.WEBHOOK_TEST: Severity.INFO,
 }
 
-Datum: TypeAlias = "str | int | bool | tuple[str, ...]"
+Datum: TypeAlias = str | int | bool | tuple[str, ...]
 Data: TypeAlias = Mapping[str, Datum]
 """Flat, so that a receiver's rule needs no path."""
-NO_DATA: Final[Data] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class News:
     device: str = ""
     device_class: str = ""
     org: str = ""
-    data: Data = NO_DATA
+    data: Data = field(default_factory=dict)
 
     @property
     def severity(self) -> Severity:

@@ -68,7 +68,7 @@ def _severity(happenings: Sequence[Happening], kind: str) -> Severity:
 def body(happenings: Sequence[Happening]) -> str:
     """A table that reads in any font that a mail is shown in."""
     rows = [
-        (rfc3339(news.at_ms)[:19].replace("T", " "), news.severity.value, news.org or "-", text(news))
+        (rfc3339(news.at_ms)[:19].replace("T", " "), news.severity.value, shown(news.org) or "-", text(news))
         for news in (each.news for each in happenings)
     ]
     widths = [max(len(row[at]) for row in rows) for at in range(3)]

@@ -1,12 +1,12 @@
 """Many devices of one place that go or come together are one thing that happened. Pure.
 
-A device that goes waits a moment for others of its node. Once the first of a node has waited ``gather_ms``, those
-that wait are judged together: one happening of the node if they are many, one each if not. A device that is back
-meanwhile was never told to be away. An outage seldom comes at once (keep-alives of one room expire one after the
-other), so behind a node's happening its next ones gather for longer.
+A device that goes waits a moment for others of its node. Once nobody has joined those that wait for ``gather_ms``, or
+the first has waited ``gather_ms_max``, they are judged together: one happening of the node if they are many, one each
+if not. A device that is back meanwhile was never told to be away. An outage seldom comes at once (keep-alives of one
+room expire one after the other), so behind a node's happening its next ones gather for as long as they may.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,15 +19,16 @@ class OutagePolicy:
     """When devices are told of as one.
 
     ``together_devices``: so many at once, whatever their share; ``together_share``: of the node's devices, if they
-    are at least ``share_devices_min``. ``gather_ms``: how long the first waits; ``gather_long_ms``: instead, within
-    ``outage_ms`` of a node's last happening.
+    are at least ``share_devices_min``. ``gather_ms``: how long nobody joins until they are judged; ``gather_ms_max``:
+    how long the first may wait. Within ``outage_ms`` of a node's last happening they wait for as long as they may,
+    and ``share_devices_min`` are enough.
     """
 
     together_devices: int = 10
     together_share: float = 0.5
     share_devices_min: int = 3
     gather_ms: int = 5_000
-    gather_long_ms: int = 30_000
+    gather_ms_max: int = 30_000
     outage_ms: int = 180_000
 
 
@@ -65,9 +66,9 @@ class Gathering:
         """
         crowded = sum(map(len, self.waiting.values())) > WAITING_MAX
         return [
-            Batch(node, sorted(devices), self._together(len(devices), sizes.get(node, 0)))
+            Batch(node, sorted(devices), self._together(node, len(devices), sizes.get(node, 0), now_ms))
             for node, devices in self.waiting.items()
-            if crowded or now_ms - min(devices.values()) >= self._gather_ms(node, now_ms)
+            if crowded or self._is_ripe(node, devices.values(), now_ms)
         ]
 
     def told(self, batch: Batch, now_ms: int) -> None:
@@ -79,13 +80,18 @@ class Gathering:
         for node in [node for node, at_ms in self.told_ms.items() if now_ms - at_ms > self.policy.outage_ms]:
             del self.told_ms[node]
 
-    def _gather_ms(self, node: str, now_ms: int) -> int:
-        told_ms = self.told_ms.get(node)
-        recent = told_ms is not None and now_ms - told_ms <= self.policy.outage_ms
-        return self.policy.gather_long_ms if recent else self.policy.gather_ms
+    def _is_ripe(self, node: str, since_ms: Collection[int], now_ms: int) -> bool:
+        if now_ms - min(since_ms) >= self.policy.gather_ms_max:
+            return True
+        return not self._recent(node, now_ms) and now_ms - max(since_ms) >= self.policy.gather_ms
 
-    def _together(self, count: int, size: int) -> bool:
+    def _together(self, node: str, count: int, size: int, now_ms: int) -> bool:
         policy = self.policy
         if count >= policy.together_devices:
             return True
-        return count >= policy.share_devices_min and count >= policy.together_share * size
+        many = self._recent(node, now_ms) or count >= policy.together_share * size
+        return many and count >= policy.share_devices_min
+
+    def _recent(self, node: str, now_ms: int) -> bool:
+        told_ms = self.told_ms.get(node)
+        return told_ms is not None and now_ms - told_ms <= self.policy.outage_ms

@@ -26,7 +26,7 @@ NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _URL_CHARS: Final = re.compile(r"[!-~]+\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?\Z")
 
-Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class TargetError(ValueError):

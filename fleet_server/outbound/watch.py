@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from broker_config.text import shown
 from fleet_server.outbound.happenings import Data, Kind, News, names
 from fleet_server.outbound.outages import Batch, Gathering, OutagePolicy
 
@@ -64,7 +65,7 @@ class Look:
     """What one look found: to record together, then to :meth:`Watch.accept`."""
 
     news: tuple[News, ...] = ()
-    told: Mapping[str, Told] = {}
+    told: Mapping[str, Told] = field(default_factory=dict)
     batches: tuple[tuple[bool, Batch], ...] = ()
     """Direction (True: they come) and who."""
 
@@ -167,7 +168,9 @@ class Watch:
                 news.append(_of(fact, Kind.DEVICE_REPORTING, now_ms))
         faults = _kept(fact.faults)
         if set(faults) - set(before.faults):
-            news.append(_of(fact, Kind.DEVICE_UNHEALTHY, now_ms, why=fact.faults[:FAULTS_KEPT_MAX]))
+            news.append(
+                _of(fact, Kind.DEVICE_UNHEALTHY, now_ms, why=tuple(map(shown, fact.faults[:FAULTS_KEPT_MAX])))
+            )
         elif not faults and not before.healthy:
             news.append(_of(fact, Kind.DEVICE_HEALTHY, now_ms))
         return Told(before.connected, reporting, not faults, faults)
@@ -208,4 +211,4 @@ def _of(fact: DeviceFacts, kind: Kind, now_ms: int, **data: tuple[str, ...]) -> 
 
 def _kept(faults: Iterable[str]) -> tuple[str, ...]:
     """The faults' names: a detail that changes is no other fault."""
-    return tuple(sorted({fault.partition(":")[0] for fault in faults})[:FAULTS_KEPT_MAX])
+    return tuple(sorted({shown(fault.partition(":")[0]) for fault in faults})[:FAULTS_KEPT_MAX])
