@@ -22,11 +22,11 @@ class Scene:
         )
         self.now_ms = T0
 
-    def look(self, seconds: int = 1, **facts: int) -> list[str]:
+    def look(self, seconds: int = 1, *, connected: bool = True, **facts: int) -> list[str]:
         told: list[str] = []
         for _ in range(seconds):
             self.now_ms += 1_000
-            look = self.watch.look(replace(FACTS, **facts), self.now_ms)
+            look = self.watch.look(replace(FACTS, connected=connected, **facts), self.now_ms)
             told += [each.kind.value for each in look.news]
             self.watch.accept(look)
         return told
