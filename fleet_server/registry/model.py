@@ -1,9 +1,10 @@
 """Devices, organisation nodes and duty units as values, and the words that say where one is."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -195,7 +196,10 @@ def is_slug(text: str) -> bool:
     return _SLUG.match(text) is not None
 
 
-def changed(kind: type[msgspec.Struct], value: msgspec.Struct, patch: dict[str, object]) -> msgspec.Struct:
+Said = TypeVar("Said", Registration, OrgNode, DutyUnit)
+
+
+def patched(kind: type[Said], value: Said, patch: Mapping[str, object]) -> Said:
     """*value* after a merge patch (RFC 7396), in which null takes a member away.
 
     Raises:

@@ -52,8 +52,12 @@ def path_of(node: OrgNode, placed: Mapping[str, PlacedNode]) -> str:
 
 def moved(old: str, new: str, paths: Iterable[str]) -> dict[str, str]:
     """The new path of each of *paths* that is *old* or below it, once *old* is *new*."""
-    below = old + PATH_SEPARATOR
-    return {path: new + path[len(old) :] for path in paths if path == old or path.startswith(below)}
+    return {path: new + path[len(old) :] for path in paths if is_below(path, old)}
+
+
+def is_below(path: str, top: str) -> bool:
+    """Whether *path* is *top* or stands below it."""
+    return path == top or path.startswith(top + PATH_SEPARATOR)
 
 
 def in_order(nodes: Iterable[OrgNode]) -> list[OrgNode]:

@@ -73,6 +73,25 @@ class DeviceSummary:
     streams: tuple[StreamSummary, ...]
 
 
+def never_heard_of(device: str) -> DeviceSummary:
+    """The summary of a device that is only registered."""
+    return DeviceSummary(
+        device=device,
+        device_class="",
+        agent="",
+        connected=False,
+        reporting=False,
+        healthy=False,
+        since_ms=None,
+        flaps=0,
+        why=(),
+        last_status_ms=None,
+        last_record_ms=None,
+        boot="",
+        streams=(),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DevicePresence:
     """A device's three facts without its streams: cheap enough to ask of a whole fleet every few seconds.

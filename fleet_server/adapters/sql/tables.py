@@ -80,6 +80,7 @@ device: Final = Table(
     Index(None, "connected", "device"),
     Index(None, "reporting", "device"),
     Index(None, "healthy", "device"),
+    Index("ix_device_tally", "path", "device_class", "connected", "reporting", "healthy"),  # counted from it alone
 )
 
 # Only ever added to: a rebuilt time series finds the labels of the first time. ``path`` empty: no place.
