@@ -6,10 +6,10 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from enum import StrEnum
 from typing import Final
 
 from broker_config.text import shown
+from fleet_server.config import Tls
 from fleet_server.outbound.happenings import Happening
 from fleet_server.outbound.letters import LETTER_HAPPENINGS_MAX, letter
 from fleet_server.outbound.retries import Attempt
@@ -17,14 +17,6 @@ from fleet_server.outbound.subscriptions import Subscription
 
 SMTP_S_MAX: Final = 30.0
 SENT: Final = 250
-
-
-class Tls(StrEnum):
-    """How the way to the mail server is protected; ``none`` is for one on this machine."""
-
-    STARTTLS = "starttls"
-    TLS = "tls"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ SEQUENCE_DIGITS: Final = 20
 """So that sequences compare as texts, as CloudEvents' own extension has them."""
 SITE_CHARS: Final = 16
 """Of the site's id, in a source: enough to tell sites apart."""
+TRUNCATED: Final = "feed.truncated"
+"""What is between is not there: it is not kept any more, or the database was restored from a backup."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,19 +34,16 @@ def plain(happening: Happening) -> dict[str, object]:
     news = happening.news
     return {
         "id": happening.id,
-        "at_ms": news.at_ms,
-        "at": rfc3339(news.at_ms),
+        "time_ms": news.at_ms,
+        "time_at": rfc3339(news.at_ms),
         "kind": news.kind.value,
         "severity": news.severity.value,
         "device": news.device,
         "device_class": news.device_class,
         "org": news.org,
         "text": text(news),
-        **{f"data_{name}" if name in RESERVED else name: value for name, value in news.data.items()},
+        "data": news.data,
     }
-
-
-RESERVED: Final = frozenset({"id", "at_ms", "at", "kind", "severity", "device", "device_class", "org", "text"})
 
 
 def cloud_event(happening: Happening, site: str) -> bytes:
@@ -68,3 +67,17 @@ def cloud_event(happening: Happening, site: str) -> bytes:
 def rfc3339(at_ms: int) -> str:
     """UTC, to the ms; the server's own clock always has a date."""
     return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def frame(happening: Happening) -> bytes:
+    """An event of the live feed (Server-Sent Events); JSON has no line end in it."""
+    return _frame(str(happening.id), happening.news.kind, plain(happening))
+
+
+def truncated(after: int, kept_after: int) -> bytes:
+    """Says to a reader that stood at *after* that it goes on behind *kept_after*."""
+    return _frame(str(kept_after), TRUNCATED, {"after": after, "continues_after": kept_after})
+
+
+def _frame(id_: str, event: str, data: object) -> bytes:
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (id_.encode(), event.encode(), msgspec.json.encode(data))

@@ -78,7 +78,9 @@ class SqlSubscriptions:
     def keep_mail(self, choice: Choice | None, *, now_ms: int) -> None:
         known = self.get(MAIL_ID)
         if known is None and choice is not None:
-            self.add(Subscription(MAIL_ID, Sort.MAIL, "", "", choice, "[mail] of the configuration", "", 1, now_ms))
+            made = Subscription(MAIL_ID, Sort.MAIL, "", "", choice, "[mail] of the configuration", "", 1, now_ms)
+            with writing(self._engine) as connection:
+                connection.execute(insert(subscription).values(**_values(made)))
         elif known is not None:
             kept = known.choice if choice is None else choice
             wanted = replace(known, choice=kept, disabled=NO_MAIL if choice is None else "")
