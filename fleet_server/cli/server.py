@@ -17,6 +17,8 @@ from broker_config.text import shown
 SITE_VARIABLE: Final = "FIELDFLEET_SITE"
 SITE_DEFAULT: Final = Path("site")
 TIMEOUT_S: Final = 30.0
+STREAM_SILENCE_S: Final = 45.0
+"""Three heartbeats of the feed."""
 PAGE_ENTRIES_MAX: Final = 1_000
 DETAIL_CHARS_MAX: Final = 500
 
@@ -99,9 +101,30 @@ class Server:
         """The answer as it comes. Raises CommandError."""
         return self._send("GET", path, NONE).content
 
-    def post(self, path: str) -> Json:
+    def post(self, path: str, body: Json = None) -> Json:
         """Ask for something to be done. Raises CommandError."""
-        return _json(self._send("POST", path, NONE))
+        return _json(self._send("POST", path, NONE, body=body))
+
+    def delete(self, path: str) -> None:
+        """Take something away, whatever it is by now. Raises CommandError."""
+        self._send("DELETE", path, NONE, headers={"If-Match": "*"})
+
+    def lines(self, path: str, parameters: Parameters, headers: Mapping[str, str]) -> Iterator[str]:
+        """An answer's lines as they come, until it ends.
+
+        Raises:
+            CommandError: as :meth:`get`; also if nothing comes for ``STREAM_SILENCE_S``.
+        """
+        given = {name: value for name, value in parameters.items() if value is not None}
+        timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
+        try:
+            with self._client.stream("GET", path, params=given, headers=headers, timeout=timeout) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _problem(answer, self.place)
+                yield from answer.iter_lines()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def list_all(
         self,
@@ -126,19 +149,30 @@ class Server:
                 return {key: entries}, following is not None
             cursor = following
 
-    def _send(self, method: str, path: str, parameters: Parameters) -> httpx.Response:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters,
+        *,
+        body: Json = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
         given = {name: value for name, value in parameters.items() if value is not None}
         try:
-            answer = self._client.request(method, path, params=given)
+            answer = self._client.request(method, path, params=given, json=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CommandError(
-                Exit.UNREACHABLE,
-                f"cannot reach {self.place.url}: {shown(error) or type(error).__name__}",
-                hint="is the server running? fleet-server run --config SITE/server/fleet-server.toml",
-            ) from error
+            raise self._unreachable(error) from error
         if answer.is_success:
             return answer
         raise _problem(answer, self.place)
+
+    def _unreachable(self, error: Exception) -> CommandError:
+        return CommandError(
+            Exit.UNREACHABLE,
+            f"cannot reach {self.place.url}: {shown(error) or type(error).__name__}",
+            hint="is the server running? fleet-server run --config SITE/server/fleet-server.toml",
+        )
 
 
 @contextmanager

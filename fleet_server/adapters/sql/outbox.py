@@ -59,9 +59,7 @@ class SqlOutbox:
                 select(device.c.device, device.c.connected, device.c.reporting, device.c.healthy)
             ).all()
             behind = {
-                name: told[name]
-                for name, *facts in rows
-                if name in told and tuple(facts) != (told[name].connected, told[name].reporting, told[name].healthy)
+                name: told[name] for name, *facts in rows if name in told and tuple(facts) != _facts(told[name])
             }
             _show(connection, behind)
         return len(behind)
@@ -221,8 +219,10 @@ def _show(connection: Connection, told: Mapping[str, Told]) -> None:
             update(device)
             .where(device.c.device == bindparam("name"))
             .values(connected=bindparam("c"), reporting=bindparam("r"), healthy=bindparam("h")),
-            [
-                {"name": name, "c": each.connected, "r": each.reporting, "h": each.healthy}
-                for name, each in told.items()
-            ],
+            [dict(zip(("name", "c", "r", "h"), (name, *_facts(each)), strict=True)) for name, each in told.items()],
         )
+
+
+def _facts(told: Told) -> tuple[bool, bool, bool]:
+    """As the registry shows them: nobody knows of a device that is away that it reports."""
+    return told.connected, told.connected and told.reporting, told.healthy
