@@ -33,6 +33,8 @@ from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
+from fleet_server.adapters.sqlite_backup import backup as copy
+from fleet_server.adapters.sqlite_backup import copy_back
 from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
 from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.app import Ports, create_app
@@ -242,30 +244,44 @@ async def _run(
 
 @app.command(epilog="Example: fleet-server backup --config site/server/fleet-server.toml telemetry.backup")
 def backup(config: ConfigFile, to: Annotated[Path, typer.Argument(help="a file that is not there yet")]) -> None:
-    """Copy the store, consistent and durable, while the server runs."""
+    """Copy the store, consistent and durable, while the server runs; beside it, as TO.operators, what operators said.
+
+    Operators' data in PostgreSQL is copied by PostgreSQL's own means.
+    """
     settings = _loaded(config)
+    operators = settings.state_dir / DATABASE_FILE
     try:
         store = SqliteStore(settings.state_dir / STORE_FILE, now_ms=now_ms())
         store.backup(to)
         store.close()
+        if not settings.database.url and operators.exists():
+            copy(operators, _beside(to))
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
-    print(f"{to}: {to.stat().st_size} bytes")
+    for path in (to, _beside(to)):
+        if path.exists():
+            print(f"{path}: {path.stat().st_size} bytes")
+    if settings.database.url:
+        print("operators' data is in PostgreSQL: copy it with pg_dump")
 
 
 @app.command(epilog="Example: fleet-server restore --config site/server/fleet-server.toml telemetry.backup")
 def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="what backup wrote")]) -> None:
     """Put a backup in the store's place and begin a new store epoch, so that devices offer again what it lacks.
 
-    The server must be stopped; the store that was there is kept beside it.
+    What operators said comes back from SOURCE.operators if it is there. The server must be stopped; what was there is
+    kept beside it.
     """
     settings = _loaded(config)
-    path = settings.state_dir / STORE_FILE
+    path, operators = settings.state_dir / STORE_FILE, settings.state_dir / DATABASE_FILE
     if not source.is_file():
         _fail(f"{source}: no such file", EXIT_FAILED)
     try:
         aside = set_aside(path, now_ms=now_ms())
         epoch = restore_backup(source, path, now_ms=now_ms())
+        if not settings.database.url and _beside(source).is_file():
+            set_aside(operators, now_ms=now_ms())
+            copy_back(_beside(source), operators)
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     kept = f"; the store that was there is {aside.name} now" if aside is not None else ""
@@ -297,6 +313,11 @@ def _mail(table: Mail) -> MailSettings:
 def _mail_choice(config: Config) -> Choice | None:
     table = config.mail
     return None if table is None else Choice(frozenset(table.kinds), table.severity, table.org)
+
+
+def _beside(backup_file: Path) -> Path:
+    """Where the copy of the operators' database is."""
+    return backup_file.with_name(backup_file.name + ".operators")
 
 
 def _listener(config: Config) -> socket.socket:

@@ -27,7 +27,14 @@ from fleet_server.cli.options import (
     show,
     write_new,
 )
-from fleet_server.cli.server import SITE_VARIABLE, CommandError, Exit, Json, segment
+from fleet_server.cli.registry_commands import add_commands
+from fleet_server.cli.server import (
+    SITE_VARIABLE,
+    CommandError,
+    Exit,
+    Json,
+    segment,
+)
 from fleet_server.cli.simulate.faults import MEANING, Mode
 from fleet_server.cli.simulate.faults import parse as parse_faults
 
@@ -52,22 +59,8 @@ SIMULATE_EPILOG: Final = "\n\n".join(
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
 quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not what they said.")
 app.add_typer(quarantine_app, name="quarantine")
+add_commands(app)
 outbound_commands.add_commands(app)
-
-
-@app.command(epilog="Example: fieldfleet devices --site site")
-def devices(
-    site: Site = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    limit: Limit = ENTRIES_DEFAULT,
-    as_json: AsJson = False,
-) -> None:
-    """List every device that was ever heard of."""
-    with server_of(site, url, token_file) as server:
-        document, more = server.list_all("/v1/devices", "devices", entries_max=limit)
-        found = answers.read(document, answers.Devices)
-        show(document, tables.devices(found.devices, now_ms=now_ms()), as_json=as_json, more=more)
 
 
 @app.command(epilog="Example: fieldfleet device car-7")

@@ -1,4 +1,4 @@
-"""What the commands share: how a server is named, how answers are shown, how errors end."""
+"""What the commands share: which server is meant, how much, and how an answer is shown."""
 
 import json
 import sys

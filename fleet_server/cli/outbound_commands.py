@@ -96,7 +96,7 @@ def webhooks_add(
     if org is not None:
         body["org"] = org
     with server_of(site, url, token_file) as server:
-        document = server.post("/v1/webhooks", body)
+        document = server.send("POST", "/v1/webhooks", json=body)
         assert isinstance(document, dict)
         text = f"{document['id']}\nsecret: {document['secret']}\nIt is not shown again."
         show(document, tables.plain(text), as_json=as_json)
@@ -106,7 +106,7 @@ def webhooks_add(
 def webhooks_remove(webhook: WebhookId, site: Site = None, url: Url = None, token_file: TokenFile = None) -> None:
     """Take a webhook away, with everything that waits for it."""
     with server_of(site, url, token_file) as server:
-        server.delete(f"/v1/webhooks/{segment(webhook)}")
+        server.send("DELETE", f"/v1/webhooks/{segment(webhook)}", headers={"If-Match": "*"})
         typer.echo(f"{webhook} is removed")
 
 

@@ -1,6 +1,7 @@
 """The conversation with the API: where it is, the token, pages, and errors that say what to do next."""
 
 import os
+import secrets
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | Non
 Parameters: TypeAlias = Mapping[str, str | int | None]
 """Of a query; None is not sent."""
 NONE: Final[Parameters] = {}
+NO_HEADERS: Final[Mapping[str, str]] = {}
+CHANGE_TRIES: Final = 2
 
 
 class Exit(IntEnum):
@@ -101,13 +104,27 @@ class Server:
         """The answer as it comes. Raises CommandError."""
         return self._send("GET", path, NONE).content
 
-    def post(self, path: str, body: Json = None) -> Json:
+    def post(self, path: str) -> Json:
         """Ask for something to be done. Raises CommandError."""
-        return _json(self._send("POST", path, NONE, body=body))
+        return self.send("POST", path)
 
-    def delete(self, path: str) -> None:
-        """Take something away, whatever it is by now. Raises CommandError."""
-        self._send("DELETE", path, NONE, headers={"If-Match": "*"})
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Json = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Json:
+        """Ask for a change, with a body of either sort; sent again by itself if the answer is lost, and done once.
+
+        Raises:
+            CommandError: a problem from the API, or it cannot be reached.
+        """
+        sent = {**headers, "Idempotency-Key": secrets.token_hex(16)}
+        answer = self._send(method, path, NONE, json=json, content=content, headers=sent, tries=CHANGE_TRIES)
+        return None if answer.status_code == httpx.codes.NO_CONTENT else _json(answer)
 
     def lines(self, path: str, parameters: Parameters, headers: Mapping[str, str]) -> Iterator[str]:
         """An answer's lines as they come, until it ends.
@@ -155,12 +172,22 @@ class Server:
         path: str,
         parameters: Parameters,
         *,
-        body: Json = None,
-        headers: Mapping[str, str] | None = None,
+        json: Json = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        tries: int = 1,
     ) -> httpx.Response:
         given = {name: value for name, value in parameters.items() if value is not None}
         try:
-            answer = self._client.request(method, path, params=given, json=body, headers=headers)
+            answer = self._client.request(
+                method, path, params=given or None, json=json, content=content, headers=headers
+            )
+        except httpx.TransportError as error:
+            if tries > 1:
+                return self._send(
+                    method, path, parameters, json=json, content=content, headers=headers, tries=tries - 1
+                )
+            raise self._unreachable(error) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         if answer.is_success:

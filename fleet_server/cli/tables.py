@@ -8,7 +8,19 @@ from rich.table import Table
 from rich.text import Text
 
 from broker_config.text import shown
-from fleet_server.cli.answers import Device, Event, Gap, Happening, Latest, Quarantined, Series, Webhook
+from fleet_server.cli.answers import (
+    Device,
+    Event,
+    Fleet,
+    FleetClass,
+    FleetRow,
+    Gap,
+    Happening,
+    Latest,
+    Quarantined,
+    Series,
+    Webhook,
+)
 from fleet_server.cli.moments import ago, utc
 
 SPARK: Final = "▁▂▃▄▅▆▇█"
@@ -25,6 +37,8 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
     table = _table(
         "device",
         "class",
+        "org",
+        "unit",
         "connected",
         "reporting",
         "healthy",
@@ -39,6 +53,8 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
         table.add_row(
             Text(device.device),
             Text(shown(device.device_class)),
+            Text(shown(device.org or "")),
+            Text(shown(device.unit or "")),
             _yes(device.connected),
             _yes(device.reporting),
             _yes(device.healthy),
@@ -49,6 +65,27 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
             _count(sum(stream.quarantined for stream in streams), alarming=True),
         )
     return table
+
+
+def fleet(found: Fleet) -> Group:
+    """The tree with counts, then the classes."""
+    places = _table("place", "devices", "connected", "reporting", "healthy")
+    for row in found.places:
+        depth = (row.org or "").count("/")
+        places.add_row(Text(f"{'  ' * depth}{shown(row.name)}"), *_counts(row))
+    places.add_row(Text("all", style="bold"), *_counts(found))
+    classes = _table("class", "devices", "connected", "reporting", "healthy")
+    for each in found.classes:
+        classes.add_row(Text(shown(each.device_class) or "not known"), *_counts(each))
+    return Group(places, Text(""), classes)
+
+
+def _counts(row: Fleet | FleetRow | FleetClass) -> list[Text]:
+    well = [
+        Text(str(n), style="bold yellow" if n < row.devices else "")
+        for n in (row.connected, row.reporting, row.healthy)
+    ]
+    return [Text(str(row.devices)), *well]
 
 
 def device(found: Device, latest: Sequence[Latest], *, now_ms: int) -> Group:
