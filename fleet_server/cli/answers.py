@@ -79,6 +79,53 @@ class Fleet(Struct, frozen=True):
     classes: list[FleetClass]
 
 
+class Happening(Struct, frozen=True):
+    """See the API's ``Happening``."""
+
+    id: int
+    time_ms: int
+    kind: str
+    severity: str
+    device: str
+    org: str
+    text: str
+
+
+class Webhook(Struct, frozen=True):
+    """See the API's ``Webhook``."""
+
+    id: str
+    url: str
+    kinds: list[str]
+    severity: str
+    org: str | None
+    note: str
+    enabled: bool
+    disabled_why: str
+
+
+class WebhookList(Struct, frozen=True):
+    """A page's."""
+
+    webhooks: list[Webhook]
+
+
+class Delivery(Struct, frozen=True):
+    """See the API's ``Delivery``."""
+
+    happening: int
+    state: str
+    attempts: int
+    status: int
+    error: str
+
+
+class DeliveryList(Struct, frozen=True):
+    """A page's."""
+
+    deliveries: list[Delivery]
+
+
 class Latest(Struct, frozen=True):
     """See the API's ``Latest``."""
 

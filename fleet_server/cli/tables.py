@@ -8,13 +8,27 @@ from rich.table import Table
 from rich.text import Text
 
 from broker_config.text import shown
-from fleet_server.cli.answers import Device, Event, Fleet, FleetClass, FleetRow, Gap, Latest, Quarantined, Series
+from fleet_server.cli.answers import (
+    Device,
+    Event,
+    Fleet,
+    FleetClass,
+    FleetRow,
+    Gap,
+    Happening,
+    Latest,
+    Quarantined,
+    Series,
+    Webhook,
+)
 from fleet_server.cli.moments import ago, utc
 
 SPARK: Final = "▁▂▃▄▅▆▇█"
 SPARK_CHARS_MAX: Final = 60
 ROWS_SHOWN_MAX: Final = 50
 SIGNIFICANT_DIGITS: Final = 6
+TEXT_SHOWN_MAX: Final = 300
+_SEVERE: Final = {"alarm": "bold red", "warning": "yellow"}
 _ALARMING: Final = frozenset({"lost", "unexplained"})
 
 
@@ -223,3 +237,29 @@ def _count(count: int, *, alarming: bool = False) -> Text:
 
 def _yes(fact: bool) -> Text:
     return Text("yes", style="green") if fact else Text("no", style="bold yellow")
+
+
+def happening(found: Happening) -> Text:
+    """One line; how bad it is as a word and as a colour."""
+    line = Text(f"{utc(found.time_ms)}  ")
+    line.append(f"{found.severity:7}", style=_SEVERE.get(found.severity, ""))
+    line.append(f"  {found.kind:19}  {found.org or '-'}  {shown(found.text, TEXT_SHOWN_MAX)}")
+    return line
+
+
+def webhooks(found: Sequence[Webhook]) -> Table:
+    """One line a receiver."""
+    table = _table("id", "url", "kinds", "from", "place", "served", "note")
+    for each in found:
+        served = Text("yes") if each.enabled else Text(f"no: {shown(each.disabled_why)}", style="bold yellow")
+        kinds = ", ".join(each.kinds) or "all"
+        table.add_row(
+            Text(each.id),
+            Text(shown(each.url)),
+            Text(kinds),
+            Text(each.severity),
+            Text(each.org or ""),
+            served,
+            Text(shown(each.note)),
+        )
+    return table
