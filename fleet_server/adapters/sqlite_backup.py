@@ -42,7 +42,7 @@ def restore_backup(path: Path, store_path: Path, now_ms: int) -> int:
     """Make a store of a backup; return its store epoch, ``max(last + 1, now_ms)``.
 
     Raises:
-        StoreError: *store_path* exists, or *path* is no sound batch store of this version.
+        StoreError: *store_path* exists, or *path* is no sound batch store of this version or an older one.
     """
     if store_path.exists():
         raise StoreError(f"{store_path}: expected no file there, got one")
@@ -52,6 +52,7 @@ def restore_backup(path: Path, store_path: Path, now_ms: int) -> int:
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(unfinished)) as target:
             source.backup(target)
+            schema.upgrade(target)
             schema.check(target, path)
             _check_sound(target, path)
             epoch = max(schema.meta(target, "store_epoch") + 1, now_ms)
