@@ -8,7 +8,9 @@ import ipaddress
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
+from types import NoneType
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +22,8 @@ from broker_config.text import shown
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
 SiteIdField: TypeAlias = Annotated[SiteId, Meta(pattern="^[0-9a-f]{64}$")]
+
+InfluxName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
 
 CONFIG_BYTES_MAX: Final = 64 * limits.KIB
 API_PORT: Final = 8470
@@ -106,6 +110,29 @@ class Api(Struct, frozen=True):
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
+class Influx(Struct, frozen=True):
+    """A time-series server that the batch store is projected to, for dashboards; no such table, no projection.
+
+    ``flavour``: ``v2`` writes to ``/api/v2/write`` (InfluxDB 2 and 3, VictoriaMetrics), ``v1`` to ``/write``
+    (InfluxDB 1; ``bucket`` is its database, the token file holds ``user:password``). ``retention_d``: 0 is for ever.
+    ``manage``: the server makes the bucket, sets its retention and maps it for InfluxQL; else somebody has.
+    ``presence_every_s``: 0 is never. Plain HTTP goes to loopback only, unless ``allow_plain``: a token is in it.
+    """
+
+    url: Annotated[str, Meta(max_length=512)]
+    retention_d: Annotated[int, Meta(ge=0, le=36_500)]
+    flavour: Literal["v1", "v2"] = "v2"
+    org: InfluxName = "fieldfleet"
+    bucket: InfluxName = "fieldfleet"
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    manage: bool = True
+    allow_plain: bool = False
+    gzip: bool = False
+    points_max: Annotated[int, Meta(ge=limits.BATCH_ROWS_MAX, le=100_000)] = 5_000
+    presence_every_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+
+
 class Config(Struct, frozen=True):
     """All of ``fleet-server.toml``."""
 
@@ -118,6 +145,7 @@ class Config(Struct, frozen=True):
     lease: Lease = Lease()
     ingest: Ingest = Ingest()
     seal: Seal = Seal()
+    influx: Influx | None = None
 
 
 T = TypeVar("T", bound=Struct)
@@ -130,10 +158,33 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         ConfigError: with every fault, not just the first.
     """
     config = read_tables(text, Config, base=base, source=source)
+    faults: list[str] = []
     if not _is_loopback(config.api.host):
-        fault = f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}"
-        raise ConfigError(source, (fault,))
+        faults.append(f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}")
+    if config.influx is not None:
+        faults += _influx_faults(config.influx)
+    if faults:
+        raise ConfigError(source, tuple(faults))
     return config
+
+
+def _influx_faults(influx: Influx) -> list[str]:
+    """What is wrong with its URL."""
+    got = shown(influx.url)
+    try:
+        parts = urlsplit(influx.url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return [f"influx.url: expected a URL such as http://127.0.0.1:8086, got {got!r}"]
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+        return [f"influx.url: expected a URL such as http://127.0.0.1:8086, got {got!r}"]
+    if parts.username is not None or parts.password is not None:
+        return ["influx.url: expected no user in it; give influx.token_file"]
+    if parts.scheme == "http" and not _is_loopback(host) and not influx.allow_plain:
+        return [
+            f"influx.url: expected https, or influx.allow_plain = true, for a host that is not this one, got {got!r}"
+        ]
+    return []
 
 
 def read_tables(text: str, kind: type[T], *, base: Path, source: str) -> T:
@@ -167,6 +218,10 @@ def load(path: Path) -> Config:
         *_not_secret("mac.master_key_file", config.mac.master_key_file),
         *_not_secret("api.token_file", config.api.token_file),
     ]
+    if config.influx is not None and config.influx.token_file is not None:
+        faults += _not_secret("influx.token_file", config.influx.token_file)
+    if config.influx is not None and config.influx.ca_file is not None:
+        faults += _unreadable("influx.ca_file", config.influx.ca_file)
     if faults:
         raise ConfigError(str(path), tuple(faults))
     return config
@@ -205,6 +260,9 @@ def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults
 
 
 def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) -> object:
+    options = get_args(kind)
+    if NoneType in options:  # TOML has no null: what may be absent is there now
+        (kind,) = (option for option in options if option is not NoneType)
     if kind is Path:
         return base / msgspec.convert(raw, Annotated[str, Meta(min_length=1)])
     if kind is Shards:

@@ -57,7 +57,7 @@ Item: TypeAlias = Readings | LeftOut
 
 
 class Commits(NamedTuple):
-    """Commits *after* a cursor and *up_to* a number; equal if there are none. ``items`` are decoded as they are read."""
+    """Commits *after* a cursor and *up_to* a number; equal if there are none. ``items`` are decoded when read."""
 
     after: int
     up_to: int
@@ -90,7 +90,7 @@ class DeadLetter(NamedTuple):
 
 
 class Behind(NamedTuple):
-    """What a sink has still to take. ``oldest_ms``: when the first of it was stored or became stale, if there is any."""
+    """What a sink has still to take. ``oldest_ms``: when the first of it was stored or became stale; None if none."""
 
     commits: int
     stale_places: int

@@ -5,8 +5,8 @@ its type; a missing value is left out, and a row without values is no point. A p
 
     time_ns = time_ms * 10**6 + (seq mod 1000) * 1000 + row
 
-so that two readings of one millisecond stay two, and a repetition is the same point. (Only two lives of a stream whose
-batches have the same place in a thousand and rows of the same millisecond would meet; a life's clock goes on.)
+so that two readings of one millisecond stay two, and a repetition is the same point. (Only batches a thousand numbers
+apart, or of two lives, with the same row in the same millisecond would meet: of a clock that was set back.)
 """
 
 import re

@@ -7,8 +7,7 @@ success or stands refused by itself. So whatever dies, the same points are writt
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -80,6 +79,7 @@ class Projector:
         new_target: Callable[[], Target],
         now_ms: Callable[[], int],
         rng: random.Random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """*new_target* is called in the loop that runs; *view* None writes no presence."""
         self._settings = settings
@@ -89,6 +89,7 @@ class Projector:
         self._new_target = new_target
         self._now_ms = now_ms
         self._rng = rng
+        self._sleep = sleep
         self._target: Target
         self._prepared = False
         self._taken = False
@@ -105,6 +106,14 @@ class Projector:
         self._gaps: dict[str, presence.GapCounts] = {}
         self._devices = 0
 
+    @property
+    def name(self) -> str:
+        return self._settings.name
+
+    def rebuild(self, from_ms: int) -> int:
+        """See :meth:`fleet_server.projection.view.SinkView.rebuild`."""
+        return self._feed.mark_stale(self.name, from_ms=from_ms, now_ms=self._now_ms())
+
     async def run(self) -> None:
         """Until cancelled.
 
@@ -118,48 +127,51 @@ class Projector:
         finally:
             await self._target.close()
 
-    async def _turn(self) -> None:
+    async def drain(self) -> None:
+        """Write all there is, whatever it takes, and return. Raises as :meth:`once`."""
+        self._target = self._new_target()
+        try:
+            while await self._prepared_once():
+                pass
+        finally:
+            await self._target.close()
+
+    async def _prepared_once(self) -> bool:
         try:
             if not self._prepared:
                 await self._prepare()
-            worked = await self.once()
+            return await self.once()
         except _AwayError:
-            return
+            return True
+
+    async def _turn(self) -> None:
+        try:
+            worked = await self._prepared_once()
         except FencedError:
             raise
         except Exception as error:
             self._fail(SinkState.FAILED, f"{type(error).__name__}: {error}")
             if not isinstance(error, StoreError):
-                log.exception("the projection made a mistake", sink=self._settings.name)
-            await asyncio.sleep(REFUSED_RETRY_S)
+                log.exception("the projection made a mistake", sink=self.name)
+            await self._sleep(REFUSED_RETRY_S)
             return
         if not worked:
-            await asyncio.sleep(LOOK_S)
+            await self._sleep(LOOK_S)
 
     async def once(self) -> bool:
         """One round: new commits, some stale places, presence if it is due; whether there was anything to write.
 
         Raises:
-            StoreError, UnknownSinkError
+            StoreError, UnknownSinkError, _AwayError
         """
         await self._presence()
         worked = await self._new()
         return await self._stale() or worked
 
-    async def drain(self) -> None:
-        """Write all there is, and return; for who owns the loop. Raises as :meth:`once`."""
-        self._target = self._new_target()
-        try:
-            await self._prepare()
-            while await self.once():
-                pass
-        finally:
-            await self._target.close()
-
     # what is written
 
     async def _new(self) -> bool:
-        name = self._settings.name
+        name = self.name
         commits = self._feed.commits(name, records_max=ROUND_RECORDS_MAX, now_ms=self._now_ms())
         if commits.up_to == commits.after:
             return False
@@ -168,7 +180,7 @@ class Projector:
         return True
 
     async def _stale(self) -> bool:
-        name = self._settings.name
+        name = self.name
         places = self._feed.stale(name, places_max=ROUND_PLACES_MAX)
         if not places:
             return False
@@ -261,7 +273,7 @@ class Projector:
 
     def _recovered(self) -> None:
         if self._state in (SinkState.REFUSED, SinkState.WAITING, SinkState.FAILED):
-            log.info("the sink takes points again", sink=self._settings.name, tries=self._tries)
+            log.info("the sink takes points again", sink=self.name, tries=self._tries)
         self._tries = 0
         self._state = SinkState.OK
 
@@ -271,7 +283,7 @@ class Projector:
         self._fail(SinkState.REFUSED if refused else SinkState.WAITING, _told(answer))
         if refused:  # it may have lost its bucket, or our rights
             self._prepared = self._taken = False
-        await asyncio.sleep(wait_s(answer, self._tries, self._rng, datetime.now(UTC)))
+        await self._sleep(wait_s(answer, self._tries, self._rng, datetime.now(UTC)))
 
     async def _prepare(self) -> None:
         try:
@@ -281,7 +293,7 @@ class Projector:
             self._tries += 1
             self._fail(SinkState.WAITING if found is Verdict.WAIT else SinkState.REFUSED, str(error))
             pause_s = wait_s(error.answer, self._tries, self._rng, datetime.now(UTC))
-            await asyncio.sleep(pause_s if found is Verdict.WAIT else REFUSED_RETRY_S)
+            await self._sleep(pause_s if found is Verdict.WAIT else REFUSED_RETRY_S)
             raise _AwayError from error
         self._prepared = True
 
@@ -319,19 +331,19 @@ class Projector:
 
     def _fail(self, state: SinkState, text: str) -> None:
         level = log.debug if self._state is state else log.warning
-        level("the sink takes nothing", sink=self._settings.name, state=str(state), error=shown(text))
+        level("the sink takes nothing", sink=self.name, state=str(state), error=shown(text))
         self._state = state
         self._note(text)
 
     def status(self) -> SinkStatus:
         """See :class:`SinkStatus`. Raises StoreError, UnknownSinkError."""
-        behind = self._feed.behind(self._settings.name)
+        behind = self._feed.behind(self.name)
         age_ms = 0 if behind.oldest_ms is None else max(0, self._now_ms() - behind.oldest_ms)
         state = self._state
         if state is SinkState.OK and (behind.stale_places or age_ms > BEHIND_MS):
             state = SinkState.BEHIND
         return SinkStatus(
-            name=self._settings.name,
+            name=self.name,
             state=state,
             behind_commits=behind.commits,
             stale_places=behind.stale_places,

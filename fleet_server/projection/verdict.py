@@ -55,7 +55,7 @@ def verdict(answer: Answer) -> Verdict:
 
 
 def wait_s(answer: Answer, tries: int, rng: random.Random, now: datetime) -> float:
-    """How long to wait after *answer*, the *tries*-th in a row (from 1): as it asks, else doubling with full jitter."""
+    """How long to wait after *answer*, the *tries*-th in a row: as it asks, else doubling, with full jitter."""
     if verdict(answer) is Verdict.REFUSED:
         return REFUSED_RETRY_S
     asked_s = retry_after_s(answer.retry_after, now)
