@@ -42,7 +42,7 @@ SLOW_S: Final = 0.05
 
 
 class FarServer:
-    """What one server was told to do, and what it holds. A line with *poison* in it is refused, and only that line."""
+    """What one server was told to do, and what it holds. A line with *poison* in it is refused, and no other."""
 
     def __init__(self, *, poison: str | None = None, refusal: int = 400) -> None:
         self.points: Points = {}

@@ -55,7 +55,7 @@ def test_what_an_answer_means(statuses: list[int], found: Verdict) -> None:
         ("-7", None),
         ("7.5", None),
         ("soon", None),
-        ("٧", None),
+        ("\u0667", None),
     ],
 )
 def test_retry_after(text: str, seconds: float | None) -> None:

@@ -1,0 +1,75 @@
+"""What the server knows of each device is a point each, dropped and counted while nobody takes it."""
+
+from pathlib import Path
+
+from fleet_server.metrics import PRESENCE_FIELDS
+from fleet_server.projection import presence
+from fleet_server.projection.feed import LeftOutReason
+from fleet_server.projection.labels import Labels
+from fleet_server.projection.projector import Projector
+from fleet_server.projection.reported import UNKNOWN, ReportedLabels
+from fleet_server.telemetry.view import Gap, GapReason
+from tests.fleet_server.fleet import CAR, NOW, ROOM, Fleet, told
+from tests.fleet_server.projection.far_server import FarServer, Mode, far_server
+from tests.fleet_server.projection.rig import SINK, projector, to
+
+
+def fleet(path: Path) -> Fleet:
+    """A car of class host, with holes in its numbers; a room that never said what it is."""
+    made = told(path)
+    made.store.feed.add_sink(SINK)
+    return made
+
+
+def gap(device: str, reason: GapReason) -> Gap:
+    return Gap(device, "power", "a" * 16, reason, 1, 1, None, None, open=False, detail="")
+
+
+def test_gaps_are_counted_by_device_and_only_those_that_alarm() -> None:
+    gaps = [
+        gap("a", GapReason.LOST),
+        gap("a", GapReason.UNEXPLAINED),
+        gap("a", GapReason.LOST),
+        gap("b", GapReason.OFF),
+    ]
+    assert presence.gap_counts(gaps) == {"a": presence.GapCounts(unexplained=1, lost=2)}
+
+
+def test_every_field_of_the_table_is_told(tmp_path: Path) -> None:
+    view = fleet(tmp_path / "s.db").view
+    counts = {CAR: presence.GapCounts(2, 1)}
+    car, room = presence.readings(view.devices(), counts, NOW)
+    assert car.fields == tuple(field.name for field in PRESENCE_FIELDS)
+    values = dict(zip(car.fields, car.rows[0], strict=True))
+    assert car.device == CAR
+    assert [values[name] for name in ("connected", "held", "missing", "quarantined")] == [1.0, 4.0, 5.0, 1.0]
+    assert (values["gaps_unexplained"], values["gaps_lost"]) == (2.0, 1.0)
+    assert (room.device, dict(zip(room.fields, room.rows[0], strict=True))["connected"]) == (ROOM, 0.0)
+
+
+def test_labels_are_what_a_device_says_of_itself(tmp_path: Path) -> None:
+    labels = ReportedLabels(fleet(tmp_path / "s.db").view)
+    assert labels.labels(CAR, NOW) == Labels("host", "unassigned")
+    assert labels.labels(ROOM, NOW) == labels.labels("stranger", NOW) == UNKNOWN
+
+
+async def test_presence_is_written_at_its_cadence_and_not_kept_for_later(tmp_path: Path) -> None:
+    made = fleet(tmp_path / "s.db")
+    async with far_server(FarServer()) as far:
+        one = projector(made.store.feed, to(far.url), view=made.view, presence_every_s=3_600, now_ms=NOW)
+        await one.drain()
+        written = [name for name in far.points if name.measurement == "presence"]
+        assert {dict(name.tags)["device"] for name in written} == {CAR, ROOM}
+        assert {name.time_ns for name in written} == {NOW * 10**6}
+        await _due(one, far, Mode.UNAVAILABLE)
+        assert one.status().points_left_out[LeftOutReason.NOT_ANSWERING] == 2
+        one._presence_due_s = one._presence_due_s - 5 * 3_600 if one._presence_due_s else 0
+        await _due(one, far, Mode.GOOD)  # four moments went by, and are not made up
+        assert one.status().points_left_out[LeftOutReason.NOT_ANSWERING] >= 2 + 4 * 2
+
+
+async def _due(one: Projector, far: FarServer, mode: Mode) -> None:
+    assert one._presence_due_s is not None
+    one._presence_due_s -= 3_600
+    far.then([mode])
+    await one.drain()
