@@ -16,9 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from influxdb_client import Point, WritePrecision
 from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.client.write.point import Point
 from influxdb_client.client.write_api import WriteOptions
+from influxdb_client.domain.write_precision import WritePrecision
 from rich.console import Console
 from rich.table import Table
 

@@ -37,7 +37,7 @@ def test_gaps_are_counted_by_device_and_only_those_that_alarm() -> None:
 
 def test_every_field_of_the_table_is_told(tmp_path: Path) -> None:
     view = fleet(tmp_path / "s.db").view
-    counts = {CAR: presence.GapCounts(2, 1)}
+    counts = {str(CAR): presence.GapCounts(2, 1)}
     car, room = presence.readings(view.devices(), counts, NOW)
     assert car.fields == tuple(field.name for field in PRESENCE_FIELDS)
     values = dict(zip(car.fields, car.rows[0], strict=True))
