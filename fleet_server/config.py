@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -121,7 +121,7 @@ class Influx(Struct, frozen=True):
 
     url: Annotated[str, Meta(max_length=512)]
     retention_d: Annotated[int, Meta(ge=0, le=36_500)]
-    flavour: Literal["v1", "v2"] = "v2"
+    flavour: Annotated[str, Meta(pattern=r"^v[12]\Z")] = "v2"
     org: InfluxName = "fieldfleet"
     bucket: InfluxName = "fieldfleet"
     token_file: Path | None = None

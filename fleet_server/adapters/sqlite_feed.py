@@ -171,6 +171,7 @@ class SqliteFeed:
     def advance(self, sink: str, commits: Commits, refused: Sequence[Refused], *, now_ms: int) -> bool:
         """See the port."""
         self._access.failpoint("advance.begin")
+        self.heard_ms[sink] = now_ms  # also if the sealer was quicker: next time it waits
         with self._access.writing(self._own_token()) as connection:
             number, cursor, _ = _sink(connection, sink)
             if cursor != commits.after:
@@ -179,7 +180,6 @@ class SqliteFeed:
             _bury(connection, number, refused, now_ms)
             self._access.failpoint("advance.stored")
         self._access.failpoint("advance.done")
-        self.heard_ms[sink] = now_ms
         return True
 
     def written(self, sink: str, places: Sequence[StalePlace], refused: Sequence[Refused], *, now_ms: int) -> None:

@@ -139,9 +139,8 @@ async def run(directory: Path, *, seed: int, kills: int, control: str | None = N
     async with far_server(FarServer()) as far:
         for _ in range(kills):
             far.modes.clear()
-            if control is not None:
-                far.then([Mode.FORGETS] * 5)
-            far.then(rng.choices((Mode.GOOD, *FAULTS), k=rng.randrange(200)))
+            kinds = (Mode.GOOD, *FAULTS) if control is None else (Mode.GOOD, Mode.FORGETS)
+            far.then(rng.choices(kinds, k=rng.randrange(100, 200)))
             process = await _started(path, far.url, seed, commits=True)
             assert process.stdout is not None
             await process.stdout.readline()
