@@ -37,6 +37,7 @@ from tests.servers import SeriesServer, victoria_metrics
 
 SINK: Final = "influx"
 BUCKET: Final = "bench"
+DEVICES: Final = 500
 POINTS_A_POST: Final = 5_000
 GROUP_RECORDS: Final = 1_000
 CLIENT_POINTS_MAX: Final = 40_000
@@ -210,20 +211,22 @@ def table(title: str, paces: Sequence[Pace]) -> Table:
     return found
 
 
-SHAPES: Final = ((60, "full batches (60 x 8)"), (1, "single samples (1 x 8)"))
+def both(directory: Path, *, minutes: int, devices: int = DEVICES) -> Iterator[tuple[str, list[Pace]]]:
+    """(title, paces): of full batches, and of ten times as many single samples."""
+    for rows, name, count in ((60, "full batches (60 x 8)", minutes), (1, "single samples (1 x 8)", 10 * minutes)):
+        paces = run(directory / str(rows), rows=rows, devices=devices, minutes=count)
+        yield f"projection of {name}, {count} of each of {devices} devices", paces
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, default=500)
+    parser.add_argument("--devices", type=int, default=DEVICES)
     parser.add_argument("--minutes", type=int, default=10, help="batches of each device (single samples: ten times)")
     told = parser.parse_args()
     console = Console(width=120)
     with tempfile.TemporaryDirectory(prefix="fieldfleet-bench-") as scratch:
-        for rows, name in SHAPES:
-            minutes = told.minutes if rows > 1 else 10 * told.minutes
-            paces = run(Path(scratch) / str(rows), rows=rows, devices=told.devices, minutes=minutes)
-            console.print(table(f"{name}, {told.devices} devices", paces))
+        for title, paces in both(Path(scratch), minutes=told.minutes, devices=told.devices):
+            console.print(table(title, paces))
 
 
 if __name__ == "__main__":
