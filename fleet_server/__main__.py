@@ -164,10 +164,13 @@ async def _run(
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
     log.info("serving", api=config.api.url, store_epoch=service.facts().store_epoch)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
+        await asyncio.wait([telemetry, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
         await telemetry
     finally:
-        await asyncio.to_thread(sinks.stop)
+        stopping.cancel()
         server.should_exit = True
         await asyncio.to_thread(api.join, API_STOP_S)
 

@@ -247,6 +247,7 @@ def _seconds(rules: Any) -> int:  # noqa: ANN401 - the client has no types
 
 
 _ADVICE: Final = {
+    400: "if it keeps no buckets (VictoriaMetrics), set influx.manage = false",
     NO_ANSWER: "is the server there?",
     401: "influx.token_file: expected a token of this server",
     403: "the token must be allowed to make buckets; or make it yourself and set influx.manage = false",

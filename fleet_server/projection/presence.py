@@ -47,3 +47,20 @@ def readings(devices: Iterable[DeviceSummary], gaps: Mapping[str, GapCounts], at
             "gaps_lost": counts.lost,
         }
         yield Readings(summary.device, PRESENCE, 0, (at_ms,), FIELDS, [[float(values[name]) for name in FIELDS]])
+
+
+class Moments:
+    """When presence is due: once in *every_s*, 0 is never. What is missed is not made up."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._due_s: float | None = None
+
+    def due(self, now_s: float) -> int | None:
+        """How many moments went by since the last; None: it is not due."""
+        if not self._every_s or (self._due_s is not None and now_s < self._due_s):
+            return None
+        due_s = now_s if self._due_s is None else self._due_s
+        missed = int((now_s - due_s) // self._every_s)
+        self._due_s = due_s + (missed + 1) * self._every_s
+        return missed

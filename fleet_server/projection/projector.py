@@ -6,7 +6,6 @@ success or stands refused by itself. So whatever dies, the same points are writt
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,8 @@ from fleet_server.projection import presence
 from fleet_server.projection.feed import Feed, Item, LeftOut, LeftOutReason, Readings, Refused, StalePlace
 from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.points import Lines, UnspeakableError, between, encode, packed
-from fleet_server.projection.target import NO_ANSWER, Answer, PrepareError, Target
+from fleet_server.projection.tally import Tally, told
+from fleet_server.projection.target import Answer, PrepareError, Target
 from fleet_server.projection.verdict import REFUSED_RETRY_S, Delivery, Verdict, verdict, wait_s
 from fleet_server.projection.view import SinkState, SinkStatus
 from fleet_server.telemetry.store import FencedError, StoreError
@@ -48,8 +48,6 @@ RETENTION_MARGIN_MS: Final = 3_600_000
 DAY_MS: Final = 86_400_000
 GAPS_EVERY_S: Final = 300.0
 """Gaps cost more to find than the rest of presence, and are older news."""
-BEHIND_MS: Final = 10_000
-"""Having something older than this still to write is being behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +93,8 @@ class Projector:
         self._taken = False
         self._tries = 0
         self._bytes_max = POST_BYTES_MAX
-        self._state = SinkState.STARTING
-        self._left_out: Counter[LeftOutReason] = Counter()
-        self._written = self._refused = self._posts = self._posts_failed = 0
-        self._error = ""
-        self._error_ms: int | None = None
-        self._written_ms: int | None = None
-        self._presence_due_s: float | None = None
+        self._tally = Tally()
+        self._moments = presence.Moments(settings.presence_every_s)
         self._gaps_due_s = 0.0
         self._gaps: dict[str, presence.GapCounts] = {}
         self._devices = 0
@@ -211,11 +204,11 @@ class Projector:
         oldest_ms = now_ms - retention_d * DAY_MS + RETENTION_MARGIN_MS if retention_d else -_EVER_MS
         for item in items:
             if isinstance(item, LeftOut):
-                self._left_out[item.reason] += item.points
+                self._tally.left_out[item.reason] += item.points
                 continue
             readings, left = between(item, oldest_ms, now_ms + AHEAD_MS_MAX)
             for one in left:
-                self._left_out[one.reason] += one.points
+                self._tally.left_out[one.reason] += one.points
             if readings is not None:
                 yield self._encoded(readings)
 
@@ -223,7 +216,7 @@ class Projector:
         try:
             return encode(readings, self._labels.labels(readings.device, readings.times_ms[0]))
         except UnspeakableError as error:
-            self._left_out[LeftOutReason.UNSPEAKABLE] += len(readings.times_ms)
+            self._tally.left_out[LeftOutReason.UNSPEAKABLE] += len(readings.times_ms)
             self._note(str(error))
             return Lines(b"", 0)
 
@@ -242,7 +235,7 @@ class Projector:
                 else:
                     delivery.turn()
                     continue
-            if found in (Verdict.WAIT, Verdict.REFUSED):
+            if found in _AWAY:
                 tries += 1
                 await self._wait(answer, found)
                 if found is Verdict.REFUSED or tries >= TRIES_IN_ROUND_MAX:
@@ -250,64 +243,58 @@ class Projector:
             else:
                 self._went(found, answer)
                 delivery.answered(found, f"{answer.status}: {shown(answer.text)}")
-        self._written += delivery.written
-        self._refused += len(delivery.refused)
+        self._tally.written += delivery.written
+        self._tally.refused += len(delivery.refused)
         return delivery.refused
 
     async def _post(self, body: bytes) -> Answer:
-        self._posts += 1
+        self._tally.posts += 1
         answer = await self._target.write(body)
-        self._posts_failed += answer.status != _SUCCESS
+        self._tally.posts_failed += answer.status != _SUCCESS
         return answer
 
     def _went(self, found: Verdict, answer: Answer) -> None:
         """The sink answered, and took it or found fault with it."""
         if found is Verdict.WRITTEN:
-            self._taken = True
-            self._written_ms = self._now_ms()
-            self._recovered()
+            if self._tally.took(self._now_ms()):
+                log.info("the sink takes points again", sink=self.name, tries=self._tries)
+            self._taken, self._tries = True, 0
         else:
-            self._note(_told(answer))
+            self._note(told(answer))
         if found is Verdict.HALVE:
             self._bytes_max = max(POST_BYTES_MIN, self._bytes_max // 2)
 
-    def _recovered(self) -> None:
-        if self._state in (SinkState.REFUSED, SinkState.WAITING, SinkState.FAILED):
-            log.info("the sink takes points again", sink=self.name, tries=self._tries)
-        self._tries = 0
-        self._state = SinkState.OK
+    def _away(self, answer: Answer, found: Verdict) -> None:
+        self._tries += 1
+        self._fail(_STATES[found], told(answer))
+        if found is Verdict.REFUSED:  # it may have lost its bucket, or our rights
+            self._prepared = self._taken = False
 
     async def _wait(self, answer: Answer, found: Verdict) -> None:
-        self._tries += 1
-        refused = found is Verdict.REFUSED
-        self._fail(SinkState.REFUSED if refused else SinkState.WAITING, _told(answer))
-        if refused:  # it may have lost its bucket, or our rights
-            self._prepared = self._taken = False
-        await self._sleep(wait_s(answer, self._tries, self._rng, datetime.now(UTC)))
+        self._away(answer, found)
+        await self._sleep(wait_s(answer, found, self._tries, self._rng, datetime.now(UTC)))
 
     async def _prepare(self) -> None:
         try:
             await self._target.prepare()
         except PrepareError as error:
+            # there is nothing in it that could be halved
             found = Verdict.WAIT if verdict(error.answer) is Verdict.WAIT else Verdict.REFUSED
             self._tries += 1
-            self._fail(SinkState.WAITING if found is Verdict.WAIT else SinkState.REFUSED, str(error))
-            pause_s = wait_s(error.answer, self._tries, self._rng, datetime.now(UTC))
-            await self._sleep(pause_s if found is Verdict.WAIT else REFUSED_RETRY_S)
+            self._fail(_STATES[found], str(error))
+            await self._sleep(wait_s(error.answer, found, self._tries, self._rng, datetime.now(UTC)))
             raise _AwayError from error
         self._prepared = True
 
     # presence
 
     async def _presence(self) -> None:
-        every_s, now_s = self._settings.presence_every_s, asyncio.get_running_loop().time()
-        if self._view is None or not every_s or (self._presence_due_s is not None and now_s < self._presence_due_s):
+        """The moment's state, if it is due; what is not taken at once is dropped."""
+        now_s = asyncio.get_running_loop().time()
+        missed = self._moments.due(now_s)
+        if self._view is None or missed is None:
             return
-        due_s = now_s if self._presence_due_s is None else self._presence_due_s
-        # moments that went by while the sink did not answer, or was busy
-        missed = int((now_s - due_s) // every_s)
-        self._left_out[LeftOutReason.NOT_ANSWERING] += missed * self._devices
-        self._presence_due_s = due_s + (missed + 1) * every_s
+        self._tally.left_out[LeftOutReason.NOT_ANSWERING] += missed * self._devices
         at_ms = self._now_ms()
         if now_s >= self._gaps_due_s:
             self._gaps_due_s = now_s + GAPS_EVERY_S
@@ -316,55 +303,40 @@ class Projector:
         self._devices = len(devices)
         lines = map(self._encoded, presence.readings(devices, self._gaps, at_ms))
         for body in packed(lines, points_max=self._settings.points_max, bytes_max=self._bytes_max):
-            answer = await self._post(body.data)
-            if verdict(answer) is Verdict.WRITTEN:
-                self._went(Verdict.WRITTEN, answer)
-                self._written += body.points
-            else:
-                self._note(_told(answer))
-                self._left_out[LeftOutReason.NOT_ANSWERING] += body.points
+            await self._try(body)
+
+    async def _try(self, body: Lines) -> None:
+        """Write *body* as far as it is taken without waiting."""
+        delivery = Delivery(body)
+        while (part := delivery.body) is not None and len(delivery.refused) < ALONE_MAX:
+            answer = await self._post(part.data)
+            found = verdict(answer)
+            if found in _AWAY:
+                self._away(answer, found)
+                break
+            self._went(found, answer)
+            delivery.answered(found, "")
+        self._tally.written += delivery.written
+        self._tally.refused += len(delivery.refused)
+        left = body.points - delivery.written - len(delivery.refused)
+        self._tally.left_out[LeftOutReason.NOT_ANSWERING] += left
 
     # status
 
-    def _note(self, text: str) -> None:
-        self._error, self._error_ms = shown(text), self._now_ms()
-
-    def _fail(self, state: SinkState, text: str) -> None:
-        level = log.debug if self._state is state else log.warning
-        level("the sink takes nothing", sink=self.name, state=str(state), error=shown(text))
-        self._state = state
-        self._note(text)
-
     def status(self) -> SinkStatus:
         """See :class:`SinkStatus`. Raises StoreError, UnknownSinkError."""
-        behind = self._feed.behind(self.name)
-        age_ms = 0 if behind.oldest_ms is None else max(0, self._now_ms() - behind.oldest_ms)
-        state = self._state
-        if state is SinkState.OK and (behind.stale_places or age_ms > BEHIND_MS):
-            state = SinkState.BEHIND
-        return SinkStatus(
-            name=self.name,
-            state=state,
-            behind_commits=behind.commits,
-            stale_places=behind.stale_places,
-            oldest_age_ms=age_ms,
-            points_written=self._written,
-            points_refused=self._refused,
-            points_left_out={reason: self._left_out[reason] for reason in LeftOutReason},
-            dead_letters=behind.refused,
-            posts=self._posts,
-            posts_failed=self._posts_failed,
-            last_error=self._error,
-            last_error_ms=self._error_ms,
-            last_written_ms=self._written_ms,
-        )
+        return self._tally.status(self.name, self._feed.behind(self.name), self._now_ms())
+
+    def _note(self, text: str) -> None:
+        self._tally.note(text, self._now_ms())
+
+    def _fail(self, state: SinkState, text: str) -> None:
+        news = self._tally.failed(state, text, self._now_ms())
+        level = log.warning if news else log.debug
+        level("the sink takes nothing", sink=self.name, state=str(state), error=shown(text))
 
 
 _SUCCESS: Final = 204
 _EVER_MS: Final = 2**62
-
-
-def _told(answer: Answer) -> str:
-    if answer.status == NO_ANSWER:
-        return f"no answer: {shown(answer.text)}"
-    return f"answered {answer.status}: {shown(answer.text)}" if answer.text else f"answered {answer.status}"
+_AWAY: Final = frozenset({Verdict.WAIT, Verdict.REFUSED})
+_STATES: Final = {Verdict.WAIT: SinkState.WAITING, Verdict.REFUSED: SinkState.REFUSED}

@@ -54,9 +54,12 @@ def verdict(answer: Answer) -> Verdict:
     return Verdict.WAIT if 500 <= answer.status <= 599 else Verdict.REFUSED
 
 
-def wait_s(answer: Answer, tries: int, rng: random.Random, now: datetime) -> float:
-    """How long to wait after *answer*, the *tries*-th in a row: as it asks, else doubling, with full jitter."""
-    if verdict(answer) is Verdict.REFUSED:
+def wait_s(answer: Answer, found: Verdict, tries: int, rng: random.Random, now: datetime) -> float:
+    """How long to wait after *answer*, which is the *tries*-th in a row that takes nothing.
+
+    *found*: WAIT (as it asks, else doubling, with full jitter), or REFUSED.
+    """
+    if found is Verdict.REFUSED:
         return REFUSED_RETRY_S
     asked_s = retry_after_s(answer.retry_after, now)
     if asked_s is not None:

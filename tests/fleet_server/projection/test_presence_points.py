@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from fleet_server.metrics import PRESENCE_FIELDS
 from fleet_server.projection import presence
 from fleet_server.projection.feed import LeftOutReason
 from fleet_server.projection.labels import Labels
-from fleet_server.projection.projector import Projector
 from fleet_server.projection.reported import UNKNOWN, ReportedLabels
+from fleet_server.projection.view import SinkState
 from fleet_server.telemetry.view import Gap, GapReason
 from tests.fleet_server.fleet import CAR, NOW, ROOM, Fleet, told
 from tests.fleet_server.projection.far_server import FarServer, Mode, far_server
@@ -53,23 +55,43 @@ def test_labels_are_what_a_device_says_of_itself(tmp_path: Path) -> None:
     assert labels.labels(ROOM, NOW) == labels.labels("stranger", NOW) == UNKNOWN
 
 
-async def test_presence_is_written_at_its_cadence_and_not_kept_for_later(tmp_path: Path) -> None:
+def test_moments_are_due_at_a_cadence_and_what_is_missed_is_not_made_up() -> None:
+    moments = presence.Moments(30)
+    assert [moments.due(at_s) for at_s in (100, 101, 129.9, 130, 131)] == [0, None, None, 0, None]
+    assert [moments.due(at_s) for at_s in (295, 309.9, 310)] == [4, None, 0]
+    assert presence.Moments(0).due(5) is None
+
+
+async def test_presence_is_written_and_dropped_while_the_sink_does_not_take_it(tmp_path: Path) -> None:
     made = fleet(tmp_path / "s.db")
     async with far_server(FarServer()) as far:
-        one = projector(made.store.feed, to(far.url), view=made.view, presence_every_s=3_600, now_ms=NOW)
+        one = projector(made.store.feed, to(far.url), view=made.view, presence_every_s=1e-9, now_ms=NOW)
+        far.then([Mode.UNAVAILABLE])
         await one.drain()
+        assert one.status().state is SinkState.OK  # by then: the first round's readings came after
+        assert one.status().points_left_out[LeftOutReason.NOT_ANSWERING] >= 2
         written = [name for name in far.points if name.measurement == "presence"]
         assert {dict(name.tags)["device"] for name in written} == {CAR, ROOM}
         assert {name.time_ns for name in written} == {NOW * 10**6}
-        await _due(one, far, Mode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize(("mode", "state"), [(Mode.UNAUTHORIZED, SinkState.REFUSED), (Mode.RESET, SinkState.WAITING)])
+async def test_presence_alone_tells_that_the_sink_is_away(tmp_path: Path, mode: Mode, state: SinkState) -> None:
+    made = fleet(tmp_path / "s.db")
+    async with far_server(FarServer()) as far:
+        await projector(made.store.feed, to(far.url), now_ms=NOW).drain()
+        far.always = mode
+        one = projector(made.store.feed, to(far.url), view=made.view, presence_every_s=3_600, now_ms=NOW)
+        await one.drain()
+        assert one.status().state is state
         assert one.status().points_left_out[LeftOutReason.NOT_ANSWERING] == 2
-        one._presence_due_s = one._presence_due_s - 5 * 3_600 if one._presence_due_s else 0
-        await _due(one, far, Mode.GOOD)  # four moments went by, and are not made up
-        assert one.status().points_left_out[LeftOutReason.NOT_ANSWERING] >= 2 + 4 * 2
 
 
-async def _due(one: Projector, far: FarServer, mode: Mode) -> None:
-    assert one._presence_due_s is not None
-    one._presence_due_s -= 3_600
-    far.then([mode])
-    await one.drain()
+async def test_a_device_whose_point_is_refused_costs_the_others_nothing(tmp_path: Path) -> None:
+    made = fleet(tmp_path / "s.db")
+    async with far_server(FarServer(poison=f"presence,device={CAR}")) as far:
+        one = projector(made.store.feed, to(far.url), view=made.view, presence_every_s=3_600, now_ms=NOW)
+        await one.drain()
+        written = [name for name in far.points if name.measurement == "presence"]
+        assert [dict(name.tags)["device"] for name in written] == [ROOM]
+        assert one.status().points_refused == 1

@@ -64,15 +64,15 @@ def test_retry_after(text: str, seconds: float | None) -> None:
 
 @given(st.integers(1, 10**6), st.integers())
 def test_a_wait_is_between_nothing_and_a_bound_that_doubles(tries: int, seed: int) -> None:
-    waited_s = wait_s(Answer(503), tries, random.Random(seed), NOW)
+    waited_s = wait_s(Answer(503), Verdict.WAIT, tries, random.Random(seed), NOW)
     assert 0 <= waited_s <= min(BACKOFF_S_CAP, BACKOFF_S_MIN * 2 ** min(tries - 1, 20))
 
 
 def test_who_asks_for_patience_gets_it_and_who_refuses_is_left_alone() -> None:
     rng = random.Random(1)
-    assert wait_s(Answer(429, retry_after="7"), 1, rng, NOW) == 7
-    assert wait_s(Answer(503, retry_after="7"), 30, rng, NOW) == 7
-    assert wait_s(Answer(401, retry_after="7"), 1, rng, NOW) == REFUSED_RETRY_S
+    assert wait_s(Answer(429, retry_after="7"), Verdict.WAIT, 1, rng, NOW) == 7
+    assert wait_s(Answer(503, retry_after="7"), Verdict.WAIT, 30, rng, NOW) == 7
+    assert wait_s(Answer(401, retry_after="7"), Verdict.REFUSED, 1, rng, NOW) == REFUSED_RETRY_S
 
 
 def deliver(lines: list[bytes], bad: set[bytes]) -> tuple[Delivery, int]:
