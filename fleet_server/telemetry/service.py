@@ -26,7 +26,13 @@ from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, MalformedE
 from fleet_server.telemetry.admission import KnownStreams
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Closed, Ingest, IngestSettings, Publication
-from fleet_server.telemetry.store import BatchStore, FencedError, LeaseHeldError, StoreError
+from fleet_server.telemetry.store import (
+    UNSEALED_RECORDS_MAX,
+    BatchStore,
+    FencedError,
+    LeaseHeldError,
+    StoreError,
+)
 from fleet_server.telemetry.view import IngestFacts
 
 log = structlog.get_logger()
@@ -45,8 +51,6 @@ LEASE_RENEWALS: Final = 3
 REPLAY_WAIT_S: Final = 30.0
 DRAIN_WAIT_S: Final = 5.0
 SEAL_LOOK_S: Final = 0.5
-UNSEALED_RECORDS_MAX: Final = 500_000
-"""So many unsealed records are sealed at once, whatever the time: their index is in memory."""
 
 
 @dataclass(frozen=True, slots=True)
