@@ -171,7 +171,10 @@ _STATUS: Final = msgspec.json.Decoder(Status)
 
 
 class Ingest:
-    """See the module's docstring. One owner, one thread; the view reads it under the same interpreter lock."""
+    """See the module's docstring. One owner, one thread; the view reads it under the same interpreter lock.
+
+    ``born``: devices whose birth is known.
+    """
 
     def __init__(
         self,
@@ -187,6 +190,7 @@ class Ingest:
         self.store_epoch = restored.store_epoch
         self.quarantine_bytes = restored.quarantine_bytes
         self.devices: dict[str, DeviceState] = {}
+        self.born = 0
         self.replies: list[Publication] = []
         self._known = known
         self._mac_key = mac_key
@@ -385,6 +389,7 @@ class Ingest:
                 return  # a broker that forgot the will: the connection that said this has ended
             if state.birth is None or state.birth.epoch != status.epoch:
                 state.connections_ms.append(now_ms)
+            self.born += state.birth is None
             state.birth, state.will, state.willed_ms = status, None, None
             self._born(status, state, now_ms, fresh=not (packet.retain or packet.duplicate))
         state.status_ms = now_ms
@@ -542,6 +547,7 @@ class Ingest:
             except msgspec.MsgspecError:  # an older contract let it say so; the device will say it again
                 continue
             state.birth, state.will, state.willed_ms = kept.birth, kept.will, kept.willed_ms
+            self.born += kept.birth is not None
             state.faults = kept.faults
         for row in restored.ledger:
             ledger = self._restored(row.key)

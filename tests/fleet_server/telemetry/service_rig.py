@@ -74,12 +74,14 @@ class Gate:
 class Running:
     """A service at work."""
 
-    def __init__(self, path: Path, link: LinkSettings, *, owner: str = "first") -> None:
+    def __init__(
+        self, path: Path, link: LinkSettings, *, owner: str = "first", settings: ServiceSettings = SETTINGS
+    ) -> None:
         self.gate = Gate()
         self.store = SqliteStore(path, now_ms=now_ms(), failpoint=self.gate)
         self.stop = asyncio.Event()
         self.service = Service(
-            SETTINGS,
+            settings,
             link,
             self.store,
             mac_key=lambda purpose, device: derive(MASTER, purpose, device),
@@ -109,9 +111,11 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def serving(path: Path, link: LinkSettings, *, owner: str = "first") -> AsyncIterator[Running]:
+async def serving(
+    path: Path, link: LinkSettings, *, owner: str = "first", settings: ServiceSettings = SETTINGS
+) -> AsyncIterator[Running]:
     """A service, stopped with the block."""
-    running = Running(path, link, owner=owner)
+    running = Running(path, link, owner=owner, settings=settings)
     try:
         yield running
     finally:
