@@ -11,13 +11,17 @@ from broker_config import limits
 
 A_SECOND_MAX: Final = 300
 """Connections in one second; two cores do that much TLS beside their other work."""
-DEVIATIONS: Final = 5.0
-"""The stated rate lies so many standard deviations above the mean. Any second of a minute may be the worst one, and
-those who tried while the broker was still away come on top."""
-GREW_SHARE: Final = 0.25
-"""A spread that differs from what was said by less than this is no news."""
-GREW_MS_MIN: Final = 500
-"""Nor by less than this: a device's own back-off begins with a second."""
+DEVIATIONS: Final = 6.0
+"""The stated rate lies so many standard deviations above the mean. Any second of a minute may be the worst one, those
+who tried while the broker was still away come on top, and on a busy machine they come in clumps."""
+GROWING_SHARE: Final = 0.25
+"""While a fleet comes, a spread that differs from what was said by less than this is no news."""
+SETTLED_SHARE: Final = 0.005
+"""So little from one look to the next is a fleet that is there."""
+DIFFERS_SHARE: Final = 0.02
+"""And then, a spread that differs from what was said by less than this is no news."""
+DIFFERS_MS_MIN: Final = 100
+"""Nor is one that differs by less than this: a device's own back-off begins with a second."""
 
 
 def aim(a_second_max: int) -> float:
@@ -35,9 +39,16 @@ def is_kept(devices: int, *, a_second_max: int) -> bool:
     return _wanted_ms(devices, a_second_max) <= limits.RECONNECT_SPREAD_MS_MAX
 
 
-def is_news(said_ms: int, now_ms: int) -> bool:
-    """Whether a spread differs enough from the one that was said to be said to every device."""
-    return abs(now_ms - said_ms) >= max(GREW_MS_MIN, GREW_SHARE * said_ms)
+def is_news(said_ms: int, before_ms: int, now_ms: int) -> bool:
+    """Whether a spread differs enough from the one that was said to be said to every device.
+
+    Args:
+        said_ms: the spread that devices know.
+        before_ms: what it would have been at the look before.
+        now_ms: what it would be now.
+    """
+    settled = abs(now_ms - before_ms) <= SETTLED_SHARE * now_ms
+    return abs(now_ms - said_ms) > max(DIFFERS_MS_MIN, said_ms * (DIFFERS_SHARE if settled else GROWING_SHARE))
 
 
 def _wanted_ms(devices: int, a_second_max: int) -> int:

@@ -291,14 +291,16 @@ class Service:
 
     async def _keep_spread_said(self) -> None:
         a_second_max, kept = self._settings.reconnects_a_second_max, True
+        spread_ms = self._spread_ms()
         while True:
             await asyncio.sleep(SPREAD_LOOK_S)
             link, born = self._link, self._ingest.born
+            before_ms, spread_ms = spread_ms, self._spread_ms()
             if link is None or link.room <= self._promised:
                 continue
-            if reconnects.is_news(self._said_spread_ms, self._spread_ms()):
+            if reconnects.is_news(self._said_spread_ms, before_ms, spread_ms):
                 self._say_up(link)
-                log.info("devices spread their connections", devices=born, spread_ms=self._said_spread_ms)
+                log.info("devices spread their connections", devices=born, spread_ms=spread_ms)
             if kept and not reconnects.is_kept(born, a_second_max=a_second_max):
                 kept = False
                 log.warning(
