@@ -48,7 +48,9 @@ class Storm(msgspec.Struct, frozen=True):
 
 
 class SessionsReport(msgspec.Struct, frozen=True, tag_field="mode", tag="sessions"):
-    """``--mode sessions``; ``connect_rate`` is the stated bound, 0 for none."""
+    """``--mode sessions``. ``connect_rate``: the tool's own bound, 0 for none; ``reconnects_a_second_max``: what the
+    server's configuration states, ``spread_s`` what it made of that for its devices.
+    """
 
     broker: str
     devices: int
@@ -57,6 +59,8 @@ class SessionsReport(msgspec.Struct, frozen=True, tag_field="mode", tag="session
     sessions_held_max: int
     connect_s: float
     connect_rate: int
+    reconnects_a_second_max: int
+    spread_s: float
     connects_s_peak: int
     connects_failed: dict[str, int]
     faults: dict[str, int]
@@ -112,7 +116,7 @@ def closing(report: SessionsReport | IdentitiesReport) -> str:
     if isinstance(report, SessionsReport):
         lines.append(
             f"{report.sessions_held_max:,} sessions held, {report.connects_s_peak} connections begun in one second"
-            f" at most (stated {report.connect_rate or 'none'})"
+            f" at most (the server states {report.reconnects_a_second_max})"
         )
         if report.storm is not None:
             back = "never" if report.storm.all_back_s is None else f"{report.storm.all_back_s:.1f} s"
