@@ -283,6 +283,7 @@ def _sessions(
         reconnects_a_second_max=stated,
         spread_s=max(device.spread_s for device in devices),
         connects_s_peak=fleet.peaks(0.0)[1],
+        begun_late_s_max=round(figures.late_s_max, 2),
         connects_failed=dict(figures.failed),
         faults={str(fault): number for fault, number in figures.struck.items()},
         storm=_storm(fleet),

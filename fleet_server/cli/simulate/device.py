@@ -52,9 +52,10 @@ class Moment(NamedTuple):
 
 
 class Connect(NamedTuple):
-    """Open a connection with this will on ``up/status``, retained."""
+    """Open a connection with this will on ``up/status``, retained. *asked_s*: when it was due."""
 
     will: bytes
+    asked_s: float
 
 
 class Publish(NamedTuple):
@@ -242,7 +243,7 @@ class Device:
             case State.WAITING if now.s >= self._wake_s:
                 self.state = State.CONNECTING
                 self._epoch = _hex16(self._rng)
-                return [Connect(messages.encode(Will(1, self._epoch, "lost")))]
+                return [Connect(messages.encode(Will(1, self._epoch, "lost")), self._wake_s)]
             case State.CONNECTED:
                 return self._turn_connected(now)
             case _:
