@@ -168,6 +168,7 @@ async def _run(
                 receipt_linger_ms=config.ingest.receipt_linger_ms,
                 quarantine_bytes_max=config.ingest.quarantine_bytes_max,
             ),
+            reconnects_a_second_max=config.broker.reconnects_a_second_max,
         ),
         mqtt.LinkSettings(
             host=config.broker.host,

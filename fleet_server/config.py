@@ -22,6 +22,7 @@ from broker_config import limits
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
 from fleet_server.outbound.happenings import Kind, Severity
+from fleet_server.telemetry import reconnects
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
@@ -68,7 +69,10 @@ class Shards(NamedTuple):
 
 
 class Broker(Struct, frozen=True):
-    """The server's listener of the broker, and what proves each to the other."""
+    """The server's listener of the broker, and what proves each to the other.
+
+    ``reconnects_a_second_max``: what the broker's machine takes when all devices come back at once.
+    """
 
     host: Host
     port: Port
@@ -76,6 +80,7 @@ class Broker(Struct, frozen=True):
     cert_file: Path
     key_file: Path
     keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)] = limits.KEEP_ALIVE_S
+    reconnects_a_second_max: Annotated[int, Meta(ge=1, le=100_000)] = reconnects.A_SECOND_MAX
 
 
 class Mac(Struct, frozen=True):

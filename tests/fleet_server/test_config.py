@@ -34,6 +34,7 @@ def test_the_smallest_file_has_every_default() -> None:
     assert parsed.shards == config.Shards(0, 255)
     assert parsed.lease.ttl_s == 10
     assert (parsed.ingest.group_records_min, parsed.ingest.receipt_every) == (500, 10)
+    assert parsed.broker.reconnects_a_second_max == 300
     assert parsed.api.url == "http://127.0.0.1:8470"
 
 
