@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from broker_config.embedded import CannotListenError, Embedded, EmbeddedSite
 from broker_config.embedded.misbehaviour import Misbehaviour
 from broker_config.ids import DeviceId, SiteId
@@ -27,6 +29,8 @@ SITE: Final = SiteId("5e" * 32)
 START_S_MAX: Final = 10.0
 POLL_S: Final = 0.02
 PORT_TRIES_MAX: Final = 3
+INFLUX_DATABASE: Final = "fieldfleet"
+INFLUX_START_S_MAX: Final = 30.0
 # Below the range that the kernel gives to outgoing connections, so that none of them takes the port of a broker
 # that is down for a moment.
 PORTS: Final = range(20_000, 32_000)
@@ -364,3 +368,74 @@ def _start_somewhere(broker: Mosquitto) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Influx:
+    """InfluxDB 1 with an empty database; asked over HTTP in InfluxQL, which 1, 2 and 3 share."""
+
+    directory: Path
+    port: int
+    database: str = INFLUX_DATABASE
+
+    @property
+    def url(self) -> str:
+        """Where it answers, without a path."""
+        return f"http://{HOST}:{self.port}"
+
+
+@contextmanager
+def influxd(directory: Path) -> Iterator[Influx]:
+    """A running InfluxDB 1 in *directory*, ended with the block whatever happened in it.
+
+    Raises:
+        ServerFailedError: it did not start.
+    """
+    found = program("influxd")
+    if found is None:
+        raise ServerFailedError("no influxd on this machine")
+    port, backup_port = free_ports(2)
+    directory.mkdir(exist_ok=True)
+    (directory / "influxdb.conf").write_text(_influx_config(directory, port, backup_port), encoding="utf-8")
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [found, "run", "-config", str(directory / "influxdb.conf")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        server = Influx(directory, port)
+        wait_until(lambda: process.poll() is not None or accepts(port), "influxd accepts", INFLUX_START_S_MAX)
+        if process.poll() is not None:
+            raise ServerFailedError(
+                f"influxd ended with {process.returncode}: {(directory / 'log').read_text()[-2000:]}"
+            )
+        httpx.post(f"{server.url}/query", params={"q": f'CREATE DATABASE "{server.database}"'}).raise_for_status()
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _influx_config(directory: Path, port: int, backup_port: int) -> str:
+    return f"""\
+reporting-disabled = true
+bind-address = "{HOST}:{backup_port}"
+
+[meta]
+dir = "{directory}/meta"
+
+[data]
+dir = "{directory}/data"
+wal-dir = "{directory}/wal"
+query-log-enabled = false
+
+[monitor]
+store-enabled = false
+
+[http]
+bind-address = "{HOST}:{port}"
+flux-enabled = false
+log-enabled = false
+"""
