@@ -6,10 +6,13 @@ from dashboards.panels import DATASOURCE_UID
 
 DATABASE: Final = "fieldfleet"
 """Of InfluxDB 1 and 3; in InfluxDB 2 a bucket of that name, which it lets InfluxQL call a database."""
-TOKEN_FILE: Final = "/run/secrets/influxdb-read-token"  # noqa: S105 - a path
-"""Without a line break at its end: it becomes part of a header."""
+READER: Final = "grafana"
+"""May read :data:`DATABASE` and nothing else. InfluxDB 1 knows users; 2 knows them for InfluxQL alone; 3 takes a token
+as the password, whatever the name.
+"""
+PASSWORD_FILE: Final = "/run/secrets/influxdb-grafana-password"  # noqa: S105 - a path
 URL: Final = "http://influxdb:8086"
-DASHBOARDS_DIRECTORY: Final = "/var/lib/grafana/dashboards"
+DASHBOARDS_DIRECTORY: Final = "/etc/fieldfleet/dashboards"
 
 DATASOURCES: Final = f"""\
 # Rendered by `python -m dashboards render`: change dashboards/provisioning.py, not this.
@@ -22,14 +25,14 @@ datasources:
     url: {URL}
     isDefault: true
     editable: false
+    user: {READER}
     jsonData:
       version: InfluxQL
       dbName: {DATABASE}
       httpMode: POST
       timeInterval: 30s
-      httpHeaderName1: Authorization
     secureJsonData:
-      httpHeaderValue1: Token $__file{{{TOKEN_FILE}}}
+      password: $__file{{{PASSWORD_FILE}}}
 """
 
 PROVIDERS: Final = f"""\

@@ -79,7 +79,7 @@ def test_provisioning_names_the_source_that_every_panel_asks() -> None:
 
 def test_no_secret_is_in_the_rendered_files() -> None:
     (source,) = yaml.safe_load(files()["provisioning/datasources/fieldfleet.yaml"])["datasources"]
-    assert source["secureJsonData"] == {"httpHeaderValue1": "Token $__file{/run/secrets/influxdb-read-token}"}
+    assert source["secureJsonData"] == {"password": "$__file{/run/secrets/influxdb-grafana-password}"}
 
 
 def test_rendering_twice_gives_the_same_bytes() -> None:
