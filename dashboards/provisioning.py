@@ -7,8 +7,8 @@ from dashboards.panels import DATASOURCE_UID
 DATABASE: Final = "fieldfleet"
 """Of InfluxDB 1 and 3; in InfluxDB 2 a bucket of that name, which it lets InfluxQL call a database."""
 READER: Final = "grafana"
-"""May read :data:`DATABASE` and nothing else. InfluxDB 1 knows users; 2 knows them for InfluxQL alone; 3 takes a token
-as the password, whatever the name.
+"""May read :data:`DATABASE` and nothing else. InfluxDB 1 knows users; 2 knows them for InfluxQL alone; 3 takes a
+token as the password, whatever the name.
 """
 PASSWORD_FILE: Final = "/run/secrets/influxdb-grafana-password"  # noqa: S105 - a path
 URL: Final = "http://influxdb:8086"
