@@ -43,11 +43,12 @@ class StreamState(Struct, frozen=True):
     every_ms: Count = 0
 
 
-class Birth(Struct, frozen=True, tag_field="t", tag="birth"):
+class Birth(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="birth"):
     """``up/status``, retained: here I am. Repeated after ``keep_alive_s`` of silence.
 
     ``epoch``: a nonce of this connection, which its will carries too. ``store_epoch``: the newest that an
-    authentic receipt has told this device, 0 if none.
+    authentic receipt has told this device, 0 if none. ``profile_digest``: SHA-256 of the profile's bytes;
+    ``hardware``: what the board calls itself; both are left out if not known.
     """
 
     v: Literal[1]
@@ -61,6 +62,8 @@ class Birth(Struct, frozen=True, tag_field="t", tag="birth"):
     store_epoch: Count
     seal_ms: Count
     streams: Annotated[tuple[StreamState, ...], Meta(max_length=limits.STREAMS_MAX)]
+    profile_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    hardware: Name = ""
 
 
 class Will(Struct, frozen=True, tag_field="t", tag="will"):

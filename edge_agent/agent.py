@@ -22,7 +22,7 @@ from edge_agent import clock, session, spool
 from edge_agent.adapters import files, mqtt
 from edge_agent.adapters.mqtt import DatesRefusedError, Endpoint, Incoming, Link, LinkError, Outgoing
 from edge_agent.adapters.sqlite import summary
-from edge_agent.adapters.system import System, give_back_memory, random_hex16
+from edge_agent.adapters.system import System, give_back_memory, hardware, random_hex16
 from edge_agent.clock import Facts
 from edge_agent.config import Settings
 from edge_agent.journal import Kind
@@ -84,6 +84,7 @@ class Agent:
         self._asked_mono_ms: int | None = None
         self._birth_wanted = False
         self._explained: _Explained = {}
+        self._hardware = hardware()
         self._why_down = ""
         self._t = _Timers()
         self._wake = asyncio.Event()
@@ -374,6 +375,8 @@ class Agent:
                 spool.stream_state(ledger, every_ms.get(ledger.stream, 0) if ledger.current else 0)
                 for ledger in spool.told(self._keeper.ledgers())
             ),
+            profile_digest=self._settings.profile_digest,
+            hardware=self._hardware,
         )
         self._send(Up.STATUS, messages.encode(birth), retain=True)
 

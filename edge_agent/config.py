@@ -5,6 +5,7 @@ state directory, and ``{name}`` for an address of the profile's table ``[address
 agent.toml overrides: a profile is the same for every device of its kind, where an instrument is plugged in is not.
 """
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -146,6 +147,7 @@ class Settings:
     device: DeviceId
     device_class: DeviceClass
     profile: str
+    profile_digest: str
     wires: tuple[Wire, ...]
     state_dir: Path
     ca_file: Path
@@ -178,7 +180,8 @@ def load(path: Path) -> Settings:
     base = path.resolve().parent
     state_dir = base / file.state_dir
     device_class = _class(file.device_class, "device_class", faults)
-    wires = _profile(file, base, device_class, state_dir, faults)
+    profile = _profile_path(file.profile, base, faults)
+    wires = [] if profile is None else _profile(profile, file, device_class, state_dir, faults)
     paths: dict[str, Path] = {}
     for place, name in (
         ("broker.ca_file", file.broker.ca_file),
@@ -192,12 +195,13 @@ def load(path: Path) -> Settings:
             faults.append(f"{place}: no file {shown(name)}")
     if file.backoff.s_min > file.backoff.s_cap:
         faults.append(f"backoff.s_min: expected at most s_cap {file.backoff.s_cap}, got {file.backoff.s_min}")
-    if faults or device_class is None:
+    if faults or device_class is None or profile is None:
         raise ConfigError(faults)
     return Settings(
         device=ids.device_id(file.device),
         device_class=device_class,
-        profile=Path(file.profile).stem,
+        profile=profile.stem,
+        profile_digest=_digest(profile),
         wires=tuple(wires),
         state_dir=state_dir,
         ca_file=paths["broker.ca_file"],
@@ -232,18 +236,25 @@ def shipped_profiles() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PROFILES.glob("*" + PROFILE_SUFFIX)))
 
 
-def _profile(
-    file: AgentFile, base: Path, device_class: DeviceClass | None, state_dir: Path, faults: list[str]
-) -> list[Wire]:
-    """The wires of the profile, as far as they are right. A name without ``/`` and ``.toml`` is a shipped one."""
-    name = file.profile
+def _profile_path(name: str, base: Path, faults: list[str]) -> Path | None:
+    """A name without ``/`` and ``.toml`` is a shipped profile's."""
     if "/" in name or name.endswith(PROFILE_SUFFIX):
-        path = base / name
-    elif name in shipped_profiles():
-        path = PROFILES / (name + PROFILE_SUFFIX)
-    else:
-        faults.append(f"profile: expected a path or one of {', '.join(shipped_profiles())}, got {shown(name)!r}")
-        return []
+        return base / name
+    if name in shipped_profiles():
+        return PROFILES / (name + PROFILE_SUFFIX)
+    faults.append(f"profile: expected a path or one of {', '.join(shipped_profiles())}, got {shown(name)!r}")
+    return None
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the profile's bytes; two devices with the same one are wired alike, but for their addresses."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _profile(
+    path: Path, file: AgentFile, device_class: DeviceClass | None, state_dir: Path, faults: list[str]
+) -> list[Wire]:
+    """The wires of the profile, as far as they are right."""
     place = f"profile {path.stem}"
     table = _read_toml(path, place, faults)
     if table is None:

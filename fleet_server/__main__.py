@@ -12,22 +12,27 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, NamedTuple, NoReturn
 
 import structlog
 import typer
 import uvicorn
 import uvloop
+from sqlalchemy import Engine
 
 from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.mac import MacKey, Purpose
 from broker_config.text import shown
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
 from fleet_server.adapters import mqtt
+from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
+from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
-from fleet_server.api.app import create_app
+from fleet_server.api.app import Ports, create_app
 from fleet_server.cli.site_commands import add_commands
 from fleet_server.config import Config, ConfigError, load
+from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
 from fleet_server.telemetry.store import FencedError, StoreError
@@ -36,6 +41,7 @@ EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 2
 EXIT_FENCED: Final = 4
 STORE_FILE: Final = "telemetry.db"
+DATABASE_FILE: Final = "operators.db"
 API_STOP_S: Final = 5.0
 API_CONNECTIONS_MAX: Final = 256
 API_KEEP_ALIVE_S: Final = 30
@@ -73,8 +79,10 @@ def run(config: ConfigFile) -> None:
         store = SqliteStore(settings.state_dir / STORE_FILE, now_ms=now_ms())
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
+    engine, registry = _registry(settings)
+    ports = _Operators(registry, SqlKeptAnswers(engine))
     try:
-        uvloop.run(_run(settings, master, token, security, store, listener))
+        uvloop.run(_run(settings, master, token, security, store, listener, ports))
     except FencedError as error:
         log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error
@@ -83,6 +91,29 @@ def run(config: ConfigFile) -> None:
         raise typer.Exit(EXIT_FAILED) from error
     finally:
         store.close()
+        engine.dispose()
+
+
+class _Operators(NamedTuple):
+    """What stands on the operators' database."""
+
+    registry: SqlRegistry
+    kept: SqlKeptAnswers
+
+
+def _registry(config: Config) -> tuple[Engine, SqlRegistry]:
+    """The operators' database, brought to this version's shape."""
+    table = config.database
+    try:
+        password = table.password_file.read_text(encoding="utf-8").strip() if table.password_file else None
+        url = database.checked_url(table.url or database.sqlite_url(config.state_dir / DATABASE_FILE), password)
+        engine = database.connect(url)
+        database.migrate(engine)
+        return engine, SqlRegistry(engine)
+    except (database.DatabaseError, OSError, UnicodeDecodeError) as error:
+        _fail(f"database: {error}", EXIT_CONFIG)
+    except StoreError as error:
+        _fail(f"database: {error}", EXIT_FAILED)
 
 
 async def _run(
@@ -92,6 +123,7 @@ async def _run(
     security: ssl.SSLContext,
     store: SqliteStore,
     listener: socket.socket,
+    operators: _Operators,
 ) -> None:
     def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
         return derive(master, purpose, device)
@@ -139,7 +171,7 @@ async def _run(
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(service.answers, token),
+            create_app(Ports(service.answers, operators.registry, operators.kept), token),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -149,6 +181,10 @@ async def _run(
     )
     api = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api", daemon=True)
     api.start()
+    keeper = Keeper(service.answers, operators.registry, now_ms=now_ms)
+    keeping = threading.Event()
+    kept = threading.Thread(target=keeper.run, args=(keeping,), name="keeper", daemon=True)
+    kept.start()
     # what is there now stays; later garbage is young, and looking through all of it costs receipts their promptness
     gc.collect()
     gc.freeze()
@@ -158,6 +194,8 @@ async def _run(
         await telemetry
     finally:
         server.should_exit = True
+        keeping.set()
+        await asyncio.to_thread(kept.join, API_STOP_S)
         await asyncio.to_thread(api.join, API_STOP_S)
 
 

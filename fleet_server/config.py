@@ -106,6 +106,15 @@ class Api(Struct, frozen=True):
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
+class Database(Struct, frozen=True):
+    """Where operators' data is: SQLite in ``state_dir`` if ``url`` is empty, else such as
+    ``postgresql+psycopg://fleet@db/fleet`` with the password in a file.
+    """
+
+    url: str = ""
+    password_file: Path | None = None
+
+
 class Config(Struct, frozen=True):
     """All of ``fleet-server.toml``."""
 
@@ -118,6 +127,7 @@ class Config(Struct, frozen=True):
     lease: Lease = Lease()
     ingest: Ingest = Ingest()
     seal: Seal = Seal()
+    database: Database = Database()
 
 
 T = TypeVar("T", bound=Struct)
@@ -166,6 +176,7 @@ def load(path: Path) -> Config:
         *_not_secret("broker.key_file", config.broker.key_file),
         *_not_secret("mac.master_key_file", config.mac.master_key_file),
         *_not_secret("api.token_file", config.api.token_file),
+        *(_not_secret("database.password_file", file) if (file := config.database.password_file) else ()),
     ]
     if faults:
         raise ConfigError(str(path), tuple(faults))
@@ -205,7 +216,7 @@ def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults
 
 
 def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) -> object:
-    if kind is Path:
+    if kind is Path or kind == Path | None:
         return base / msgspec.convert(raw, Annotated[str, Meta(min_length=1)])
     if kind is Shards:
         return Shards.parse(raw)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from broker_config.ids import Hex16, hex16
+from broker_config.text import shown
 from edge_agent.clock import Facts
 
 TIME_ERROR: Final = 5
@@ -19,6 +20,8 @@ _STATUS_AT: Final = 5  # of the longs of struct timex: modes, offset, freq, maxe
 _MAXERROR_AT: Final = 3
 _TIMEX_LONGS: Final = 64  # more than struct timex has on any platform
 US_PER_MS: Final = 1000
+HARDWARE_FILES: Final = (Path("/proc/device-tree/model"), Path("/sys/class/dmi/id/product_name"))
+HARDWARE_CHARS_MAX: Final = 64
 _M_ARENA_MAX: Final = -8  # of mallopt(3)
 
 
@@ -73,6 +76,16 @@ def system(boot_id_file: Path, *, ntp: Literal["kernel", "yes", "no"], mono_add_
     """Read which boot this is. Raises OSError or BadIdError if the boot id cannot be read."""
     text = boot_id_file.read_text(encoding="ascii").replace("-", "").strip()
     return System(hex16(text[:16].lower()), ntp, mono_add_ms)
+
+
+def hardware() -> str:
+    """What the board calls itself, in its device tree or its firmware; may be empty."""
+    for path in HARDWARE_FILES:
+        with contextlib.suppress(OSError):
+            name = shown(path.read_text(encoding="utf-8", errors="replace").strip("\0 \n"), HARDWARE_CHARS_MAX)
+            if name:
+                return name
+    return ""
 
 
 def random_hex16() -> Hex16:

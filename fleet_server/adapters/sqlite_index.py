@@ -61,6 +61,7 @@ class Index:
     def __init__(self) -> None:
         self._lock = Lock()
         self._tails: dict[tuple[str, str], Tail] = {}
+        self._streams: dict[str, list[str]] = {}
         self._offsets: dict[tuple[str, str], int] = {}
         self.unsealed_records = 0
 
@@ -89,7 +90,7 @@ class Index:
             for key, payload, rank in zip(group.streams, group.payloads, group.newest_ms, strict=True):
                 tail = tails.get(key)
                 if tail is None:
-                    tail = tails[key] = Tail()
+                    tail = self._new(*key)
                 if key[1] != JOURNAL:
                     tail.places.append(place)
                     if rank > tail.rank:  # 60,000 times a second: the row is read when somebody asks for it
@@ -106,12 +107,12 @@ class Index:
         with self._lock:
             self.unsealed_records += records
             for device, stream, place in places:
-                self._tails.setdefault((device, stream), Tail()).places.append(place)
+                self._tail(device, stream).places.append(place)
 
     def note(self, device: str, record: Batch, received_ms: int) -> None:
         """A record that may hold the stream's newest row."""
         with self._lock:
-            tail = self._tails.setdefault((device, record.stream), Tail())
+            tail = self._tail(device, record.stream)
             at_ms = record.t0 + record.dt[-1]
             if record.clock.src == "none":
                 self._note_unset(tail, device, record, received_ms)
@@ -131,7 +132,15 @@ class Index:
     def tail(self, device: str, stream: str) -> Tail:
         """One stream's, made if it is new; only for the writer, and at start."""
         with self._lock:
-            return self._tails.setdefault((device, stream), Tail())
+            return self._tail(device, stream)
+
+    def _tail(self, device: str, stream: str) -> Tail:
+        return self._tails.get((device, stream)) or self._new(device, stream)
+
+    def _new(self, device: str, stream: str) -> Tail:
+        self._streams.setdefault(device, []).append(stream)
+        tail = self._tails[device, stream] = Tail()
+        return tail
 
     def places(self, device: str, stream: str) -> "array[int]":
         """A copy of where the unsealed records of a stream are, ascending."""
@@ -152,8 +161,9 @@ class Index:
     def latest(self, device: str | None) -> list[Latest]:
         """The newest row of every stream (of one device)."""
         with self._lock:
+            keys = self._tails if device is None else [(device, stream) for stream in self._streams.get(device, ())]
             return [
-                Latest(key[0], key[1], tail.at_ms, tail.received_ms, dict(zip(tail.fields, tail.row, strict=True)))
-                for key, tail in self._tails.items()
-                if (device is None or key[0] == device) and tail.read().fields
+                Latest(*key, tail.at_ms, tail.received_ms, dict(zip(tail.fields, tail.row, strict=True)))
+                for key, tail in ((key, self._tails[key]) for key in keys)
+                if tail.read().fields
             ]

@@ -3,6 +3,7 @@
 import hmac
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Annotated, Final
@@ -10,12 +11,26 @@ from typing import Annotated, Final
 from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
-from fleet_server.api import devices, operations, problems, quarantine, telemetry, times
+from fleet_server.api import (
+    devices,
+    imports,
+    operations,
+    organisation,
+    problems,
+    quarantine,
+    registrations,
+    telemetry,
+    times,
+)
+from fleet_server.api.bodies import Authorised, Bodies
+from fleet_server.api.kept_answers import KeptAnswers
 from fleet_server.api.problems import Fault, ProblemError
+from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import TelemetryView
 
 OPENAPI_PATH: Final = "/v1/openapi.json"
@@ -31,6 +46,10 @@ document, carries `Authorization: Bearer TOKEN` with the token of the server's t
 and the same in RFC 3339 (UTC) in fields that end in `_at`; a device's clock may say a time that has no date, which is
 null in `_at`.
 
+**Changes.** What operators say has an ETag. A change gives it in `If-Match`, a creation says `If-None-Match: *`. A
+request that changes something may carry an `Idempotency-Key`: sent again with it within a day, it is done once, and
+the answer is the first one's.
+
 **Pages.** Lists take `limit` and `cursor`; `next` of an answer is the cursor of the next page, null on the last.
 
 **Errors** are problem documents (RFC 9457), `application/problem+json`. A query parameter that is unknown, or given
@@ -43,8 +62,17 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def create_app(view: TelemetryView, token: str, *, clock: times.Clock = system_clock) -> FastAPI:
-    """The API over *view*; *token* is what every request but for health must bear."""
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the API stands on."""
+
+    view: TelemetryView
+    registry: Registry
+    kept: KeptAnswers
+
+
+def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -> FastAPI:
+    """The API over *ports*; *token* is what every request but for health must bear."""
     assert len(token) >= TOKEN_CHARS_MIN, "a token that can be guessed"
     app = FastAPI(
         title="fieldfleet",
@@ -58,19 +86,34 @@ def create_app(view: TelemetryView, token: str, *, clock: times.Clock = system_c
         redirect_slashes=False,
     )
     problems.install(app)
+    view, registry = ports.view, ports.registry
+    app.add_middleware(Bodies, kept=ports.kept, clock=clock, authorised=_authorised(token))
     app.add_middleware(_Headers)
     guarded = [Depends(_bearer_of(token)), Depends(_refuse_unknown_query)]
     refused = problems.responses(HTTPStatus.UNAUTHORIZED)
     app.include_router(operations.open_routes(view), dependencies=[Depends(_refuse_unknown_query)])
     for router in (
-        devices.routes(view, clock),
-        telemetry.routes(view, clock),
+        devices.routes(view, registry, clock),
+        registrations.routes(registry, clock),
+        organisation.routes(registry, clock),
+        imports.routes(registry, clock),
+        telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view),
+        operations.routes(view, registry),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)
     return app
+
+
+def _authorised(token: str) -> Authorised:
+    def authorised(header: str | None) -> bool:
+        scheme, given = get_authorization_scheme_param(header)
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected)
+
+    expected = token.encode()
+
+    return authorised
 
 
 def _bearer_of(token: str) -> Callable[[HTTPAuthorizationCredentials | None], None]:

@@ -5,15 +5,18 @@ from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 
 from broker_config import device_classes
 from broker_config.ids import DEVICE_ID_PATTERN, STREAM_PATTERN
 from broker_config.telemetry import JOURNAL
 from fleet_server.api import models, pages, times
+from fleet_server.api.filters import filters_of
 from fleet_server.api.problems import bad_request, not_found, responses
+from fleet_server.registry.model import DeviceFilter
+from fleet_server.registry.store import Registry
 from fleet_server.telemetry.store import EventFact, Series
-from fleet_server.telemetry.view import DeviceSummary, TelemetryView
+from fleet_server.telemetry.view import DeviceSummary, TelemetryView, never_heard_of
 
 POINTS_MAX: Final = 10_000
 RAW_SPAN_MS_MAX: Final = times.DAY_MS
@@ -28,30 +31,42 @@ From: TypeAlias = Annotated[times.TimeIn | None, Query(alias="from", description
 To: TypeAlias = Annotated[times.TimeIn | None, Query(alias="to", description="Exclusive; now if not given.")]
 
 
-def routes(view: TelemetryView, clock: times.Clock) -> APIRouter:
-    """The routes of devices. Every one blocks on *view*, so the framework runs it in a thread."""
+def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> APIRouter:
+    """The routes of devices. Every one blocks on *view* or *registry*, so the framework runs it in a thread."""
     router = APIRouter(tags=["devices"])
+    filtered = filters_of(registry)
 
     def known(device: str) -> DeviceSummary:
         found = view.device(device)
-        if found is None:
+        if found is None and registry.device(device) is None:
             raise not_found("device", f"{device} was never heard of", expected="an id of /v1/devices")
-        return found
+        return found or never_heard_of(device)
 
     @router.get("/v1/devices", summary="Every device")
-    def devices(limit: pages.Limit = pages.LIMIT_DEFAULT, cursor: pages.Cursor = None) -> models.DevicePage:
-        """All devices ever heard of, by id."""
+    def devices(
+        wanted: Annotated[DeviceFilter, Depends(filtered)],
+        limit: pages.Limit = pages.LIMIT_DEFAULT,
+        cursor: pages.Cursor = None,
+    ) -> models.DevicePage:
+        """All devices registered or ever heard of that the filters let through, by id.
+
+        The filters `connected`, `reporting` and `healthy` go by what was last recorded, a few seconds ago at most;
+        the facts in the answer are those of now.
+        """
         after = pages.read_cursor(cursor, str, "")
-        page, follows = pages.cut((summary for summary in view.devices() if summary.device > after), limit)
+        page, follows = pages.cut(registry.devices(wanted, after=after, rows_max=limit + 1), limit)
         return models.DevicePage(
-            devices=[models.Device.of(summary) for summary in page],
+            devices=[
+                models.Device.of(entry, view.device(entry.device) or never_heard_of(entry.device)) for entry in page
+            ],
             next=pages.write_cursor(page[-1].device) if follows else None,
         )
 
     @router.get("/v1/devices/{device}", summary="One device", responses=responses(HTTPStatus.NOT_FOUND))
     def device(device: DeviceName) -> models.Device:
         """What the server knows of one device."""
-        return models.Device.of(known(device))
+        summary = known(device)
+        return models.Device.of(registry.device(device), summary)
 
     @router.get("/v1/devices/{device}/latest", summary="Newest readings", responses=responses(HTTPStatus.NOT_FOUND))
     def latest(device: DeviceName) -> list[models.Latest]:

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, Field
 
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
+from fleet_server.registry import model as registry
 from fleet_server.telemetry import store, view
 from fleet_server.telemetry.view import GapReason
 
@@ -41,11 +42,20 @@ class Stream(BaseModel):
 
 
 class Device(BaseModel):
-    """A device that was heard of at least once."""
+    """A device that was registered, or heard of at least once."""
 
     device: str = Field(examples=["car-7"])
-    device_class: str = Field(description="Empty before the first birth.", examples=["host"])
-    agent: str = Field(description="The agent's version.", examples=["0.1.0"])
+    device_class: str = Field(description="As registered, else as it says; empty if neither.", examples=["host"])
+    registered: bool = Field(description="Whether an operator ever said anything of it.")
+    serial: str | None = Field(examples=["AX-1047-22"])
+    node: str | None = Field(description="The organisation node it belongs to.", examples=["station-7"])
+    org: str | None = Field(description="The node's path from the root.", examples=["hq/station-7"])
+    unit: str | None = Field(description="The duty unit that has it.", examples=["unit-4"])
+    reported_class: str = Field(description="What it says it is.", examples=["host"])
+    agent: str = Field(description="The agent's version.", examples=["fieldfleet/0.1.0"])
+    hardware: str = Field(description="What its board calls itself.", examples=["Raspberry Pi 4 Model B"])
+    profile: str = Field(description="How it is wired.", examples=["host"])
+    profile_digest: str = Field(description="SHA-256 of the profile.", examples=["9f0c2b1a" * 8])
     connected: bool = Field(description="By its last birth or will; expires by itself.")
     reporting: bool = Field(description="Every stream with a cadence keeps it.")
     healthy: bool = Field(description="By its own journal: drivers read, the spool takes batches, the clock is set.")
@@ -61,12 +71,23 @@ class Device(BaseModel):
     streams: list[Stream]
 
     @classmethod
-    def of(cls, summary: view.DeviceSummary) -> "Device":
-        """As the view has it."""
+    def of(cls, entry: registry.Device | None, summary: view.DeviceSummary) -> "Device":
+        """As the registry and the view have it; *entry* is None for a second, until the registry has heard of it."""
+        said = registry.Registration(summary.device, "") if entry is None else entry.registration
+        reported = registry.Reported() if entry is None else entry.reported
         return cls(
-            device=summary.device,
-            device_class=summary.device_class,
-            agent=summary.agent,
+            device=said.device,
+            device_class=said.device_class or summary.device_class,
+            registered=entry is not None and entry.registered_ms is not None,
+            serial=said.serial,
+            node=said.node,
+            org=(entry.path or None) if entry is not None else None,
+            unit=said.unit,
+            reported_class=summary.device_class or reported.device_class,
+            agent=summary.agent or reported.agent,
+            hardware=reported.hardware,
+            profile=reported.profile,
+            profile_digest=reported.profile_digest,
             connected=summary.connected,
             reporting=summary.reporting,
             healthy=summary.healthy,

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from fleet_server import metrics
 from fleet_server.api import models
+from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import IngestFacts, TelemetryView
 
 OK: Final = "ok"
@@ -34,12 +35,12 @@ def open_routes(view: TelemetryView) -> APIRouter:
     return router
 
 
-def routes(view: TelemetryView) -> APIRouter:
+def routes(view: TelemetryView, registry: Registry) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
-    registry = CollectorRegistry()
-    registry.register(_Facts(view))
-    ProcessCollector(registry=registry)
+    collectors = CollectorRegistry()
+    collectors.register(_Facts(view, registry))
+    ProcessCollector(registry=collectors)
 
     @router.get("/v1/facts", summary="How ingest is doing")
     def facts() -> models.Facts:
@@ -49,7 +50,7 @@ def routes(view: TelemetryView) -> APIRouter:
     @router.get("/metrics", summary="The same for Prometheus", response_class=ExpositionResponse)
     def exposition() -> ExpositionResponse:
         """The server's own metrics."""
-        return ExpositionResponse(generate_latest(registry))
+        return ExpositionResponse(generate_latest(collectors))
 
     return router
 
@@ -57,26 +58,23 @@ def routes(view: TelemetryView) -> APIRouter:
 class _Facts(Collector):
     """Reads the view when it is scraped, so that nothing is counted twice."""
 
-    def __init__(self, view: TelemetryView) -> None:
+    def __init__(self, view: TelemetryView, registry: Registry) -> None:
         self._view = view
+        self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
         facts = self._view.facts()
         for metric in metrics.INGEST:
             family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
             yield family(metric.name, metric.description, value=metric.value(facts))
-        devices = self._view.devices()
-        yield GaugeMetricFamily(metrics.DEVICES, "Devices ever heard of.", value=len(devices))
-        connected = sum(device.connected for device in devices)
-        yield GaugeMetricFamily(metrics.DEVICES_CONNECTED, "Devices connected now.", value=connected)
-        reporting = sum(device.reporting for device in devices)
-        yield GaugeMetricFamily(
-            metrics.DEVICES_REPORTING, "Devices whose streams keep their cadence.", value=reporting
-        )
-        healthy = sum(device.healthy for device in devices)
-        yield GaugeMetricFamily(
-            metrics.DEVICES_HEALTHY, "Devices whose journal says nothing is wrong.", value=healthy
-        )
+        tallies = self._registry.tallies()
+        for name, description, value in (
+            (metrics.DEVICES, "Devices registered or ever heard of.", sum(each.devices for each in tallies)),
+            (metrics.DEVICES_CONNECTED, "Devices connected now.", sum(each.connected for each in tallies)),
+            (metrics.DEVICES_REPORTING, "Devices that keep their cadence.", sum(each.reporting for each in tallies)),
+            (metrics.DEVICES_HEALTHY, "Devices with no fault in the journal.", sum(each.healthy for each in tallies)),
+        ):
+            yield GaugeMetricFamily(name, description, value=value)
 
 
 def _facts(facts: IngestFacts) -> models.Facts:

@@ -109,7 +109,8 @@ def invalid(faults: list[Fault]) -> ProblemError:
     )
 
 
-def _answer(error: ProblemError) -> JSONResponse:
+def answer(error: ProblemError) -> JSONResponse:
+    """The problem as a response, for what stands before the routes."""
     return JSONResponse(
         error.problem.model_dump(mode="json"), error.problem.status, headers=error.headers, media_type=MEDIA_TYPE
     )
@@ -117,7 +118,7 @@ def _answer(error: ProblemError) -> JSONResponse:
 
 async def _on_problem(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    return _answer(error)
+    return answer(error)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -126,7 +127,7 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
         Fault(where=".".join(map(str, entry["loc"])), expected=shown(entry["msg"]), got=shown(entry.get("input")))
         for entry in error.errors()
     ]
-    return _answer(invalid(faults))
+    return answer(invalid(faults))
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
@@ -140,16 +141,16 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         case HTTPStatus.METHOD_NOT_ALLOWED:
             detail, expected = f"{shown(request.method)} cannot be done here", allowed
     kind = status.phrase.lower().replace(" ", "-")
-    return _answer(ProblemError(status, kind, status.phrase, detail, expected=expected, headers=error.headers))
+    return answer(ProblemError(status, kind, status.phrase, detail, expected=expected, headers=error.headers))
 
 
 async def _on_store(_request: Request, error: Exception) -> JSONResponse:
     _logger.warning("the store could not answer", extra={"error": shown(error)})
     detail = "the store cannot answer now; nothing was changed"
-    return _answer(ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "store-unavailable", "The store is down", detail))
+    return answer(ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "store-unavailable", "The store is down", detail))
 
 
 async def _on_crash(_request: Request, error: Exception) -> JSONResponse:
     # The framework logs the traceback, which is no stranger's business.
     detail = f"a fault of the server, in its log as {type(error).__name__}"
-    return _answer(ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The server failed", detail))
+    return answer(ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The server failed", detail))

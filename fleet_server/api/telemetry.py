@@ -1,13 +1,20 @@
 """``/v1/latest`` and ``/v1/gaps``: across all devices."""
 
-from typing import Annotated, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Final, NamedTuple
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from broker_config.ids import DEVICE_ID_PATTERN
 from fleet_server.api import models, pages, times
 from fleet_server.api.devices import From, To
+from fleet_server.api.filters import filters_of
+from fleet_server.registry.model import DeviceFilter
+from fleet_server.registry.store import Registry
+from fleet_server.telemetry.store import Latest
 from fleet_server.telemetry.view import Gap, GapReason, TelemetryView
+
+DEVICES_A_READ: Final = 100
 
 
 class GapPlace(NamedTuple):
@@ -21,16 +28,21 @@ class GapPlace(NamedTuple):
     reason: str = ""
 
 
-def routes(view: TelemetryView, clock: times.Clock) -> APIRouter:
+def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> APIRouter:
     """The routes across devices. Every one blocks on *view*, so the framework runs it in a thread."""
     router = APIRouter(tags=["telemetry"])
 
+    filtered = filters_of(registry)
+
     @router.get("/v1/latest", summary="Newest readings of all devices")
-    def latest(limit: pages.Limit = pages.LIMIT_DEFAULT, cursor: pages.Cursor = None) -> models.LatestPage:
-        """The newest readings of every stream, by device and stream."""
+    def latest(
+        wanted: Annotated[DeviceFilter, Depends(filtered)],
+        limit: pages.Limit = pages.LIMIT_DEFAULT,
+        cursor: pages.Cursor = None,
+    ) -> models.LatestPage:
+        """The newest readings of every stream of the devices that the filters let through, by device and stream."""
         after = pages.read_cursor(cursor, tuple[str, str], ("", ""))
-        rows = sorted(view.latest(), key=lambda row: (row.device, row.stream))
-        page, follows = pages.cut((row for row in rows if (row.device, row.stream) > after), limit)
+        page, follows = pages.cut(_latest(view, registry, wanted, after), limit)
         return models.LatestPage(
             latest=[models.Latest.of(row) for row in page],
             next=pages.write_cursor((page[-1].device, page[-1].stream)) if follows else None,
@@ -57,6 +69,26 @@ def routes(view: TelemetryView, clock: times.Clock) -> APIRouter:
         )
 
     return router
+
+
+def _latest(
+    view: TelemetryView, registry: Registry, wanted: DeviceFilter, after: tuple[str, str]
+) -> Iterator[Latest]:
+    """Rows behind *after*, read a few devices at a time as they are asked for."""
+    device, stream = after
+    if device:
+        yield from (row for row in _of_device(view, device) if row.stream > stream)
+    while True:
+        entries = registry.devices(wanted, after=device, rows_max=DEVICES_A_READ)
+        for entry in entries:
+            yield from _of_device(view, entry.device)
+        if len(entries) < DEVICES_A_READ:
+            return
+        device = entries[-1].device
+
+
+def _of_device(view: TelemetryView, device: str) -> list[Latest]:
+    return sorted(view.latest(device), key=lambda row: row.stream)
 
 
 def _place(gap: Gap) -> GapPlace:

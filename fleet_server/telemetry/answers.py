@@ -8,7 +8,7 @@ from fleet_server.telemetry import gaps, presence
 from fleet_server.telemetry.ingest import DeviceState, Ingest
 from fleet_server.telemetry.ledger import StreamLedger
 from fleet_server.telemetry.store import BatchStore, EventFact, Latest, QuarantineRow, Series, Silence
-from fleet_server.telemetry.view import DeviceSummary, Gap, IngestFacts, StreamSummary
+from fleet_server.telemetry.view import DeviceSummary, Gap, Heard, IngestFacts, StreamSummary
 
 SILENCES_MAX: Final = 100_000
 EVENTS_MAX: Final = 100_000
@@ -46,6 +46,20 @@ class Answers:
     def device(self, device: str) -> DeviceSummary | None:
         state = self._ingest.devices.get(device)
         return self._summary(state, self._now_ms()) if state else None
+
+    def news(self, devices_max: int) -> list[Heard]:
+        waiting = self._ingest.news
+        found: list[Heard] = []
+        while waiting and len(found) < devices_max:
+            device, _ = waiting.popitem()  # one step of the interpreter: ingest may add meanwhile
+            state = self._ingest.devices[device]
+            birth = state.birth
+            if birth is None:
+                found.append(Heard(device, "", "", "", "", "", None))
+            else:
+                said = (birth.device_class, birth.agent, birth.hardware, birth.profile, birth.profile_digest)
+                found.append(Heard(device, *said, state.status_ms))
+        return found
 
     def latest(self, device: str | None = None) -> list[Latest]:
         return self._store.latest(device)

@@ -187,6 +187,8 @@ class Ingest:
         self.store_epoch = restored.store_epoch
         self.quarantine_bytes = restored.quarantine_bytes
         self.devices: dict[str, DeviceState] = {}
+        self.news: dict[str, None] = {}
+        """Devices that are new, or whose birth says something else of them than before; another thread takes them."""
         self.replies: list[Publication] = []
         self._known = known
         self._mac_key = mac_key
@@ -234,6 +236,7 @@ class Ingest:
         state = self.devices.get(device)
         if state is None:
             state = self.devices[device] = DeviceState(device)
+            self.news[device] = None
         return state
 
     def _ledger(self, state: DeviceState, stream: str, life: str) -> StreamLedger | None:
@@ -385,6 +388,8 @@ class Ingest:
                 return  # a broker that forgot the will: the connection that said this has ended
             if state.birth is None or state.birth.epoch != status.epoch:
                 state.connections_ms.append(now_ms)
+            if state.birth is None or _of_itself(state.birth) != _of_itself(status):
+                self.news[state.device] = None
             state.birth, state.will, state.willed_ms = status, None, None
             self._born(status, state, now_ms, fresh=not (packet.retain or packet.duplicate))
         state.status_ms = now_ms
@@ -581,6 +586,11 @@ class Ingest:
 
     def _restored(self, key: StreamKey) -> StreamLedger | None:
         return self._ledger(self._device(DeviceId(key.device)), key.stream, key.life)
+
+
+def _of_itself(birth: Birth) -> tuple[str, ...]:
+    """What a birth says of the device, and not of this connection."""
+    return birth.device_class, birth.agent, birth.hardware, birth.profile, birth.profile_digest
 
 
 def facts(key: StreamKey, record: Events) -> list[EventFact]:

@@ -73,6 +73,38 @@ class DeviceSummary:
     streams: tuple[StreamSummary, ...]
 
 
+def never_heard_of(device: str) -> DeviceSummary:
+    """The summary of a device that is only registered."""
+    return DeviceSummary(
+        device=device,
+        device_class="",
+        agent="",
+        connected=False,
+        reporting=False,
+        healthy=False,
+        since_ms=None,
+        flaps=0,
+        why=(),
+        last_status_ms=None,
+        last_record_ms=None,
+        boot="",
+        streams=(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a device says of itself in its last birth; all empty, and ``at_ms`` None, if it never did."""
+
+    device: str
+    device_class: str
+    agent: str
+    hardware: str
+    profile: str
+    profile_digest: str
+    at_ms: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class IngestFacts:
     """Counters since the server's start, and what it is."""
@@ -101,6 +133,9 @@ class TelemetryView(Protocol):
 
     def device(self, device: str) -> DeviceSummary | None:
         """One of them."""
+
+    def news(self, devices_max: int) -> list[Heard]:
+        """Devices that are new or say something new of themselves since the last call; first all. For one caller."""
 
     def latest(self, device: str | None = None) -> list[Latest]:
         """The newest row of every stream."""

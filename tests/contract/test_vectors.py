@@ -96,6 +96,14 @@ CASES: dict[str, list[Case]] = {
             ),
             retain=True,
         ),
+        Case(
+            "with what is wired and the board that carries it",
+            up(CAR, Up.STATUS),
+            Birth(
+                1, NONCE, BOOT, 48_211, 30, "0.1.0", "host", "host", 0, 5_000, (), "d" * 64, "Raspberry Pi 4 Model B"
+            ),
+            retain=True,
+        ),
     ],
     "will": [
         Case("the broker's, for a device that vanished", up(CAR, Up.STATUS), Will(1, NONCE, "lost"), retain=True),

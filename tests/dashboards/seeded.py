@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 import httpx
 
 from broker_config import device_classes
+from dashboards.provisioning import DATABASE
 from fleet_server.metrics import PRESENCE, PRESENCE_FIELDS
-from tests.servers import Influx
+from tests.servers import SeriesServer
 
 EVERY_S: Final = 30
 HOURS: Final = 1
@@ -43,11 +44,12 @@ WELL: Final = {"connected": 1.0, "reporting": 1.0, "healthy": 1.0, "held": 1000.
 ILL_SINCE_S: Final = 600
 
 
-def fill(server: Influx, *, now_ms: int) -> None:
+def fill(server: SeriesServer, *, now_ms: int) -> None:
     """Write the last hour of :data:`FLEET`: the one place that knows who writes to InfluxDB."""
+    httpx.post(f"{server.url}/query", params={"q": f'CREATE DATABASE "{DATABASE}"'}).raise_for_status()
     answer = httpx.post(
         f"{server.url}/write",
-        params={"db": server.database, "precision": "ms"},
+        params={"db": DATABASE, "precision": "ms"},
         content="\n".join(_lines(now_ms)).encode(),
         timeout=30,
     )

@@ -8,10 +8,11 @@ import httpx
 import pytest
 
 from broker_config import device_classes
+from dashboards.provisioning import DATABASE
 from tests.dashboards import seeded
 from tests.dashboards.asked import MINUTE_MS, Chosen, Json, Range, dashboards, filled, panel, panels, query_of
 from tests.dashboards.seeded import FLEET, POST_1, STATION_1, STATION_2
-from tests.servers import Influx, influxd
+from tests.servers import SeriesServer, influxd
 
 pytestmark = pytest.mark.server("influxd")
 
@@ -23,7 +24,7 @@ HOUR_MS: Final = 60 * MINUTE_MS
 class Filled(NamedTuple):
     """InfluxDB with the seeded fleet, and the time that is now in it."""
 
-    server: Influx
+    server: SeriesServer
     now_ms: int
 
     @property
@@ -33,9 +34,7 @@ class Filled(NamedTuple):
 
     def ask(self, query: str) -> list[Json]:
         """Rows as dictionaries, tags among the columns. Fails on an error in the answer."""
-        answer = httpx.post(
-            f"{self.server.url}/query", params={"db": self.server.database, "q": query, "epoch": "ms"}
-        )
+        answer = httpx.post(f"{self.server.url}/query", params={"db": DATABASE, "q": query, "epoch": "ms"})
         (result,) = answer.json()["results"]
         assert "error" not in result, f"{query}: {result['error']}"
         return [

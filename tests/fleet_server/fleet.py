@@ -21,7 +21,12 @@ from broker_config.telemetry import (
 )
 from broker_config.telemetry import encode as encode_batch
 from fleet_server.access.keys import MasterKey, derive
+from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
+from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sqlite_store import SqliteStore
+from fleet_server.api.app import Ports
+from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
 from fleet_server.telemetry.view import IngestFacts
@@ -72,6 +77,11 @@ class Fleet:
             replay=self._replay,
             grace_ms=30_000,
         )
+        engine = database.connect(database.sqlite_url(path.with_name("operators.db")))
+        database.migrate(engine)
+        self.registry = SqlRegistry(engine)
+        self._keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
+        self.ports = Ports(self.view, self.registry, SqlKeptAnswers(engine))
 
     def arrive(self, *arrivals: Arrival, at_ms: int = NOW) -> None:
         """Take and commit."""
@@ -80,6 +90,7 @@ class Fleet:
         closed = self._ingest.close(at_ms, receipts_max=100)
         if closed is not None and closed.group:
             self.store.commit(closed.group, token=self._token)
+        self._keeper.look()
 
     def _facts(self) -> IngestFacts:
         counters = self._ingest.counters

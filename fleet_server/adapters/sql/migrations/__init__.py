@@ -1,0 +1,1 @@
+"""What changed the operator's database, in order."""

@@ -1,0 +1,57 @@
+"""Enters into the registry what births say. The one impure part of this room: a thread that looks now and then."""
+
+import logging
+from collections.abc import Callable
+from threading import Event
+from typing import Final
+
+from broker_config.text import shown
+from fleet_server.registry.model import Reported
+from fleet_server.registry.store import Registry
+from fleet_server.telemetry.store import StoreError
+from fleet_server.telemetry.view import Heard, TelemetryView
+
+LOOK_S: Final = 1.0
+DEVICES_A_LOOK_MAX: Final = 5_000
+"""Entered in one transaction."""
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """What could not be entered is tried again, with what came since."""
+
+    def __init__(self, view: TelemetryView, registry: Registry, *, now_ms: Callable[[], int]) -> None:
+        self._view = view
+        self._registry = registry
+        self._now_ms = now_ms
+        self._waiting: dict[str, Reported] = {}
+        self._failing = False
+
+    def look(self) -> bool:
+        """Enter what is new; whether there may be more."""
+        room = DEVICES_A_LOOK_MAX - len(self._waiting)
+        found = self._view.news(room)
+        self._waiting.update((heard.device, _reported(heard)) for heard in found)
+        if not self._waiting:
+            return False
+        try:
+            self._registry.heard(self._waiting.items(), now_ms=self._now_ms())
+        except StoreError as error:
+            level = logging.DEBUG if self._failing else logging.WARNING
+            logger.log(level, "the registry takes nothing", extra={"error": shown(error)})
+            self._failing = True
+            return False
+        self._waiting.clear()
+        self._failing = False
+        return len(found) == room
+
+    def run(self, stop: Event) -> None:
+        """Look until *stop*."""
+        while not stop.is_set():
+            if not self.look():
+                stop.wait(LOOK_S)
+
+
+def _reported(heard: Heard) -> Reported:
+    return Reported(heard.device_class, heard.agent, heard.hardware, heard.profile, heard.profile_digest, heard.at_ms)

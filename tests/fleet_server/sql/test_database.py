@@ -1,0 +1,68 @@
+"""Migrations make the tables that the code names, once, on either database."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.tables import metadata
+
+
+def test_migrated_tables_are_those_of_the_code(engine: Engine) -> None:
+    database.migrate(engine)
+    with database.reading(engine) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_servers_that_start_at_once_make_the_tables_once(engine: Engine) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(database.migrate, engine) for _ in range(4)]:
+            done.result()
+    with database.reading(engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
+
+
+def test_what_a_newer_version_changed_is_refused_and_left_alone(engine: Engine) -> None:
+    database.migrate(engine)
+    with database.writing(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(database.DatabaseError, match="not of this version"):
+        database.migrate(engine)
+
+
+def test_an_error_rolls_all_of_a_transaction_back(engine: Engine) -> None:
+    database.migrate(engine)
+    statements = [
+        "INSERT INTO device_place VALUES ('car-7', 1, 'host', '')",
+        "SELECT no_such_column FROM device_place",
+    ]
+    with pytest.raises(DBAPIError), database.writing(engine) as connection:
+        any(connection.execute(text(each)) is None for each in statements)
+    with database.reading(engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM device_place")).scalar_one() == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("not a url", "expected a URL"),
+        ("mysql://db/fleet", "expected sqlite or postgresql"),
+        ("postgresql+psycopg://fleet:secret@db/fleet", "give it in password_file"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_told(url: str, said: str) -> None:
+    with pytest.raises(database.DatabaseError, match=said) as told:
+        database.checked_url(url)
+    assert "secret" not in str(told.value)
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "operators.db"
+    path.write_bytes(b"this is not a database, and long enough to be taken for one" * 10)
+    with pytest.raises(database.DatabaseError, match="not a database"):
+        database.migrate(database.connect(database.sqlite_url(path)))
