@@ -17,6 +17,7 @@ RUN groupadd --gid 10001 fieldfleet \
  && install --directory --owner=10001 --group=10001 --mode=0700 /site /broker /server
 COPY --from=build /opt/fieldfleet /opt/fieldfleet
 COPY --chmod=0555 deploy/init-site.sh /opt/fieldfleet/bin/init-site
+COPY --chmod=0444 deploy/containers.toml /opt/fieldfleet/share/containers.toml
 ENV PATH=/opt/fieldfleet/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 CMD ["fleet-server", "run", "--config", "/server/fleet-server.toml"]

@@ -3,7 +3,9 @@
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -32,7 +34,7 @@ def _docker_compose(*arguments: str, **environment: str) -> subprocess.Completed
 
 @pytest.mark.server("docker-compose")
 def test_compose_itself_takes_the_file() -> None:
-    done = _docker_compose("--profile", "postgres", "config", FIELDFLEET_HOST="fleet.example")
+    done = _docker_compose("config", FIELDFLEET_HOST="fleet.example")
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["services"].keys() == SERVICES.keys()
 
@@ -165,6 +167,15 @@ def test_every_secret_is_given_to_one_service() -> None:
         for secret in service.get("secrets", [])
     ]
     assert sorted(given) == sorted(compose()["secrets"])
+
+
+def test_the_server_finds_the_containers_by_their_names() -> None:
+    told = tomllib.loads((DEPLOY / "containers.toml").read_text(encoding="utf-8"))
+    url = urlsplit(told["database"]["url"])
+    database = SERVICES["postgres"]["environment"]
+    assert url.hostname == "postgres"
+    assert (url.username, url.path) == (database["POSTGRES_USER"], f"/{database['POSTGRES_DB']}")
+    assert told["database"]["password_file"] in _secret_targets("fleet-server")
 
 
 def test_grafana_finds_what_is_rendered_where_it_is_mounted() -> None:

@@ -23,7 +23,7 @@ def test_a_shell_takes_its_script(shell: str, script: str) -> None:
     subprocess.run([shell, "-n", DEPLOY / script], check=True)
 
 
-def init_site(directory: Path, *arguments: str) -> None:
+def init_site(directory: Path, *arguments: str, containers: Path = DEPLOY / "containers.toml") -> None:
     """Run it as the service does, but below *directory*."""
     for name in ("site", "broker", "server"):
         (directory / name).mkdir(mode=0o700, exist_ok=True)
@@ -32,6 +32,7 @@ def init_site(directory: Path, *arguments: str) -> None:
         env={
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "FIELDFLEET_HOST": HOST,
+            "CONTAINERS": str(containers),
             **{name.upper(): str(directory / name) for name in ("site", "broker", "server")},
         },
         check=True,
@@ -59,10 +60,12 @@ def test_init_gives_broker_and_server_their_own_files_and_no_more(tmp_path: Path
 
 def test_the_servers_configuration_is_taken_by_its_own_parser(tmp_path: Path) -> None:
     init_site(tmp_path)
-    loaded = config.load(tmp_path / "server" / "fleet-server.toml")
+    path = tmp_path / "server" / "fleet-server.toml"
+    loaded = config.parse(path.read_text(), base=path.parent)
     # the volume of the server is where its store is
     assert loaded.state_dir == tmp_path / "server" / "state"
     assert loaded.broker.host == "127.0.0.1"
+    assert loaded.database.password_file == Path("/run/secrets/postgres-password")
     assert f"127.0.0.1:{loaded.api.port}/" in str(services()["fleet-server"]["healthcheck"])
 
 
