@@ -49,9 +49,9 @@ TO_ORG: Final = link(
     f"/d/{UID}?var-org=${{__value.text:percentencode}}&var-device_class=$__all&var-device=$__all&{_THE_REST}",
 )
 
-_DEVICE: Final = Column(name="device", link=TO_DEVICE)
-_CLASS: Final = Column(name="device_class", title="class")
-_ORG: Final = Column(name="org", link=TO_ORG)
+_DEVICE: Final = Column(name="device", link=TO_DEVICE, width_px_min=120)
+_CLASS: Final = Column(name="device_class", title="class", width_px_min=120)
+_ORG: Final = Column(name="org", link=TO_ORG, width_px_min=180)
 
 
 def fleet() -> grafana.Dashboard:
@@ -162,7 +162,7 @@ def _org_shares() -> str:
 def _by_org() -> Section:
     return Section(
         "By organisation node",
-        (Tile(_org_table(), 12, 12), Tile(_org_timeline(), 12, 12), Tile(_shares_over_time(), 24, 8)),
+        (Tile(_org_table(), 14, 12), Tile(_org_timeline(), 10, 12), Tile(_shares_over_time(), 24, 8)),
     )
 
 
@@ -175,13 +175,13 @@ def _org_table() -> grafana.Panel:
     ]
     columns = (
         _ORG,
-        Column(name="share", title="share connected", unit=SHARE, steps=ALL_IS_GOOD, background=True),
+        Column(name="share", title="share", unit=SHARE, steps=ALL_IS_GOOD, background=True),
         Column(name="devices"),
         Column(name="connected"),
         Column(name="reporting"),
         Column(name="healthy"),
-        Column(name="gaps_unexplained", title="unexplained gaps", steps=NONE_IS_GOOD),
-        Column(name="gaps_lost", title="lost gaps", steps=NONE_IS_GOOD),
+        Column(name="gaps_unexplained", title="unexplained", steps=NONE_IS_GOOD),
+        Column(name="gaps_lost", title="lost", steps=NONE_IS_GOOD),
         Column(name="quarantined", steps=_QUARANTINE),
     )
     about = _about(
@@ -190,9 +190,7 @@ def _org_table() -> grafana.Panel:
         "devices are below. A click on a node shows it and what is below it.",
         no_value="-",
     )
-    return table_of(
-        about, totals(PRESENCE, terms, sums, by="org"), columns, sort_by="share connected", descending=False
-    )
+    return table_of(about, totals(PRESENCE, terms, sums, by="org"), columns, sort_by="share", descending=False)
 
 
 def _org_timeline() -> grafana.Panel:

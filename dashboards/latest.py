@@ -1,6 +1,7 @@
 """The newest readings of every device: a table for each stream of each device class, made from the class files."""
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -75,8 +76,12 @@ def _column(name: str, of: Field) -> Column:
 
 
 def plausible(of: Field) -> tuple[Step, ...]:
-    """Red outside the field's range; both ends belong to it, and a step holds from its value on."""
-    return (Step(None, RED), Step(of.min, PLAIN), Step(math.nextafter(of.max, math.inf), RED))
+    """Red outside the field's range; both ends belong to it, and a step holds from its value on.
+
+    The first begins at the lowest number that JSON has, not at None: Grafana's library takes that for 0 where nobody
+    has replaced it, and then never comes to the steps of negative values.
+    """
+    return (Step(-sys.float_info.max, RED), Step(of.min, PLAIN), Step(math.nextafter(of.max, math.inf), RED))
 
 
 def _description(name: str, spec: StreamSpec) -> str:

@@ -36,6 +36,10 @@ ALL_IS_GOOD: Final = (Step(None, RED), Step(0.5, ORANGE), Step(0.95, GREEN))
 """Of a share."""
 
 
+COLUMN_PX_MIN: Final = 80
+"""Grafana's own is 150, at which half of a table stands outside of its panel."""
+
+
 class InfluxQuery(Dataquery):
     """InfluxQL as it is written, for the data source that is called InfluxDB."""
 
@@ -67,6 +71,7 @@ class Column:
     decimals: int | None = None
     steps: tuple[Step, ...] = ()
     background: bool = False
+    width_px_min: int | None = None
     link: grafana.DashboardLink | None = None
 
 
@@ -97,6 +102,7 @@ def stat_of(
         graph_mode=common.BigValueGraphMode.NONE,
         reduce_options=common.ReduceDataOptions(calcs=["lastNotNull"]),
         orientation=common.VizOrientation.VERTICAL,
+        text_mode=common.BigValueTextMode.VALUE_AND_NAME if columns else common.BigValueTextMode.VALUE,
     )
     return _panel(
         "stat",
@@ -121,7 +127,8 @@ def table_of(about: About, query: str, columns: Sequence[Column], *, sort_by: st
         sort_by=[common.TableSortByFieldState(display_name=sort_by, desc=descending)],
     )
     options.footer = None  # the models' default is of an older Grafana; 13's schema has none
-    custom = common.TableFieldOptions(cell_options=common.TableAutoCellOptions(), filterable=True)
+    cell = common.TableAutoCellOptions()
+    custom = common.TableFieldOptions(cell_options=cell, filterable=True, min_width=COLUMN_PX_MIN)
     return _panel(
         "table",
         about,
@@ -251,6 +258,8 @@ def _override(column: Column, *, cells: bool) -> grafana.DashboardFieldConfigSou
         properties.append(("thresholds", _thresholds(column.steps)))
     if column.steps and cells:
         properties.append(("custom.cellOptions", _cell(column)))
+    if column.width_px_min is not None:
+        properties.append(("custom.minWidth", column.width_px_min))
     if column.link is not None:
         properties.append(("links", [{"title": column.link.title, "url": column.link.url}]))
     return grafana.DashboardFieldConfigSourceOverrides(

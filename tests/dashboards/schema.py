@@ -44,7 +44,7 @@ def faults(boards: Mapping[str, Json], workspace: Path) -> list[str]:
     Raises:
         SchemaToolsError: the tools cannot be installed.
     """
-    tools = _installed()
+    tools = installed(PACKAGES)
     (workspace / "node_modules").symlink_to(tools / "node_modules")
     sources = []
     for number, board in enumerate(boards.values()):
@@ -86,15 +86,20 @@ def _values(board: Json) -> Iterator[str]:
             yield f"export const custom_{number} = {json.dumps(custom)} satisfies Loose<{kind}.FieldConfig>;"
 
 
-def _installed() -> Path:
-    named = "_".join(f"{name.rpartition('/')[2]}-{version}" for name, version in PACKAGES.items())
+def installed(packages: Mapping[str, str]) -> Path:
+    """Where exactly these are, installed now or before.
+
+    Raises:
+        SchemaToolsError: they cannot be.
+    """
+    named = "_".join(f"{name.rpartition('/')[2]}-{version}" for name, version in packages.items())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldfleet"
     place = home / named
     if not place.is_dir():
         home.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{named}.", dir=home))
         try:
-            _install(partial)
+            _install(packages, partial)
             partial.rename(place)
         except OSError:
             if not place.is_dir():  # another test worker may have been quicker
@@ -104,14 +109,14 @@ def _installed() -> Path:
     return place
 
 
-def _install(directory: Path) -> None:
+def _install(packages: Mapping[str, str], directory: Path) -> None:
     npm = program("npm")
     if npm is None:
         raise SchemaToolsError("no npm on this machine")
     done = subprocess.run(
         [
             *(npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--legacy-peer-deps"),
-            *(f"{name}@{version}" for name, version in PACKAGES.items()),
+            *(f"{name}@{version}" for name, version in packages.items()),
         ],
         cwd=directory,
         capture_output=True,
