@@ -66,7 +66,7 @@ def fleet() -> grafana.Dashboard:
         timezone="browser",
         editable=False,
         graph_tooltip=grafana.DashboardCursorSync.CROSSHAIR,
-        refresh="30s",
+        refresh="1m",
         time=grafana.DashboardDashboardTime(from_val="now-3h", to="now"),
         schema_version=42,
         templating=grafana.DashboardDashboardTemplating(list_val=_variables()),
@@ -167,11 +167,11 @@ def _by_org() -> Section:
 
 
 def _org_table() -> grafana.Panel:
-    sums = ("connected", "reporting", "healthy", "gaps_unexplained", "gaps_lost", "quarantined")
-    terms = [
-        'count("connected") AS "devices"',
-        'mean("connected") AS "share"',
-        *(f'sum("{name}") AS "{name}"' for name in sums),
+    counts = ['count("connected") AS "devices"', 'mean("connected") AS "share"', 'sum("connected") AS "connected"']
+    sums = ("reporting", "healthy", "gaps_unexplained", "gaps_lost", "quarantined")
+    queries = [
+        totals(PRESENCE, counts, ["connected"], by="org"),
+        *(totals(PRESENCE, [f'sum("{name}") AS "{name}"'], [name], by="org") for name in sums),
     ]
     columns = (
         _ORG,
@@ -190,7 +190,7 @@ def _org_table() -> grafana.Panel:
         "devices are below. A click on a node shows it and what is below it.",
         no_value="-",
     )
-    return table_of(about, totals(PRESENCE, terms, sums, by="org"), columns, sort_by="share", descending=False)
+    return table_of(about, queries, columns, sort_by="share", descending=False)
 
 
 def _org_timeline() -> grafana.Panel:
@@ -220,7 +220,7 @@ def _devices(about: tuple[Column, ...]) -> Section:
     yes_no = "bool_yes_no"
     gone = table_of(
         _about("Not connected", "Devices without a live connection now.", no_value=NONE_SUCH),
-        devices_where(PRESENCE, '"connected" = 0', ("connected", *shown), shown),
+        [devices_where(PRESENCE, '"connected" = 0', ("connected", *shown), shown)],
         (
             *about,
             Column(name="reporting", unit=yes_no),
@@ -238,7 +238,7 @@ def _devices(about: tuple[Column, ...]) -> Section:
             f"Devices that made {FLAPS_MANY} or more connections within the last hour beside the one that they have.",
             no_value=NONE_SUCH,
         ),
-        devices_where(PRESENCE, f'"flaps" >= {FLAPS_MANY}', ("flaps", "connected"), ("flaps", "connected")),
+        [devices_where(PRESENCE, f'"flaps" >= {FLAPS_MANY}', ("flaps", "connected"), ("flaps", "connected"))],
         (
             *about,
             Column(name="flaps", title="reconnections", steps=(Step(None, PLAIN), Step(FLAPS_MANY, ORANGE))),
@@ -284,7 +284,7 @@ def _gap_table(about: tuple[Column, ...]) -> grafana.Panel:
     shown = ("gaps_unexplained", "gaps_lost", "missing", "held")
     return table_of(
         _about("Whose gaps", "Devices with gaps that are unexplained or lost.", no_value=NONE_SUCH),
-        devices_where(PRESENCE, '"gaps_unexplained" > 0 OR "gaps_lost" > 0', shown, shown),
+        [devices_where(PRESENCE, '"gaps_unexplained" > 0 OR "gaps_lost" > 0', shown, shown)],
         (
             *about,
             Column(name="gaps_unexplained", title="unexplained", steps=NONE_IS_GOOD),
@@ -300,7 +300,7 @@ def _gap_table(about: tuple[Column, ...]) -> grafana.Panel:
 def _quarantine_table(about: tuple[Column, ...]) -> grafana.Panel:
     return table_of(
         _about("Whose quarantine", f"Devices with numbers in quarantine. {_KEPT_RAW}", no_value=NONE_SUCH),
-        devices_where(PRESENCE, '"quarantined" > 0', ("quarantined",), ("quarantined",)),
+        [devices_where(PRESENCE, '"quarantined" > 0', ("quarantined",), ("quarantined",))],
         (*about, Column(name="quarantined", steps=_QUARANTINE)),
         sort_by="quarantined",
         descending=True,

@@ -2,7 +2,9 @@
 
 Rule 1: what is *now* is the newest point of each device, and only then a sum over devices: a sum over points would
 count a device as often as it was asked.
-Rule 2: one pass over the points where the answer is a share: the mean of a 0 or 1. A subquery for each device and
+Rule 2: a query sums few fields: InfluxDB 1 goes through the subquery again for each column of each, and a table of
+eight columns in one query takes ten times as long as in six.
+Rule 3: one pass over the points where the answer is a share: the mean of a 0 or 1. A subquery for each device and
 interval takes ten times as long.
 """
 

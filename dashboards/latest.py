@@ -68,7 +68,7 @@ def _tiles(
         query = newest(name, list(spec.fields), TAGS, where=f"{SELECTED}{where}{others}")
         columns = (*about, *(_column(field, of) for field, of in spec.fields.items()))
         said = About(title=f"{kind.name}: {name}", description=_description(name, spec), links=links, no_value=SILENT)
-        yield Tile(table_of(said, query, columns, sort_by="device", descending=False), 12, 8)
+        yield Tile(table_of(said, [query], columns, sort_by="device", descending=False), 12, 8)
 
 
 def _column(name: str, of: Field) -> Column:

@@ -4,6 +4,7 @@ it is bad.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from grafana_foundation_sdk.cog.variants import Dataquery
@@ -43,8 +44,9 @@ COLUMN_PX_MIN: Final = 80
 class InfluxQuery(Dataquery):
     """InfluxQL as it is written, for the data source that is called InfluxDB."""
 
-    def __init__(self, query: str, result_format: Format, *, alias: str | None = None) -> None:
+    def __init__(self, query: str, result_format: Format, *, alias: str | None = None, ref_id: str = "A") -> None:
         self.query = query
+        self.ref_id = ref_id
         self.result_format = result_format
         self.alias = alias
 
@@ -52,7 +54,7 @@ class InfluxQuery(Dataquery):
         """As the data source reads it."""
         named = {} if self.alias is None else {"alias": self.alias}
         return {
-            "refId": "A",
+            "refId": self.ref_id,
             "datasource": DATASOURCE,
             "query": self.query,
             "rawQuery": True,
@@ -107,20 +109,26 @@ def stat_of(
     return _panel(
         "stat",
         about,
-        InfluxQuery(query, "time_series", alias="$col"),
+        [InfluxQuery(query, "time_series", alias="$col")],
         options=options,
         defaults=_field_config(about, unit, steps),
         columns=columns,
     )
 
 
-def table_of(about: About, query: str, columns: Sequence[Column], *, sort_by: str, descending: bool) -> grafana.Panel:
-    """A row for each combination of tags; *columns* in their order, and no time. *sort_by*: a column's title."""
+def table_of(
+    about: About, queries: Sequence[str], columns: Sequence[Column], *, sort_by: str, descending: bool
+) -> grafana.Panel:
+    """A row for each combination of tags; *columns* in their order, and no time. *sort_by*: a column's title.
+
+    Several queries, of the same tags, become one table.
+    """
     assert sort_by in {column.title or column.name for column in columns}, sort_by
     order = {column.name: index for index, column in enumerate(columns)}
     organize = grafana.DataTransformerConfig(
         id_val="organize", options={"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {}}
     )
+    merge = grafana.DataTransformerConfig(id_val="merge", options={})
     options = table.Options(
         show_header=True,
         cell_height=common.TableCellHeight.SM,
@@ -132,11 +140,11 @@ def table_of(about: About, query: str, columns: Sequence[Column], *, sort_by: st
     return _panel(
         "table",
         about,
-        InfluxQuery(query, "table"),
+        [InfluxQuery(query, "table", ref_id=ref_id) for ref_id, query in zip(ascii_uppercase, queries, strict=False)],
         options=options,
         defaults=_field_config(about, COUNT, NEUTRAL, custom=custom),
         columns=columns,
-        transformations=[organize],
+        transformations=[merge, organize] if len(queries) > 1 else [organize],
     )
 
 
@@ -158,6 +166,7 @@ def timeline_of(about: About, query: str, *, alias: str, unit: str, steps: Seque
         InfluxQuery(query, "time_series", alias=alias),
         options=options,
         defaults=_field_config(about, unit, steps, custom=custom, low=0, high=1),
+        interval_min=BAND_INTERVAL_MIN,
     )
 
 
@@ -175,20 +184,33 @@ def lines_of(about: About, query: str, *, alias: str, unit: str, steps: Sequence
     defaults = _field_config(about, unit, steps, custom=custom, low=0, high=1)
     defaults.color = grafana.FieldColor(mode=grafana.FieldColorModeId.PALETTE_CLASSIC_BY_NAME)
     return _over_time(
-        "timeseries", about, InfluxQuery(query, "time_series", alias=alias), options=options, defaults=defaults
+        "timeseries",
+        about,
+        InfluxQuery(query, "time_series", alias=alias),
+        options=options,
+        defaults=defaults,
+        interval_min=LINE_INTERVAL_MIN,
     )
 
 
-INTERVAL_MIN: Final = "1m"
+BAND_INTERVAL_MIN: Final = "1m"
 """Two points of presence at least: a shorter interval would show holes that are none."""
+LINE_INTERVAL_MIN: Final = "5m"
+"""Points of all devices merged into one series cost three times as much at 1m."""
 POINTS_MAX: Final = 240
 
 
 def _over_time(
-    kind: str, about: About, query: InfluxQuery, *, options: object, defaults: grafana.FieldConfig
+    kind: str,
+    about: About,
+    query: InfluxQuery,
+    *,
+    options: object,
+    defaults: grafana.FieldConfig,
+    interval_min: str,
 ) -> grafana.Panel:
-    panel = _panel(kind, about, query, options=options, defaults=defaults)
-    panel.interval = INTERVAL_MIN
+    panel = _panel(kind, about, [query], options=options, defaults=defaults)
+    panel.interval = interval_min
     panel.max_data_points = POINTS_MAX
     return panel
 
@@ -196,7 +218,7 @@ def _over_time(
 def _panel(
     kind: str,
     about: About,
-    query: InfluxQuery,
+    queries: Sequence[InfluxQuery],
     *,
     options: object,
     defaults: grafana.FieldConfig,
@@ -209,7 +231,7 @@ def _panel(
         description=about.description,
         datasource=DATASOURCE,
         links=list(about.links),
-        targets=[query],
+        targets=list(queries),
         time_from=about.time_from,
         hide_time_override=None if about.time_from is None else True,
         transformations=transformations,

@@ -50,9 +50,8 @@ class Chosen(NamedTuple):
     device: Sequence[str] = ()
 
 
-def query_of(panel: Json, shown: Range, chosen: Chosen = Chosen()) -> str:  # noqa: B008 - frozen
-    """The one query of a panel as InfluxDB is asked."""
-    (target,) = panel["targets"]
+def queries_of(panel: Json, shown: Range, chosen: Chosen = Chosen()) -> list[str]:  # noqa: B008 - frozen
+    """The queries of a panel as InfluxDB is asked."""
     over = shown
     if "timeFrom" in panel and not shown.absolute:
         over = Range(shown.end_ms - _ms(panel["timeFrom"].removeprefix("now-")), shown.end_ms)
@@ -62,7 +61,7 @@ def query_of(panel: Json, shown: Range, chosen: Chosen = Chosen()) -> str:  # no
         "timeFilter": f"time >= {over.start_ms}ms and time <= {over.end_ms}ms",
         "__interval": f"{interval_ms}ms",
     }
-    return filled(target["query"], macros, chosen)
+    return [filled(target["query"], macros, chosen) for target in panel["targets"]]
 
 
 def filled(query: str, macros: Mapping[str, str], chosen: Chosen) -> str:

@@ -71,9 +71,11 @@ def _panel(panel: Json) -> Iterator[str]:
     for target in panel["targets"]:
         yield from _source(target)
         yield from _query(target["query"])
-        named = set(_NAME.findall(target["query"]))
-        columns = (field["matcher"]["options"] for field in overrides)
-        yield from (f"column {column!r}: not in the query" for column in columns if column not in named)
+    if len({target["refId"] for target in panel["targets"]}) < len(panel["targets"]):
+        yield "two queries have one refId"
+    named = {name for target in panel["targets"] for name in _NAME.findall(target["query"])}
+    columns = (field["matcher"]["options"] for field in overrides)
+    yield from (f"column {column!r}: not in a query" for column in columns if column not in named)
 
 
 def _source(asking: Json) -> Iterator[str]:

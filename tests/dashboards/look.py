@@ -21,7 +21,7 @@ import httpx
 
 from dashboards.provisioning import DATABASE
 from tests.dashboards import seeded
-from tests.dashboards.asked import MINUTE_MS, Json, Range, dashboards, query_of
+from tests.dashboards.asked import MINUTE_MS, Json, Range, dashboards, queries_of
 from tests.dashboards.schema import installed
 from tests.servers import SeriesServer, influxd, program
 
@@ -59,14 +59,15 @@ def _opened(board: Json) -> Iterator[tuple[Json, Json]]:
 
 def _frames(server: SeriesServer, panel: Json, shown: Range) -> list[Json]:
     """What Grafana's server makes of InfluxDB's answer: one table, or a frame for each series and column."""
-    query = query_of(panel, shown)
-    answer = httpx.post(f"{server.url}/query", params={"db": DATABASE, "q": query, "epoch": "ms"}).json()
-    series = answer["results"][0].get("series", [])
-    if not series:
-        return []
-    if panel["targets"][0]["resultFormat"] == "table":
-        return [_table(series)]
-    return [_frame(panel, one, at) for one in series for at in range(1, len(one["columns"]))]
+    out: list[Json] = []
+    for target, query in zip(panel["targets"], queries_of(panel, shown), strict=True):
+        answer = httpx.post(f"{server.url}/query", params={"db": DATABASE, "q": query, "epoch": "ms"}).json()
+        series = answer["results"][0].get("series", [])
+        if series and target["resultFormat"] == "table":
+            out.append(_table(series) | {"refId": target["refId"]})
+        else:
+            out += [_frame(panel, one, at) for one in series for at in range(1, len(one["columns"]))]
+    return out
 
 
 def _table(series: list[Json]) -> Json:

@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from broker_config import device_classes
+from dashboards.influxql import TAGS
 from dashboards.provisioning import DATABASE
 from tests.dashboards import seeded
-from tests.dashboards.asked import MINUTE_MS, Chosen, Json, Range, dashboards, filled, panel, panels, query_of
+from tests.dashboards.asked import MINUTE_MS, Chosen, Json, Range, dashboards, filled, panel, panels, queries_of
 from tests.dashboards.seeded import FLEET, POST_1, STATION_1, STATION_2
 from tests.servers import SeriesServer, influxd
 
@@ -44,8 +45,14 @@ class Filled(NamedTuple):
         ]
 
     def shown(self, title: str, chosen: Chosen = Chosen(), over: Range | None = None) -> list[Json]:  # noqa: B008
-        """What a panel of :data:`BOARD` has to show."""
-        return self.ask(query_of(panel(BOARD, title), over or self.hour, chosen))
+        """What a panel of :data:`BOARD` has to show; rows of several queries become one if their tags are one."""
+        merged: dict[tuple[str, ...], Json] = {}
+        queries = queries_of(panel(BOARD, title), over or self.hour, chosen)
+        for query in queries:
+            for at, row in enumerate(self.ask(query)):
+                key = tuple(row[tag] for tag in TAGS if tag in row) if len(queries) > 1 else (str(at),)
+                merged.setdefault(key, {}).update(row)
+        return list(merged.values())
 
 
 @pytest.fixture(scope="module")
