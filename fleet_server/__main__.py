@@ -11,6 +11,7 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple, NoReturn
 
@@ -25,13 +26,26 @@ from broker_config.mac import MacKey, Purpose
 from broker_config.text import shown
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
 from fleet_server.adapters import mqtt
+from fleet_server.adapters.mail import MailSender, MailSettings
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
+from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.registry import SqlRegistry
+from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
+from fleet_server.adapters.sqlite_backup import backup as copy
+from fleet_server.adapters.sqlite_backup import copy_back
 from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
+from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.app import Ports, create_app
 from fleet_server.cli.site_commands import add_commands
-from fleet_server.config import Config, ConfigError, load
+from fleet_server.config import Config, ConfigError, Mail, load
+from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.looking import LookSettings
+from fleet_server.outbound.sending import Sender
+from fleet_server.outbound.service import Outbound
+from fleet_server.outbound.subscriptions import Choice, Sort
+from fleet_server.outbound.watch import WatchPolicy
 from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
@@ -80,9 +94,10 @@ def run(config: ConfigFile) -> None:
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     engine, registry = _registry(settings)
-    ports = _Operators(registry, SqlKeptAnswers(engine))
+    ports = _Operators(engine, registry, SqlKeptAnswers(engine))
+    senders = _senders(settings)
     try:
-        uvloop.run(_run(settings, master, token, security, store, listener, ports))
+        uvloop.run(_run(settings, master, token, security, store, listener, ports, senders))
     except FencedError as error:
         log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error
@@ -95,8 +110,9 @@ def run(config: ConfigFile) -> None:
 
 
 class _Operators(NamedTuple):
-    """What stands on the operators' database."""
+    """The operators' database, and what stands on it."""
 
+    engine: Engine
     registry: SqlRegistry
     kept: SqlKeptAnswers
 
@@ -124,6 +140,7 @@ async def _run(
     store: SqliteStore,
     listener: socket.socket,
     operators: _Operators,
+    senders: Callable[[], Mapping[Sort, Sender]],
 ) -> None:
     def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
         return derive(master, purpose, device)
@@ -168,10 +185,34 @@ async def _run(
         started.cancel()
         await telemetry
         return
+    bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
+    subscriptions.keep_mail(_mail_choice(config), now_ms=now_ms())
+    outbound = Outbound(
+        service.answers,
+        operators.registry,
+        SqlOutbox(operators.engine, digest_ms=int(1000 * config.mail.digest_s) if config.mail else 0),
+        senders,
+        LookSettings(
+            quarantine_bytes_max=config.ingest.quarantine_bytes_max,
+            watch=WatchPolicy(settle_ms=int(1000 * config.outbound.settle_s)),
+        ),
+        bell=bell,
+        now_ms=now_ms,
+        rng=random.Random(),  # noqa: S311 - jitter
+    )
+    ports = Ports(
+        service.answers,
+        operators.registry,
+        operators.kept,
+        SqlFeed(operators.engine),
+        subscriptions,
+        bell,
+        outbound.wake,
+    )
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(Ports(service.answers, operators.registry, operators.kept), token),
+            create_app(ports, token),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -185,6 +226,7 @@ async def _run(
     keeping = threading.Event()
     kept = threading.Thread(target=keeper.run, args=(keeping,), name="keeper", daemon=True)
     kept.start()
+    outbound.start()
     # what is there now stays; later garbage is young, and looking through all of it costs receipts their promptness
     gc.collect()
     gc.freeze()
@@ -193,42 +235,89 @@ async def _run(
     try:
         await telemetry
     finally:
-        server.should_exit = True
         keeping.set()
+        await asyncio.to_thread(outbound.stop)
+        server.should_exit = True
         await asyncio.to_thread(kept.join, API_STOP_S)
         await asyncio.to_thread(api.join, API_STOP_S)
 
 
 @app.command(epilog="Example: fleet-server backup --config site/server/fleet-server.toml telemetry.backup")
 def backup(config: ConfigFile, to: Annotated[Path, typer.Argument(help="a file that is not there yet")]) -> None:
-    """Copy the store, consistent and durable, while the server runs."""
+    """Copy the store, consistent and durable, while the server runs; beside it, as TO.operators, what operators said.
+
+    Operators' data in PostgreSQL is copied by PostgreSQL's own means.
+    """
     settings = _loaded(config)
+    operators = settings.state_dir / DATABASE_FILE
     try:
         store = SqliteStore(settings.state_dir / STORE_FILE, now_ms=now_ms())
         store.backup(to)
         store.close()
+        if not settings.database.url and operators.exists():
+            copy(operators, _beside(to))
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
-    print(f"{to}: {to.stat().st_size} bytes")
+    for path in (to, _beside(to)):
+        if path.exists():
+            print(f"{path}: {path.stat().st_size} bytes")
+    if settings.database.url:
+        print("operators' data is in PostgreSQL: copy it with pg_dump")
 
 
 @app.command(epilog="Example: fleet-server restore --config site/server/fleet-server.toml telemetry.backup")
 def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="what backup wrote")]) -> None:
     """Put a backup in the store's place and begin a new store epoch, so that devices offer again what it lacks.
 
-    The server must be stopped; the store that was there is kept beside it.
+    What operators said comes back from SOURCE.operators if it is there. The server must be stopped; what was there is
+    kept beside it.
     """
     settings = _loaded(config)
-    path = settings.state_dir / STORE_FILE
+    path, operators = settings.state_dir / STORE_FILE, settings.state_dir / DATABASE_FILE
     if not source.is_file():
         _fail(f"{source}: no such file", EXIT_FAILED)
     try:
         aside = set_aside(path, now_ms=now_ms())
         epoch = restore_backup(source, path, now_ms=now_ms())
+        if not settings.database.url and _beside(source).is_file():
+            set_aside(operators, now_ms=now_ms())
+            copy_back(_beside(source), operators)
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     kept = f"; the store that was there is {aside.name} now" if aside is not None else ""
     print(f"restored; store epoch {epoch}{kept}")
+
+
+def _senders(config: Config) -> Callable[[], Mapping[Sort, Sender]]:
+    """What sends webhooks and mail; made in the loop that uses it."""
+    try:
+        trusted = ssl.create_default_context(cafile=config.outbound.ca_file)
+        mail = None if config.mail is None else _mail(config.mail)
+    except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
+        _fail(f"outbound: {error}", EXIT_CONFIG)
+
+    def senders() -> Mapping[Sort, Sender]:
+        made: dict[Sort, Sender] = {Sort.WEBHOOK: WebhookSender(site=config.site_id, security=trusted)}
+        if mail is not None:
+            made[Sort.MAIL] = MailSender(mail, site=config.site_id, security=trusted)
+        return made
+
+    return senders
+
+
+def _mail(table: Mail) -> MailSettings:
+    password = table.password_file.read_text(encoding="utf-8").strip() if table.password_file else ""
+    return MailSettings(table.host, table.port, table.tls, table.sender, table.to, table.user, password)
+
+
+def _mail_choice(config: Config) -> Choice | None:
+    table = config.mail
+    return None if table is None else Choice(frozenset(table.kinds), table.severity, table.org)
+
+
+def _beside(backup_file: Path) -> Path:
+    """Where the copy of the operators' database is."""
+    return backup_file.with_name(backup_file.name + ".operators")
 
 
 def _listener(config: Config) -> socket.socket:

@@ -6,21 +6,31 @@ their owner may read.
 
 import ipaddress
 import tomllib
+import types
+import typing
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from broker_config import limits
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
+from fleet_server.outbound.happenings import Kind, Severity
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
 SiteIdField: TypeAlias = Annotated[SiteId, Meta(pattern="^[0-9a-f]{64}$")]
 
+MailAddress: TypeAlias = Annotated[
+    str, Meta(max_length=254, pattern=r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
+]
+"""No quotes, no names, no line end: what goes into a header must not be able to end it."""
+
+MAIL_RECIPIENTS_MAX: Final = 20
 CONFIG_BYTES_MAX: Final = 64 * limits.KIB
 API_PORT: Final = 8470
 
@@ -115,8 +125,41 @@ class Database(Struct, frozen=True):
     password_file: Path | None = None
 
 
+class Tls(StrEnum):
+    """How the way to a mail server is protected; ``none`` only to one on this machine."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
+
+
+class Outbound(Struct, frozen=True):
+    """What the server tells by itself. ``ca_file``: who vouches for receivers and the mail server, instead of those
+    whom this machine trusts. ``settle_s``: after it has lost the broker, how long the server judges no device.
+    """
+
+    ca_file: Path | None = None
+    settle_s: Annotated[float, Meta(ge=0, le=3_600)] = 90.0
+
+
+class Mail(Struct, frozen=True):
+    """Where mail goes, and of what. ``digest_s``: what happens within this time goes in one mail."""
+
+    host: Host
+    sender: MailAddress = field(name="from")
+    to: Annotated[tuple[MailAddress, ...], Meta(min_length=1, max_length=MAIL_RECIPIENTS_MAX)]
+    port: Port = 587
+    tls: Tls = Tls.STARTTLS
+    user: Annotated[str, Meta(max_length=256)] = ""
+    password_file: Path | None = None
+    kinds: tuple[Kind, ...] = ()
+    severity: Severity = Severity.WARNING
+    org: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9/-]{0,511})?\Z")] = ""
+    digest_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+
+
 class Config(Struct, frozen=True):
-    """All of ``fleet-server.toml``."""
+    """All of ``fleet-server.toml``. ``mail``: None if none is sent."""
 
     site_id: SiteIdField
     state_dir: Path
@@ -128,6 +171,8 @@ class Config(Struct, frozen=True):
     ingest: Ingest = Ingest()
     seal: Seal = Seal()
     database: Database = Database()
+    outbound: Outbound = Outbound()
+    mail: Mail | None = None
 
 
 T = TypeVar("T", bound=Struct)
@@ -140,9 +185,11 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         ConfigError: with every fault, not just the first.
     """
     config = read_tables(text, Config, base=base, source=source)
+    faults = [] if config.mail is None else _mail_faults(config.mail)
     if not _is_loopback(config.api.host):
-        fault = f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}"
-        raise ConfigError(source, (fault,))
+        faults.append(f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}")
+    if faults:
+        raise ConfigError(source, tuple(faults))
     return config
 
 
@@ -177,6 +224,12 @@ def load(path: Path) -> Config:
         *_not_secret("mac.master_key_file", config.mac.master_key_file),
         *_not_secret("api.token_file", config.api.token_file),
         *(_not_secret("database.password_file", file) if (file := config.database.password_file) else ()),
+        *(_unreadable("outbound.ca_file", file) if (file := config.outbound.ca_file) else ()),
+        *(
+            _not_secret("mail.password_file", config.mail.password_file)
+            if config.mail is not None and config.mail.password_file is not None
+            else ()
+        ),
     ]
     if faults:
         raise ConfigError(str(path), tuple(faults))
@@ -198,17 +251,17 @@ def read_text(path: Path) -> str:
 
 def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults: list[str]) -> T | None:
     """One table of the file as *kind*; None if it had a fault, which is in *faults* then."""
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    fields = {each.encode_name: each for each in msgspec.structs.fields(kind)}
     before = len(faults)
     faults.extend(f"{at}{shown(name)}: unknown; expected one of {', '.join(fields)}" for name in raw.keys() - fields)
     values: dict[str, object] = {}
-    for name, field in fields.items():
+    for name, each in fields.items():
         if name not in raw:
-            if field.required:
+            if each.required:
                 faults.append(f"{at}{name}: missing")
             continue
         try:
-            values[name] = _value(raw[name], field.type, f"{at}{name}", base, faults)
+            values[each.name] = _value(raw[name], each.type, f"{at}{name}", base, faults)
         except (msgspec.ValidationError, BadIdError) as error:
             text = str(error)
             faults.append(f"{at}{name}: {text[:1].lower()}{text[1:]}, got {shown(raw[name])!r}")
@@ -216,13 +269,31 @@ def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults
 
 
 def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) -> object:
-    if kind is Path or kind == Path | None:
+    kind = _without_none(kind)
+    if kind is Path:
         return base / msgspec.convert(raw, Annotated[str, Meta(min_length=1)])
     if kind is Shards:
         return Shards.parse(raw)
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _table(msgspec.convert(raw, dict[str, object]), kind, f"{at}.", base, faults)
     return msgspec.convert(raw, kind)
+
+
+def _without_none(kind: object) -> object:
+    """What a field may hold if it is given: there is no null in TOML."""
+    if not isinstance(kind, types.UnionType):
+        return kind
+    (given,) = (each for each in typing.get_args(kind) if each is not types.NoneType)
+    return typing.cast("object", given)
+
+
+def _mail_faults(mail: Mail) -> list[str]:
+    faults = []
+    if mail.tls is Tls.NONE and not _is_loopback(mail.host):
+        faults.append(f"mail.tls: expected starttls or tls to another machine, got {mail.tls.value!r}")
+    if bool(mail.user) != (mail.password_file is not None):
+        faults.append("mail.password_file: expected user and password_file together")
+    return faults
 
 
 def _is_loopback(host: str) -> bool:

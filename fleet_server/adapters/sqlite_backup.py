@@ -1,4 +1,4 @@
-"""A copy of a batch store, and a store made from one.
+"""A copy of a batch store or of another SQLite database, and one made from a copy.
 
 A store made from a copy begins a new store epoch, and its fencing tokens go on above any that the lost store can
 have given out since: devices then offer again what the copy lacks.
@@ -6,7 +6,8 @@ have given out since: devices then offer again what the copy lacks.
 
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from fleet_server.adapters import sqlite_schema as schema
@@ -44,25 +45,43 @@ def restore_backup(path: Path, store_path: Path, now_ms: int) -> int:
     Raises:
         StoreError: *store_path* exists, or *path* is no sound batch store of this version.
     """
-    if store_path.exists():
-        raise StoreError(f"{store_path}: expected no file there, got one")
-    unfinished = store_path.with_name(store_path.name + ".part")
+    with _copied_back(path, store_path) as target:
+        schema.check(target, path)
+        epoch = max(schema.meta(target, "store_epoch") + 1, now_ms)
+        with target:
+            schema.set_meta(target, "store_epoch", epoch)
+            schema.set_meta(target, "token", max(schema.meta(target, "token"), now_ms))
+            target.execute("DELETE FROM lease")
+    return epoch
+
+
+def copy_back(path: Path, database_path: Path) -> None:
+    """Make any other SQLite database of its backup.
+
+    Raises:
+        StoreError: *database_path* exists, or *path* is no sound database.
+    """
+    with _copied_back(path, database_path):
+        pass
+
+
+@contextmanager
+def _copied_back(path: Path, database_path: Path) -> Iterator[sqlite3.Connection]:
+    """A sound copy of *path* that may be changed, and is *database_path*, whole and durable, once that is done."""
+    if database_path.exists():
+        raise StoreError(f"{database_path}: expected no file there, got one")
+    unfinished = database_path.with_name(database_path.name + ".part")
     try:
         unfinished.unlink(missing_ok=True)
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(unfinished)) as target:
             source.backup(target)
-            schema.check(target, path)
             _check_sound(target, path)
-            epoch = max(schema.meta(target, "store_epoch") + 1, now_ms)
-            with target:
-                schema.set_meta(target, "store_epoch", epoch)
-                schema.set_meta(target, "token", max(schema.meta(target, "token"), now_ms))
-                target.execute("DELETE FROM lease")
+            yield target
             target.execute("PRAGMA journal_mode = WAL")
         _sync(unfinished)
-        unfinished.rename(store_path)
-        _sync(store_path.parent)
+        unfinished.rename(database_path)
+        _sync(database_path.parent)
     except sqlite3.Error as error:
         unfinished.unlink(missing_ok=True)
         raise schema.translated(error) from error
@@ -72,7 +91,6 @@ def restore_backup(path: Path, store_path: Path, now_ms: int) -> int:
     except StoreError:
         unfinished.unlink(missing_ok=True)
         raise
-    return epoch
 
 
 def set_aside(store_path: Path, now_ms: int) -> Path | None:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
 from fleet_server.api import (
+    changes,
     devices,
     imports,
     operations,
@@ -26,10 +27,13 @@ from fleet_server.api import (
     registrations,
     telemetry,
     times,
+    webhooks,
 )
 from fleet_server.api.bodies import Authorised, Bodies
 from fleet_server.api.kept_answers import KeptAnswers
 from fleet_server.api.problems import Fault, ProblemError
+from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.store import Feed, Subscriptions
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import TelemetryView
 
@@ -64,11 +68,15 @@ def system_clock() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the API stands on."""
+    """What the API stands on. ``wake``: subscriptions changed."""
 
     view: TelemetryView
     registry: Registry
     kept: KeptAnswers
+    feed: Feed
+    subscriptions: Subscriptions
+    bell: Bell
+    wake: Callable[[], None]
 
 
 def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -100,6 +108,8 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
         operations.routes(view, registry),
+        changes.routes(ports.feed, ports.bell),
+        webhooks.routes(ports.subscriptions, clock, ports.wake),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)

@@ -135,6 +135,8 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     status = HTTPStatus(error.status_code)
     allowed = (error.headers or {}).get("Allow")
     detail, expected = error.detail, None
+    if status is HTTPStatus.BAD_REQUEST:  # all that the framework means by it
+        return answer(invalid([Fault(where="body", expected="JSON in UTF-8", got="something else")]))
     match status:
         case HTTPStatus.NOT_FOUND:
             detail, expected = f"nothing is at {shown(request.url.path)}", "a path of /v1/openapi.json"

@@ -26,6 +26,7 @@ CHANGE: Final = (
     HTTPStatus.CONFLICT,
     HTTPStatus.PRECONDITION_FAILED,
     HTTPStatus.PRECONDITION_REQUIRED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 )
 """What a conditional change may answer beside success."""
 

@@ -1,40 +1,45 @@
 """``fieldfleet``: the operators' command."""
 
-import json
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final
 
 import typer
-from rich.console import Console, RenderableType
 
 from broker_config import limits
 from broker_config.text import shown
-from fleet_server.cli import answers, moments, tables
+from fleet_server.cli import answers, outbound_commands, tables
 from fleet_server.cli.demo.fleet import Broker
+from fleet_server.cli.options import (
+    ENTRIES_DEFAULT,
+    AsJson,
+    DeviceId,
+    From,
+    Limit,
+    RowId,
+    Site,
+    To,
+    TokenFile,
+    Url,
+    between,
+    failed,
+    now_ms,
+    server_of,
+    show,
+    write_new,
+)
+from fleet_server.cli.registry_commands import add_commands
 from fleet_server.cli.server import (
     SITE_VARIABLE,
     CommandError,
     Exit,
     Json,
-    Parameters,
-    Server,
-    connect,
-    find,
     segment,
 )
 from fleet_server.cli.simulate.faults import MEANING, Mode
 from fleet_server.cli.simulate.faults import parse as parse_faults
 
-ENTRIES_DEFAULT: Final = 1_000
-ENTRIES_MAX: Final = 100_000
 QUARANTINE_PAGE: Final = 100
 PAYLOAD_CHARS_MAX: Final = 4_000
-PIPE_COLUMNS: Final = 200
-"""As wide as a table may be that goes to no terminal."""
 
 HELP: Final = f"""Operate a fleet through its server's API.
 
@@ -54,82 +59,8 @@ SIMULATE_EPILOG: Final = "\n\n".join(
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
 quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not what they said.")
 app.add_typer(quarantine_app, name="quarantine")
-
-Site: TypeAlias = Annotated[Path | None, typer.Option("--site", help="The site's directory.", show_default=False)]
-Url: TypeAlias = Annotated[str | None, typer.Option("--url", help="The API, such as http://127.0.0.1:8470.")]
-TokenFile: TypeAlias = Annotated[Path | None, typer.Option("--token-file", help="The file of the API's token.")]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
-DeviceId: TypeAlias = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id.")]
-From: TypeAlias = Annotated[str, typer.Option("--from", help="Such as -90s, -15m, -1h, -7d, or RFC 3339.")]
-To: TypeAlias = Annotated[str, typer.Option("--to", help="The same, or now.")]
-Limit: TypeAlias = Annotated[int, typer.Option("--limit", min=1, max=ENTRIES_MAX, help="Entries at most.")]
-RowId: TypeAlias = Annotated[int, typer.Argument(metavar="ID", min=1, help="Of `fieldfleet quarantine list`.")]
-
-
-def now_ms() -> int:
-    """Ms since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
-@contextmanager
-def server_of(site: Path | None, url: str | None, token_file: Path | None) -> Iterator[Server]:
-    """The API that is meant; errors become a message and an exit code."""
-    try:
-        with connect(find(site=site, url=url, token_file=token_file)) as server:
-            yield server
-    except CommandError as error:
-        raise failed(error) from error
-
-
-def failed(error: CommandError) -> typer.Exit:
-    """Say it on stderr; the exit with its code."""
-    typer.echo(f"fieldfleet: {error}", err=True)
-    return typer.Exit(error.code)
-
-
-def show(document: Json, table: RenderableType, *, as_json: bool, more: bool = False) -> None:
-    """One of the two on stdout; on stderr that there is more."""
-    if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
-    else:
-        console().print(table)
-    if more:
-        typer.echo("fieldfleet: there are more entries; give a larger --limit", err=True)
-
-
-def between(begin: str, end: str) -> Parameters:
-    """A range as the API takes it."""
-    now = now_ms()
-    return {"from": moments.for_api(begin, now_ms=now), "to": moments.for_api(end, now_ms=now)}
-
-
-def write_new(path: Path, data: bytes) -> None:
-    """Raises CommandError: it is there already, or cannot be made."""
-    try:
-        with path.open("xb") as file:
-            file.write(data)
-    except OSError as error:
-        raise CommandError(Exit.USAGE, f"{path} cannot be written: {error.strerror}") from error
-
-
-def console() -> Console:
-    """Where tables go: as wide as the terminal, or wide enough for a file."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
-
-
-@app.command(epilog="Example: fieldfleet devices --site site")
-def devices(
-    site: Site = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    limit: Limit = ENTRIES_DEFAULT,
-    as_json: AsJson = False,
-) -> None:
-    """List every device that was ever heard of."""
-    with server_of(site, url, token_file) as server:
-        document, more = server.list_all("/v1/devices", "devices", entries_max=limit)
-        found = answers.read(document, answers.Devices)
-        show(document, tables.devices(found.devices, now_ms=now_ms()), as_json=as_json, more=more)
+add_commands(app)
+outbound_commands.add_commands(app)
 
 
 @app.command(epilog="Example: fieldfleet device car-7")

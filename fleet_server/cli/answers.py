@@ -34,6 +34,96 @@ class Device(Struct, frozen=True):
     last_status_ms: int | None
     last_record_ms: int | None
     streams: list[Stream]
+    org: str | None = None
+    unit: str | None = None
+
+
+class Imported(Struct, frozen=True):
+    """See the API's ``Imported``."""
+
+    created: int
+    changed: int
+    unchanged: int
+
+
+class FleetRow(Struct, frozen=True):
+    """See the API's ``FleetRow``."""
+
+    org: str | None
+    name: str
+    kind: str | None
+    devices: int
+    connected: int
+    reporting: int
+    healthy: int
+
+
+class FleetClass(Struct, frozen=True):
+    """See the API's ``FleetClass``."""
+
+    device_class: str
+    devices: int
+    connected: int
+    reporting: int
+    healthy: int
+
+
+class Fleet(Struct, frozen=True):
+    """See the API's ``FleetSummary``."""
+
+    devices: int
+    connected: int
+    reporting: int
+    healthy: int
+    places: list[FleetRow]
+    classes: list[FleetClass]
+
+
+class Happening(Struct, frozen=True):
+    """See the API's ``Happening``."""
+
+    id: int
+    time_ms: int
+    kind: str
+    severity: str
+    device: str
+    org: str
+    text: str
+
+
+class Webhook(Struct, frozen=True):
+    """See the API's ``Webhook``."""
+
+    id: str
+    url: str
+    kinds: list[str]
+    severity: str
+    org: str | None
+    note: str
+    enabled: bool
+    disabled_why: str
+
+
+class WebhookList(Struct, frozen=True):
+    """A page's."""
+
+    webhooks: list[Webhook]
+
+
+class Delivery(Struct, frozen=True):
+    """See the API's ``Delivery``."""
+
+    happening: int
+    state: str
+    attempts: int
+    status: int
+    error: str
+
+
+class DeliveryList(Struct, frozen=True):
+    """A page's."""
+
+    deliveries: list[Delivery]
 
 
 class Latest(Struct, frozen=True):

@@ -1,6 +1,7 @@
 """The conversation with the API: where it is, the token, pages, and errors that say what to do next."""
 
 import os
+import secrets
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from broker_config.text import shown
 SITE_VARIABLE: Final = "FIELDFLEET_SITE"
 SITE_DEFAULT: Final = Path("site")
 TIMEOUT_S: Final = 30.0
+STREAM_SILENCE_S: Final = 45.0
+"""Three heartbeats of the feed."""
 PAGE_ENTRIES_MAX: Final = 1_000
 DETAIL_CHARS_MAX: Final = 500
 
@@ -24,6 +27,8 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | Non
 Parameters: TypeAlias = Mapping[str, str | int | None]
 """Of a query; None is not sent."""
 NONE: Final[Parameters] = {}
+NO_HEADERS: Final[Mapping[str, str]] = {}
+CHANGE_TRIES: Final = 2
 
 
 class Exit(IntEnum):
@@ -101,7 +106,42 @@ class Server:
 
     def post(self, path: str) -> Json:
         """Ask for something to be done. Raises CommandError."""
-        return _json(self._send("POST", path, NONE))
+        return self.send("POST", path)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Json = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Json:
+        """Ask for a change, with a body of either sort; sent again by itself if the answer is lost, and done once.
+
+        Raises:
+            CommandError: a problem from the API, or it cannot be reached.
+        """
+        sent = {**headers, "Idempotency-Key": secrets.token_hex(16)}
+        answer = self._send(method, path, NONE, json=json, content=content, headers=sent, tries=CHANGE_TRIES)
+        return None if answer.status_code == httpx.codes.NO_CONTENT else _json(answer)
+
+    def lines(self, path: str, parameters: Parameters, headers: Mapping[str, str]) -> Iterator[str]:
+        """An answer's lines as they come, until it ends.
+
+        Raises:
+            CommandError: as :meth:`get`; also if nothing comes for ``STREAM_SILENCE_S``.
+        """
+        given = {name: value for name, value in parameters.items() if value is not None}
+        timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
+        try:
+            with self._client.stream("GET", path, params=given, headers=headers, timeout=timeout) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _problem(answer, self.place)
+                yield from answer.iter_lines()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def list_all(
         self,
@@ -126,19 +166,40 @@ class Server:
                 return {key: entries}, following is not None
             cursor = following
 
-    def _send(self, method: str, path: str, parameters: Parameters) -> httpx.Response:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters,
+        *,
+        json: Json = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        tries: int = 1,
+    ) -> httpx.Response:
         given = {name: value for name, value in parameters.items() if value is not None}
         try:
-            answer = self._client.request(method, path, params=given)
+            answer = self._client.request(
+                method, path, params=given or None, json=json, content=content, headers=headers
+            )
+        except httpx.TransportError as error:
+            if tries > 1:
+                return self._send(
+                    method, path, parameters, json=json, content=content, headers=headers, tries=tries - 1
+                )
+            raise self._unreachable(error) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CommandError(
-                Exit.UNREACHABLE,
-                f"cannot reach {self.place.url}: {shown(error) or type(error).__name__}",
-                hint="is the server running? fleet-server run --config SITE/server/fleet-server.toml",
-            ) from error
+            raise self._unreachable(error) from error
         if answer.is_success:
             return answer
         raise _problem(answer, self.place)
+
+    def _unreachable(self, error: Exception) -> CommandError:
+        return CommandError(
+            Exit.UNREACHABLE,
+            f"cannot reach {self.place.url}: {shown(error) or type(error).__name__}",
+            hint="is the server running? fleet-server run --config SITE/server/fleet-server.toml",
+        )
 
 
 @contextmanager

@@ -8,13 +8,27 @@ from rich.table import Table
 from rich.text import Text
 
 from broker_config.text import shown
-from fleet_server.cli.answers import Device, Event, Gap, Latest, Quarantined, Series
+from fleet_server.cli.answers import (
+    Device,
+    Event,
+    Fleet,
+    FleetClass,
+    FleetRow,
+    Gap,
+    Happening,
+    Latest,
+    Quarantined,
+    Series,
+    Webhook,
+)
 from fleet_server.cli.moments import ago, utc
 
 SPARK: Final = "▁▂▃▄▅▆▇█"
 SPARK_CHARS_MAX: Final = 60
 ROWS_SHOWN_MAX: Final = 50
 SIGNIFICANT_DIGITS: Final = 6
+TEXT_SHOWN_MAX: Final = 300
+_SEVERE: Final = {"alarm": "bold red", "warning": "yellow"}
 _ALARMING: Final = frozenset({"lost", "unexplained"})
 
 
@@ -23,6 +37,8 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
     table = _table(
         "device",
         "class",
+        "org",
+        "unit",
         "connected",
         "reporting",
         "healthy",
@@ -37,6 +53,8 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
         table.add_row(
             Text(device.device),
             Text(shown(device.device_class)),
+            Text(shown(device.org or "")),
+            Text(shown(device.unit or "")),
             _yes(device.connected),
             _yes(device.reporting),
             _yes(device.healthy),
@@ -47,6 +65,27 @@ def devices(found: Sequence[Device], *, now_ms: int) -> Table:
             _count(sum(stream.quarantined for stream in streams), alarming=True),
         )
     return table
+
+
+def fleet(found: Fleet) -> Group:
+    """The tree with counts, then the classes."""
+    places = _table("place", "devices", "connected", "reporting", "healthy")
+    for row in found.places:
+        depth = (row.org or "").count("/")
+        places.add_row(Text(f"{'  ' * depth}{shown(row.name)}"), *_counts(row))
+    places.add_row(Text("all", style="bold"), *_counts(found))
+    classes = _table("class", "devices", "connected", "reporting", "healthy")
+    for each in found.classes:
+        classes.add_row(Text(shown(each.device_class) or "not known"), *_counts(each))
+    return Group(places, Text(""), classes)
+
+
+def _counts(row: Fleet | FleetRow | FleetClass) -> list[Text]:
+    well = [
+        Text(str(n), style="bold yellow" if n < row.devices else "")
+        for n in (row.connected, row.reporting, row.healthy)
+    ]
+    return [Text(str(row.devices)), *well]
 
 
 def device(found: Device, latest: Sequence[Latest], *, now_ms: int) -> Group:
@@ -198,3 +237,29 @@ def _count(count: int, *, alarming: bool = False) -> Text:
 
 def _yes(fact: bool) -> Text:
     return Text("yes", style="green") if fact else Text("no", style="bold yellow")
+
+
+def happening(found: Happening) -> Text:
+    """One line; how bad it is as a word and as a colour."""
+    line = Text(f"{utc(found.time_ms)}  ")
+    line.append(f"{found.severity:7}", style=_SEVERE.get(found.severity, ""))
+    line.append(f"  {found.kind:19}  {found.org or '-'}  {shown(found.text, TEXT_SHOWN_MAX)}")
+    return line
+
+
+def webhooks(found: Sequence[Webhook]) -> Table:
+    """One line a receiver."""
+    table = _table("id", "url", "kinds", "from", "place", "served", "note")
+    for each in found:
+        served = Text("yes") if each.enabled else Text(f"no: {shown(each.disabled_why)}", style="bold yellow")
+        kinds = ", ".join(each.kinds) or "all"
+        table.add_row(
+            Text(each.id),
+            Text(shown(each.url)),
+            Text(kinds),
+            Text(each.severity),
+            Text(each.org or ""),
+            served,
+            Text(shown(each.note)),
+        )
+    return table

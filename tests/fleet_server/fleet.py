@@ -22,10 +22,15 @@ from broker_config.telemetry import (
 from broker_config.telemetry import encode as encode_batch
 from fleet_server.access.keys import MasterKey, derive
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
+from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.registry import SqlRegistry
+from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports
+from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.watch import Told
 from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
@@ -81,7 +86,16 @@ class Fleet:
         database.migrate(engine)
         self.registry = SqlRegistry(engine)
         self._keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
-        self.ports = Ports(self.view, self.registry, SqlKeptAnswers(engine))
+        self.outbox, self.bell = SqlOutbox(engine), Bell()
+        self.ports = Ports(
+            self.view,
+            self.registry,
+            SqlKeptAnswers(engine),
+            SqlFeed(engine),
+            SqlSubscriptions(engine),
+            self.bell,
+            lambda: None,
+        )
 
     def arrive(self, *arrivals: Arrival, at_ms: int = NOW) -> None:
         """Take and commit."""
@@ -91,6 +105,12 @@ class Fleet:
         if closed is not None and closed.group:
             self.store.commit(closed.group, token=self._token)
         self._keeper.look()
+        self.outbox.record((), {}, {name: self._told(name) for name in self.view.names()}, now_ms=at_ms)
+
+    def _told(self, device: str) -> Told:
+        seen = self.view.presence_of(device)
+        assert seen is not None
+        return Told(seen.connected, not seen.overdue, not seen.faults)
 
     def _facts(self) -> IngestFacts:
         counters = self._ingest.counters

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from fleet_server.api.app import Ports, create_app
+from fleet_server.outbound.bell import Bell
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import DeviceSummary, IngestFacts
 from tests.fleet_server.api.conftest import client_of
@@ -133,10 +134,12 @@ class Broken:
 
 
 def all_from(broken: Any) -> Ports:
-    return Ports(broken, broken, broken)
+    return Ports(broken, broken, broken, broken, broken, Bell(), lambda: None)
 
 
-@pytest.mark.parametrize("path", ["/v1/devices", "/v1/health", "/v1/facts", "/metrics", "/v1/devices/car-7"])
+@pytest.mark.parametrize(
+    "path", ["/v1/devices", "/v1/health", "/v1/facts", "/metrics", "/v1/devices/car-7", "/v1/changes", "/v1/webhooks"]
+)
 async def test_a_store_that_cannot_answer_is_503_and_tells_no_secret(path: str) -> None:
     async with client_of(create_app(all_from(Broken(StoreError("disk I/O error at /var/secret"))), TOKEN)) as client:
         assert "secret" not in str(problem(await client.get(path), 503, "store-unavailable"))

@@ -192,3 +192,34 @@ def test_the_command_is_light() -> None:
     ).stdout.split()
     heavy = {"fastapi", "pydantic", "cryptography", "sqlite3", "uvicorn", "structlog", "mqtt5", "edge_agent"}
     assert heavy & set(loaded) == set()
+
+
+@pytest.mark.usefixtures("site")
+def test_equipment_is_imported_registered_listed_counted_and_taken_away(tmp_path: Path) -> None:
+    def done(*arguments: str) -> str:
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        return str(result.stdout)
+
+    nodes = tmp_path / "nodes.csv"
+    nodes.write_text("node,kind,name,parent\nhq,centre,Command centre,\nstation-7,station,Seventh station,hq\n")
+    assert "2 would be created" in done("import", "org-nodes", str(nodes), "--dry-run")
+    assert "2 created, 0 changed, 0 as they were" in done("import", "org-nodes", str(nodes))
+    assert "registered" in done("register", "cam-1", "--class", "body_camera", "--node", "station-7")
+    listed = done("devices", "--node", "hq", "--not-connected")
+    assert "hq/station-7" in listed
+    assert "car-7" not in listed
+    assert "Seventh station" in done("fleet")
+    again = run("register", "cam-1", "--class", "body_camera")
+    assert (again.exit_code, "changed meanwhile" in again.stderr) == (1, True)
+    assert "not registered" in done("unregister", "cam-1", "--revision", "1")
+
+
+@pytest.mark.usefixtures("site")
+def test_a_file_that_cannot_be_imported_tells_its_faults_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "devices.csv"
+    file.write_text("device,device_class\ncar-9,toaster\n")
+    result = run("import", "devices", str(file))
+    assert (result.exit_code, "line 2" in result.stderr) == (1, True)
+    missing = run("import", "devices", str(tmp_path / "none.csv"))
+    assert missing.exit_code == 2

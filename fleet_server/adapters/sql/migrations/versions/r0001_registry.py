@@ -83,4 +83,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_device_node"), "device", ["node"], unique=False)
     op.create_index(op.f("ix_device_path_device"), "device", ["path", "device"], unique=False)
     op.create_index(op.f("ix_device_reporting_device"), "device", ["reporting", "device"], unique=False)
+    op.create_index(
+        "ix_device_tally", "device", ["path", "device_class", "connected", "reporting", "healthy"], unique=False
+    )
     op.create_index(op.f("ix_device_unit_device"), "device", ["unit", "device"], unique=False)

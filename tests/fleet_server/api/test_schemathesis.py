@@ -1,0 +1,80 @@
+"""schemathesis over the whole API, with a token and without: no 5xx, every error is a problem document, and every
+answer has a status, a type and a shape that the API's document names.
+"""
+
+from typing import Any, Final
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.transport import Response
+from schemathesis.generation import GenerationMode
+from schemathesis.schemas import BaseSchema
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    ignored_auth,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from fleet_server.api.app import OPENAPI_PATH, Ports, create_app
+from fleet_server.api.problems import MEDIA_TYPE
+from tests.fleet_server.fleet import NOW, TOKEN, told
+
+ENDLESS: Final = "/v1/changes"
+"""A stream of events does not end; it has claims of its own."""
+CHECKS: Final = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    ignored_auth,
+    unsupported_method,
+]
+EXAMPLES: Final = 10
+"""Of each operation, token and mode."""
+QUICK: Final = settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
+HEALTH: Final = "/v1/health"
+"""Open, and there is nothing in it that could be wrong."""
+OPERATIONS: Final = [
+    (path, method, mode)
+    for path, item in create_app(Ports(None, None, None), TOKEN).openapi()["paths"].items()  # type: ignore[arg-type]
+    for method in item
+    for mode in GenerationMode
+    if path != ENDLESS and (path, mode) != (HEALTH, GenerationMode.NEGATIVE)
+]
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> BaseSchema:
+    """Of a fleet of its own: much of it is changed."""
+    fleet = told(tmp_path_factory.mktemp("fleet") / "store.db")
+    return schemathesis.openapi.from_asgi(OPENAPI_PATH, create_app(fleet.ports, TOKEN, clock=lambda: NOW))
+
+
+def is_a_problem(answer: Response) -> None:
+    if answer.status_code >= 400:
+        assert answer.headers["content-type"] == [MEDIA_TYPE], answer.text
+        assert answer.json()["status"] == answer.status_code
+
+
+@pytest.mark.parametrize(("path", "method", "mode"), OPERATIONS)
+def test_every_answer_is_as_the_document_says(
+    schema: BaseSchema, path: str, method: str, mode: GenerationMode
+) -> None:
+    @QUICK
+    @given(schema[path][method].as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        answer = case.call(headers={"Authorization": f"Bearer {TOKEN}"})
+        is_a_problem(answer)
+        case.validate_response(answer, checks=CHECKS)
+        refused = case.call(headers={"Authorization": "Bearer nobody"})
+        is_a_problem(refused)
+        assert refused.status_code in {200, 401, 404, 405, 413, 422}
+        assert refused.status_code != 200 or path == HEALTH
+
+    ask()
