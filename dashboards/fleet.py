@@ -37,16 +37,17 @@ SILENT: Final = "server silent"
 NONE_SUCH: Final = "none"
 
 _THE_REST: Final = "${__url_time_range}"
+# devices and nodes are named with letters, digits, - and /, which a query string takes as they are
 WHOLE_FLEET: Final = link(
     "The whole fleet", f"/d/{UID}?var-org=$__all&var-device_class=$__all&var-device=$__all&{_THE_REST}"
 )
 TO_DEVICE: Final = link(
     "Only this device",
-    f"/d/{UID}?var-org=$__all&var-device_class=$__all&var-device=${{__value.text:percentencode}}&{_THE_REST}",
+    f"/d/{UID}?var-org=$__all&var-device_class=$__all&var-device=${{__value.raw}}&{_THE_REST}",
 )
 TO_ORG: Final = link(
     "Only this node and what is below it",
-    f"/d/{UID}?var-org=${{__value.text:percentencode}}&var-device_class=$__all&var-device=$__all&{_THE_REST}",
+    f"/d/{UID}?var-org=${{__value.raw}}&var-device_class=$__all&var-device=$__all&{_THE_REST}",
 )
 
 _DEVICE: Final = Column(name="device", link=TO_DEVICE, width_px_min=120)

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from dashboards import units
 from dashboards.latest import plausible
 from dashboards.panels import PLAIN, RED
 from dashboards.rendered import files
-from tests.dashboards.asked import dashboards, panels
+from tests.dashboards.asked import Json, dashboards, panels
 
 GRAFANA = Path(__file__).parents[2] / "dashboards" / "grafana"
 
@@ -34,8 +35,31 @@ def test_each_dashboard_is_found_by_an_id_of_its_own() -> None:
 def test_every_link_leads_to_a_dashboard_that_is_there() -> None:
     uids = {dashboard["uid"] for dashboard in dashboards().values()}
     for dashboard in dashboards().values():
-        for link in (link for panel in panels(dashboard) for link in panel["links"]):
+        of_panels = [link for panel in panels(dashboard) for link in panel["links"]]
+        of_values = [link for panel in panels(dashboard) for column, link in _value_links(panel)]
+        assert of_values
+        for link in (*of_panels, *of_values):
             assert link["url"].split("?")[0].removeprefix("/d/") in uids
+
+
+def test_a_click_on_a_device_or_a_node_sets_the_variable_of_that_name() -> None:
+    for dashboard in dashboards().values():
+        variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+        for column, link in (found for panel in panels(dashboard) for found in _value_links(panel)):
+            set_to = dict(parse_qsl(urlsplit(link["url"]).query))
+            assert set_to.keys() >= {f"var-{name}" for name in variables}
+            assert set_to[f"var-{column}"] == "${__value.raw}"
+
+
+def _value_links(panel: Json) -> list[tuple[str, Json]]:
+    """Column and link, of each column that has one."""
+    return [
+        (field["matcher"]["options"], link)
+        for field in panel["fieldConfig"]["overrides"]
+        for set_to in field["properties"]
+        if set_to["id"] == "links"
+        for link in set_to["value"]
+    ]
 
 
 def test_every_stream_with_fields_has_a_table_in_each_class_that_has_it_as_its_own() -> None:

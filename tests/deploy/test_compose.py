@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tomllib
+from importlib.metadata import version
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -77,6 +78,11 @@ def test_a_service_can_do_no_more_than_it_must(name: str) -> None:
 def test_an_image_is_pinned_by_a_version(name: str) -> None:
     tag = SERVICES[name]["image"].rpartition(":")[2]
     assert re.match(r"\d+\.\d+", tag), tag
+
+
+def test_our_own_image_has_the_version_of_what_is_in_it() -> None:
+    ours = {service["image"] for service in SERVICES.values() if "build" in service}
+    assert ours == {f"fieldfleet:{version('fieldfleet')}"}
 
 
 def test_two_ports_are_open_and_one_of_them_on_loopback_only() -> None:
