@@ -44,13 +44,15 @@ WELL: Final = {"connected": 1.0, "reporting": 1.0, "healthy": 1.0, "held": 1000.
 ILL_SINCE_S: Final = 600
 
 
-def fill(server: SeriesServer, *, now_ms: int) -> None:
+def fill(server: SeriesServer, *, now_ms: int, auth: tuple[str, str] | None = None) -> None:
     """Write the last hour of :data:`FLEET`: the one place that knows who writes to InfluxDB."""
-    httpx.post(f"{server.url}/query", params={"q": f'CREATE DATABASE "{DATABASE}"'}).raise_for_status()
+    made = httpx.post(f"{server.url}/query", params={"q": f'CREATE DATABASE "{DATABASE}"'}, auth=auth)
+    made.raise_for_status()
     answer = httpx.post(
         f"{server.url}/write",
         params={"db": DATABASE, "precision": "ms"},
         content="\n".join(_lines(now_ms)).encode(),
+        auth=auth,
         timeout=30,
     )
     answer.raise_for_status()
