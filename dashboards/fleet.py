@@ -99,7 +99,7 @@ def _variable(name: str, label: str, query: str) -> grafana.VariableModel:
         multi=True,
         include_all=True,
         all_value=".*",
-        current=grafana.VariableOption(selected=True, text="All", value="$__all"),
+        current=grafana.VariableOption(selected=True, text=["All"], value=["$__all"]),
         refresh=grafana.VariableRefresh.ON_DASHBOARD_LOAD,
         sort=grafana.VariableSort.NATURAL_ASC,
     )
