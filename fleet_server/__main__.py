@@ -25,12 +25,14 @@ from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.mac import MacKey, Purpose
 from broker_config.text import shown
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
+from fleet_server.access.people import PeopleError
 from fleet_server.adapters import mqtt
 from fleet_server.adapters.mail import MailSender, MailSettings
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.outbox import SqlOutbox
+from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_backup import backup as copy
@@ -102,10 +104,10 @@ def run(config: ConfigFile) -> None:
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     engine, registry = _registry(settings)
-    ports = _Operators(engine, registry, SqlKeptAnswers(engine))
+    ports = _Operators(engine, registry, SqlKeptAnswers(engine), _people(engine, token))
     senders = _senders(settings)
     try:
-        uvloop.run(_run(settings, master, token, security, store, listener, ports, senders))
+        uvloop.run(_run(settings, master, security, store, listener, ports, senders))
     except FencedError as error:
         log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error
@@ -123,6 +125,20 @@ class _Operators(NamedTuple):
     engine: Engine
     registry: SqlRegistry
     kept: SqlKeptAnswers
+    people: SqlPeople
+
+
+def _people(engine: Engine, token: str) -> SqlPeople:
+    """Who may ask; the token that ``init`` wrote is the first administrator's."""
+    people = SqlPeople(engine)
+    try:
+        if people.ensure_first(token, now_ms=now_ms()):
+            log.info("the token of the token file administers the fleet")
+    except PeopleError as error:
+        _fail(f"api.token_file: {error}", EXIT_CONFIG)
+    except StoreError as error:
+        _fail(f"database: {error}", EXIT_FAILED)
+    return people
 
 
 def _registry(config: Config) -> tuple[Engine, SqlRegistry]:
@@ -143,7 +159,6 @@ def _registry(config: Config) -> tuple[Engine, SqlRegistry]:
 async def _run(
     config: Config,
     master: MasterKey,
-    token: str,
     security: ssl.SSLContext,
     store: SqliteStore,
     listener: socket.socket,
@@ -221,11 +236,12 @@ async def _run(
         bell,
         outbound.wake,
         sinks,
+        operators.people,
     )
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(ports, token),
+            create_app(ports),
             log_config=None,
             access_log=False,
             server_header=False,

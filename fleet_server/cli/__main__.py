@@ -27,6 +27,7 @@ from fleet_server.cli.options import (
     show,
     write_new,
 )
+from fleet_server.cli.people_commands import add_commands as add_people_commands
 from fleet_server.cli.registry_commands import add_commands
 from fleet_server.cli.server import (
     SITE_VARIABLE,
@@ -60,6 +61,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_ma
 quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not what they said.")
 app.add_typer(quarantine_app, name="quarantine")
 add_commands(app)
+add_people_commands(app)
 outbound_commands.add_commands(app)
 
 

@@ -126,6 +126,47 @@ class DeliveryList(Struct, frozen=True):
     deliveries: list[Delivery]
 
 
+class Grant(Struct, frozen=True):
+    """See the API's ``Grant``."""
+
+    role: str
+    node: str | None
+
+
+class Token(Struct, frozen=True):
+    """See the API's ``Token``."""
+
+    token: str
+    name: str
+    grants: list[Grant]
+    made_by: str
+    pending: bool
+    expires_ms: int | None
+    used_ms: int | None
+    revoked_ms: int | None
+
+
+class TokenMade(Struct, frozen=True):
+    """See the API's ``TokenMade``."""
+
+    secret: str
+    pending: bool
+
+
+class Tokens(Struct, frozen=True):
+    """See the API's ``TokenPage``."""
+
+    tokens: list[Token]
+
+
+class Me(Struct, frozen=True):
+    """See the API's ``Me``."""
+
+    token: str
+    name: str
+    permissions: dict[str, list[str]]
+
+
 class Latest(Struct, frozen=True):
     """See the API's ``Latest``."""
 

@@ -17,8 +17,10 @@ from fleet_server.cli.answers import (
     Gap,
     Happening,
     Latest,
+    Me,
     Quarantined,
     Series,
+    Token,
     Webhook,
 )
 from fleet_server.cli.moments import ago, utc
@@ -86,6 +88,39 @@ def _counts(row: Fleet | FleetRow | FleetClass) -> list[Text]:
         for n in (row.connected, row.reporting, row.healthy)
     ]
     return [Text(str(row.devices)), *well]
+
+
+def tokens(found: Sequence[Token], *, now_ms: int) -> Table:
+    """One line a token."""
+    table = _table("token", "name", "grants", "made by", "state", "last used", "until")
+    for token in found:
+        grants = ", ".join(f"{grant.role}@{grant.node or 'everywhere'}" for grant in token.grants)
+        table.add_row(
+            Text(token.token),
+            Text(shown(token.name)),
+            Text(shown(grants)),
+            Text(shown(token.made_by)),
+            _state_of(token, now_ms),
+            Text(ago(token.used_ms, now_ms=now_ms)),
+            Text(utc(token.expires_ms)),
+        )
+    return table
+
+
+def _state_of(token: Token, now_ms: int) -> Text:
+    if token.revoked_ms is not None:
+        return Text("revoked")
+    if token.expires_ms is not None and token.expires_ms <= now_ms:
+        return Text("over")
+    return Text("waits for a second person", style="bold yellow") if token.pending else Text("good", style="green")
+
+
+def me(found: Me) -> Group:
+    """Whose token, and where it is good for what."""
+    table = _table("permission", "where")
+    for permission, paths in found.permissions.items():
+        table.add_row(Text(shown(permission)), Text(", ".join(shown(path) or "everywhere" for path in paths)))
+    return Group(Text(f"{shown(found.token)}  {shown(found.name)}"), table)
 
 
 def device(found: Device, latest: Sequence[Latest], *, now_ms: int) -> Group:

@@ -8,7 +8,7 @@ from typing import Final
 from broker_config.text import shown
 from fleet_server.projection.labels import Labels
 from fleet_server.registry.model import Reported
-from fleet_server.registry.store import Registry
+from fleet_server.registry.store import Hearing
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import Heard, TelemetryView
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """What could not be entered is tried again, with what came since."""
 
-    def __init__(self, view: TelemetryView, registry: Registry, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, view: TelemetryView, registry: Hearing, *, now_ms: Callable[[], int]) -> None:
         self._view = view
         self._registry = registry
         self._now_ms = now_ms
@@ -65,7 +65,7 @@ class PromptLabels:
     What a new device measures is there as soon as its birth is, and its first label stays.
     """
 
-    def __init__(self, registry: Registry, keeper: Keeper) -> None:
+    def __init__(self, registry: Hearing, keeper: Keeper) -> None:
         self._registry = registry
         self._keeper = keeper
 

@@ -96,6 +96,10 @@ class Registry(Protocol):
     def import_units(self, rows: Sequence[DutyUnit], *, dry_run: bool) -> Imported:
         """All of them or none. Raises as :meth:`put_unit`."""
 
+
+class Hearing(Protocol):
+    """What the server itself enters and asks; not for people's requests."""
+
     def heard(self, devices: Iterable[tuple[str, Reported]], *, now_ms: int) -> None:
         """What births say; a device that was never heard of is entered."""
 

@@ -26,6 +26,7 @@ from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.outbox import SqlOutbox
+from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
@@ -90,6 +91,8 @@ class Fleet:
         engine = database.connect(database.sqlite_url(path.with_name("operators.db")))
         database.migrate(engine)
         self.registry = SqlRegistry(engine)
+        self.people = SqlPeople(engine)
+        self.people.ensure_first(TOKEN, now_ms=T0)
         self.keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
         self.outbox, self.bell = SqlOutbox(engine), Bell()
         self.ports = Ports(
@@ -101,6 +104,7 @@ class Fleet:
             self.bell,
             lambda: None,
             Sinks(self.store.feed, [self._sink()]),
+            self.people,
         )
 
     def _sink(self) -> Projector:

@@ -410,6 +410,8 @@ def _conditions(wanted: DeviceFilter) -> Iterator[ColumnElement[bool]]:
         yield column.registered_ms.is_not(None) if wanted.registered else column.registered_ms.is_(None)
     if wanted.path is not None:
         yield _below(wanted.path)
+    if wanted.within is not None:
+        yield or_(false(), *map(_below, wanted.within))
     if wanted.text is not None:
         yield or_(column.device.startswith(wanted.text, autoescape=True), _begins(column.serial, wanted.text))
 

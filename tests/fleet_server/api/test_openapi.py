@@ -38,12 +38,15 @@ def test_paths(document: dict[str, Any]) -> None:
         "get /v1/happenings",
         "get /v1/health",
         "get /v1/latest",
+        "get /v1/me",
         "get /v1/org-nodes",
         "get /v1/org-nodes/{node}",
         "get /v1/quarantine",
         "get /v1/quarantine/{row_id}",
         "get /v1/sinks",
         "get /v1/sinks/{sink}/refused",
+        "get /v1/tokens",
+        "get /v1/tokens/{token}",
         "get /v1/webhooks",
         "get /v1/webhooks/{webhook}",
         "get /v1/webhooks/{webhook}/deliveries",
@@ -56,6 +59,9 @@ def test_paths(document: dict[str, Any]) -> None:
         "post /v1/imports/org-nodes",
         "post /v1/quarantine/{row_id}/replay",
         "post /v1/sinks/{sink}/rebuild",
+        "post /v1/tokens",
+        "post /v1/tokens/{token}/approve",
+        "post /v1/tokens/{token}/revoke",
         "post /v1/webhooks",
         "post /v1/webhooks/{webhook}/deliveries/{happening}/retry",
         "post /v1/webhooks/{webhook}/test",
@@ -69,7 +75,7 @@ def test_every_error_is_described_as_a_problem(document: dict[str, Any]) -> None
     for name, operation in operations(document):
         errors = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
         assert {"422", "503"} <= errors.keys(), name
-        assert ("401" in errors) == (name != "get /v1/health"), name
+        assert ({"401", "403"} <= errors.keys()) == (name != "get /v1/health"), name
         for answer in errors.values():
             schema = answer["content"]["application/problem+json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/Problem"}, name

@@ -13,7 +13,7 @@ from fleet_server.outbound.happenings import Kind, News
 from fleet_server.outbound.subscriptions import SUBSCRIPTIONS_MAX, Choice
 from tests.fleet_server.api.conftest import client_of
 from tests.fleet_server.api.test_problems import problem
-from tests.fleet_server.fleet import NOW, TOKEN, Fleet, told
+from tests.fleet_server.fleet import NOW, Fleet, told
 
 URL: Final = "https://hooks.example.org/fieldfleet"
 
@@ -26,7 +26,7 @@ def own(tmp_path: Path) -> Fleet:
 @pytest.fixture
 async def api(own: Fleet) -> AsyncIterator[httpx.AsyncClient]:
     """Over a fleet that a test may change."""
-    async with client_of(create_app(own.ports, TOKEN, clock=lambda: NOW)) as client:
+    async with client_of(create_app(own.ports, clock=lambda: NOW)) as client:
         yield client
 
 

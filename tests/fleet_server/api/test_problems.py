@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fleet_server.access.people import ROOT, Principal
 from fleet_server.api.app import Ports, create_app
 from fleet_server.outbound.bell import Bell
 from fleet_server.telemetry.store import StoreError
@@ -133,25 +134,35 @@ class Broken:
         return fail
 
 
+class Letting:
+    """Lets TOKEN in, whatever else is broken."""
+
+    def authenticate(self, secret: str, *, now_ms: int) -> Principal | None:
+        return ROOT if secret == TOKEN else None
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+
 def all_from(broken: Any) -> Ports:
-    return Ports(broken, broken, broken, broken, broken, Bell(), lambda: None, broken)
+    return Ports(broken, broken, broken, broken, broken, Bell(), lambda: None, broken, Letting())
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/devices", "/v1/health", "/v1/facts", "/metrics", "/v1/devices/car-7", "/v1/changes", "/v1/webhooks"]
 )
 async def test_a_store_that_cannot_answer_is_503_and_tells_no_secret(path: str) -> None:
-    async with client_of(create_app(all_from(Broken(StoreError("disk I/O error at /var/secret"))), TOKEN)) as client:
+    async with client_of(create_app(all_from(Broken(StoreError("disk I/O error at /var/secret"))))) as client:
         assert "secret" not in str(problem(await client.get(path), 503, "store-unavailable"))
 
 
 async def test_a_replay_that_is_not_answered_in_time_is_503() -> None:
-    async with client_of(create_app(all_from(Broken(TimeoutError())), TOKEN)) as client:
+    async with client_of(create_app(all_from(Broken(TimeoutError())))) as client:
         problem(await client.post("/v1/quarantine/1/replay"), 503, "store-unavailable")
 
 
 async def test_our_own_fault_is_500_without_its_inside() -> None:
-    async with client_of(create_app(all_from(Broken(RuntimeError("password=1234"))), TOKEN)) as client:
+    async with client_of(create_app(all_from(Broken(RuntimeError("password=1234"))))) as client:
         assert "1234" not in str(problem(await client.get("/v1/devices"), 500, "internal"))
 
 
@@ -166,5 +177,5 @@ class Disconnected(Broken):
 
 
 async def test_health_without_a_broker_is_degraded() -> None:
-    async with client_of(create_app(all_from(Disconnected(AssertionError())), TOKEN)) as client:
+    async with client_of(create_app(all_from(Disconnected(AssertionError())))) as client:
         assert (await client.get("/v1/health")).json() == {"status": "degraded"}

@@ -45,7 +45,7 @@ NO_PORTS: Final[Any] = Ports(**{field.name: None for field in fields(Ports)})  #
 """Enough to know which routes there are."""
 OPERATIONS: Final = [
     (path, method, mode)
-    for path, item in create_app(NO_PORTS, TOKEN).openapi()["paths"].items()
+    for path, item in create_app(NO_PORTS).openapi()["paths"].items()
     for method in item
     for mode in GenerationMode
     if path != ENDLESS and (path, mode) != (HEALTH, GenerationMode.NEGATIVE)
@@ -56,7 +56,7 @@ OPERATIONS: Final = [
 def schema(tmp_path_factory: pytest.TempPathFactory) -> BaseSchema:
     """Of a fleet of its own: much of it is changed."""
     fleet = told(tmp_path_factory.mktemp("fleet") / "store.db")
-    return schemathesis.openapi.from_asgi(OPENAPI_PATH, create_app(fleet.ports, TOKEN, clock=lambda: NOW))
+    return schemathesis.openapi.from_asgi(OPENAPI_PATH, create_app(fleet.ports, clock=lambda: NOW))
 
 
 def is_a_problem(answer: Response) -> None:
