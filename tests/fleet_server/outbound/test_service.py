@@ -65,7 +65,7 @@ class Site:
 
     @contextmanager
     def running(self) -> Iterator[Outbound]:
-        settings = LookSettings(quarantine_bytes_max=1_000_000, watch=POLICY, pass_s=0.01, pause_s_max=0.01)
+        settings = LookSettings(quarantine_bytes_max=1_000_000, watch=POLICY, pause_s=0.01, pass_s_min=0.01)
         outbound = Outbound(
             self.fleet.view,
             AtStations(),
@@ -145,6 +145,7 @@ def test_while_the_broker_is_away_that_is_all_that_is_told(site: Site) -> None:
     with site.running():
         site.remembered(2)
         site.fleet.connected = False
+        _round(site.fleet)
         site.goes()
         site.fleet.now_ms += 200_000  # and every keep-alive runs out
         site.until([("broker.lost", "", "")])
