@@ -14,6 +14,8 @@ AREA_BUDGET_S: Final = 60
 AREA_BUDGETS_S: Final = {
     "broker_config": 120,
     "contract": 120,
+    "dashboards": 120,
+    "deploy": 90,
     "edge_agent": 240,
     "faults": 600,
     "fleet_server": 300,

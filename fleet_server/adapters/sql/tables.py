@@ -165,3 +165,29 @@ watched: Final = Table(
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+# Tokens of programs and people; ``digest``: SHA-256 of the secret.
+token: Final = Table(
+    "token",
+    metadata,
+    Column("token", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("made_by", Text, nullable=False),
+    Column("approved_by", Text),
+    Column("pending", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    Column("used_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+)
+
+# ``node`` empty: everywhere.
+token_grant: Final = Table(
+    "token_grant",
+    metadata,
+    Column("token", Text, ForeignKey("token.token"), primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Index(None, "node"),
+)
