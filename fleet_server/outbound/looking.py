@@ -141,8 +141,7 @@ class Looker:
             return None
         label = self._labels.labels(name, now_ms)
         device_class = label.device_class if label.device_class != CLASS_UNKNOWN else seen.device_class
-        since_ms = seen.since_ms if seen.connected else None
-        return DeviceFacts(name, device_class, label.org, seen.connected, since_ms, seen.overdue, seen.faults)
+        return DeviceFacts(name, device_class, label.org, seen.connected, seen.overdue, seen.faults)
 
     async def _keep(self, look: Look, now_ms: int) -> None:
         if look.news or look.told:
