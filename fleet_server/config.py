@@ -6,8 +6,6 @@ their owner may read.
 
 import ipaddress
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -328,7 +326,6 @@ def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults
 
 
 def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) -> object:
-    kind = _without_none(kind)
     options = get_args(kind)
     if NoneType in options:  # TOML has no null: what may be absent is there now
         (kind,) = (option for option in options if option is not NoneType)
@@ -339,14 +336,6 @@ def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) ->
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _table(msgspec.convert(raw, dict[str, object]), kind, f"{at}.", base, faults)
     return msgspec.convert(raw, kind)
-
-
-def _without_none(kind: object) -> object:
-    """What a field may hold if it is given: there is no null in TOML."""
-    if not isinstance(kind, types.UnionType):
-        return kind
-    (given,) = (each for each in typing.get_args(kind) if each is not types.NoneType)
-    return typing.cast("object", given)
 
 
 def _mail_faults(mail: Mail) -> list[str]:

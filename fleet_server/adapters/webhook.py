@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -49,6 +50,8 @@ class WebhookSender:
             verify=security,
             follow_redirects=False,
             trust_env=False,  # a proxy would choose the address instead of us
+            # a receiver has nothing to remember with us, and another at its address nothing to learn from it
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(seconds_max, connect=min(CONNECT_S_MAX, seconds_max)),
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX // 4),
             headers={"User-Agent": USER_AGENT, "Content-Type": CONTENT_TYPE, "Accept": "*/*"},

@@ -20,6 +20,9 @@ from fleet_server.outbound.happenings import SEVERITIES, Happening, Severity, te
 LETTER_HAPPENINGS_MAX: Final = 200
 """Told in one letter; what is beyond them goes in the next."""
 SUBJECT_CHARS_MAX: Final = 150
+LINE_CHARS_MAX: Final = 200
+"""A subject fits into it: one that is folded is shown with a gap by some."""
+POLICY: Final = SMTP.clone(max_line_length=LINE_CHARS_MAX)
 PARTS_SHOWN_MAX: Final = 3
 
 
@@ -30,7 +33,7 @@ def letter(happenings: Sequence[Happening], *, site: str, sender: str, recipient
     """
     assert happenings, "a letter of nothing"
     first, last = happenings[0], happenings[-1]
-    message = EmailMessage(policy=SMTP)
+    message = EmailMessage(policy=POLICY)
     message["Subject"] = subject(happenings)
     message["From"] = Address(addr_spec=sender)
     message["To"] = [Address(addr_spec=each) for each in recipients]

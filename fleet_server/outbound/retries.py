@@ -89,7 +89,7 @@ def retry_after_ms(value: str, now_ms: int) -> int:
     else:
         try:
             at = parsedate_to_datetime(text)
-        except ValueError:
+            wait_ms = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000) - now_ms
+        except (ValueError, OverflowError, TypeError, IndexError):  # whatever a receiver may write
             return 0
-        wait_ms = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000) - now_ms
     return max(0, min(RETRY_AFTER_MS_MAX, wait_ms))

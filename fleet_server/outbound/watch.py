@@ -23,15 +23,15 @@ FAULTS_KEPT_MAX: Final = 8
 
 
 class DeviceFacts(NamedTuple):
-    """A device as it is now. ``connected_ms``: since when, None while it is not. ``overdue``: streams of which
-    nothing comes; ``faults``: what its journal says is wrong.
+    """A device as it is now.
+
+    ``overdue``: streams of which nothing comes; ``faults``: what its journal says is wrong.
     """
 
     device: str
     device_class: str
     org: str
     connected: bool
-    connected_ms: int | None
     overdue: tuple[str, ...]
     faults: tuple[str, ...]
 
@@ -84,6 +84,7 @@ class Watch:
         self._sizes: Counter[str] = Counter()
         self._counting: Counter[str] = Counter()
         self._passed = False
+        self._up_ms: dict[str, int] = {}
         self._moving: dict[str, DeviceFacts] = {}
         self._ways = {way: Gathering(policy.outages) for way in (True, False)}
 
@@ -156,11 +157,11 @@ class Watch:
 
     def _device(self, fact: DeviceFacts, before: Told, now_ms: int, news: list[News], *, judging: bool) -> Told:
         reporting = before.reporting
+        up_ms = self._up_ms.setdefault(fact.device, now_ms) if fact.connected else self._up_ms.pop(fact.device, 0)
         if judging:
             self._move(fact, before, now_ms)
             silent = fact.connected and bool(fact.overdue)
-            resumed = fact.connected_ms is not None and now_ms - fact.connected_ms >= self.policy.resume_ms
-            if reporting and silent and resumed:
+            if reporting and silent and now_ms - up_ms >= self.policy.resume_ms:
                 reporting = False
                 news.append(_of(fact, Kind.DEVICE_SILENT, now_ms, streams=names(list(fact.overdue))))
             elif not reporting and fact.connected and not fact.overdue:

@@ -68,6 +68,8 @@ class Fleet:
     """A server's ingest, store and view, without a broker."""
 
     def __init__(self, path: Path) -> None:
+        self.now_ms = NOW
+        self.connected = True
         master = MasterKey(b"\1" * 32)
         self.store = SqliteStore(path, now_ms=T0)
         self._token = self.store.take_lease("test", first=0, last=255, now_ms=T0, ttl_ms=10_000)
@@ -83,7 +85,7 @@ class Fleet:
         self.view = Answers(
             self._ingest,
             self.store,
-            now_ms=lambda: NOW,
+            now_ms=lambda: self.now_ms,
             facts=self._facts,
             replay=self._replay,
             grace_ms=30_000,
@@ -140,7 +142,7 @@ class Fleet:
         counters = self._ingest.counters
         return IngestFacts(
             store_epoch=self._ingest.store_epoch,
-            connected=True,
+            connected=self.connected,
             records_stored=counters.records_stored,
             records_duplicate=counters.records_duplicate,
             records_quarantined=counters.records_quarantined,

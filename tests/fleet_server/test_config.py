@@ -181,3 +181,67 @@ def test_a_token_that_others_may_read_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigError) as caught:
         config.load(tmp_path / "fleet-server.toml")
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["influx.token_file", "influx.ca_file"]
+
+
+MAIL = """
+[mail]
+host = "mail.example.org"
+from = "fleet@example.org"
+to = ["duty@example.org"]
+"""
+
+
+def test_no_mail_is_none_and_the_smallest_has_every_default() -> None:
+    assert config.parse(SMALLEST, base=Path()).mail is None
+    assert config.parse(SMALLEST, base=Path()).outbound == config.Outbound(None, 90)
+    mail = config.parse(SMALLEST + MAIL, base=Path()).mail
+    assert mail == config.Mail(host="mail.example.org", sender="fleet@example.org", to=("duty@example.org",))
+    assert (mail.port, mail.tls, mail.severity, mail.digest_s) == (587, "starttls", "warning", 60)
+
+
+def test_mail_in_full() -> None:
+    more = """\
+port = 465
+tls = "tls"
+user = "fleet"
+password_file = "mail-password"
+kinds = ["gap.lost", "broker.lost"]
+severity = "alarm"
+org = "hq/station-7"
+digest_s = 300
+"""
+    mail = config.parse(SMALLEST + MAIL + more, base=Path("/etc/ff")).mail
+    assert mail is not None
+    assert (mail.kinds, mail.org) == (("gap.lost", "broker.lost"), "hq/station-7")
+    assert mail.password_file == Path("/etc/ff/mail-password")
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ('to = ["duty@example.org\\nBcc: thief@example.org"]', "mail.to"),
+        ('to = ["Duty <duty@example.org>"]', "mail.to"),
+        ('to = ["duty"]', "mail.to"),
+        ("to = []", "mail.to"),
+        ('from = "fleet@example.org\\r\\nBcc: x@example.org"', "mail.from"),
+        ('from = ""', "mail.from"),
+        ('tls = "none"', "mail.tls"),  # to another machine
+        ('tls = "ssl"', "mail.tls"),
+        ('kinds = ["device.exploded"]', "mail.kinds"),
+        ('severity = "mild"', "mail.severity"),
+        ('org = "HQ"', "mail.org"),
+        ("digest_s = -1", "mail.digest_s"),
+        ('user = "fleet"', "mail.password_file"),
+        ('password = "secret"', "mail.password"),
+    ],
+)
+def test_mail_that_cannot_be_sent_so_is_refused(line: str, where: str) -> None:
+    name = line.split(" ", maxsplit=1)[0]
+    kept = "".join(f"{each}\n" for each in MAIL.splitlines() if not each.startswith(f"{name} ="))
+    (fault,) = faults_of(SMALLEST + kept + line)
+    assert fault.split(":")[0] == where
+
+
+def test_mail_to_this_machine_needs_no_tls() -> None:
+    text = SMALLEST + MAIL.replace("mail.example.org", "127.0.0.1") + 'tls = "none"'
+    assert config.parse(text, base=Path()).mail is not None

@@ -25,6 +25,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Pa
     thread.start()
     wait_until(lambda: accepts(port), "the API accepts")
     yield fleet, site
+    fleet.bell.close()
     server.should_exit = True
     thread.join()
     fleet.store.close()

@@ -4,6 +4,8 @@ import random
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet_server.outbound import retries, targets
 from fleet_server.outbound.retries import GIVE_UP_MS, RETRY_MS_CAP, Attempt, Decision, State
@@ -53,6 +55,11 @@ def test_gone_ends_the_subscription() -> None:
 def test_a_receiver_is_left_alone_for_as_long_as_it_asks(status: int, value: str, asked_ms: int) -> None:
     decision = retries.decide(Attempt(status, retry_after=value), attempts=1, since_ms=NOW, now_ms=NOW, jitter=0.0)
     assert decision.next_ms - NOW == asked_ms + 1_000
+
+
+@given(st.one_of(st.text(max_size=60), st.datetimes().map(lambda at: at.strftime("%a, %d %b %Y %H:%M:%S GMT"))))
+def test_whatever_a_receiver_asks_for_is_between_nothing_and_a_day(value: str) -> None:
+    assert 0 <= retries.retry_after_ms(value, NOW) <= retries.RETRY_AFTER_MS_MAX
 
 
 def test_waits_grow_to_a_cap_and_are_spread() -> None:

@@ -279,6 +279,16 @@ async def test_an_answer_without_end_is_cut_off(engine: Engine) -> None:
         await rig.until(lambda: rig.delivered() == 1, "delivered")
 
 
+async def test_a_receiver_leaves_nothing_with_us(engine: Engine) -> None:
+    cookie = Answer(200, headers=(("Set-Cookie", "who=1; Path=/"),))
+    async with delivering(engine) as rig, receiving(SECRET, [cookie, cookie]) as receiver:
+        rig.subscribe(receiver)
+        for count in (1, 2, 3):
+            await rig.happen(K)
+            await rig.until(lambda count=count: rig.delivered() == count, "delivered")  # type: ignore[misc]
+    assert [got.headers.get("cookie") for got in receiver.asked] == [None] * 3
+
+
 async def test_a_stop_lets_what_is_under_way_end(engine: Engine) -> None:
     async with receiving(SECRET) as receiver:
         async with delivering(engine) as rig:
