@@ -38,6 +38,7 @@ from fleet_server.adapters.sqlite_backup import copy_back
 from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
 from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.app import Ports, create_app
+from fleet_server.cli import moments
 from fleet_server.cli.site_commands import add_commands
 from fleet_server.config import Config, ConfigError, Mail, load
 from fleet_server.outbound.bell import Bell
@@ -46,16 +47,23 @@ from fleet_server.outbound.sending import Sender
 from fleet_server.outbound.service import Outbound
 from fleet_server.outbound.subscriptions import Choice, Sort
 from fleet_server.outbound.watch import WatchPolicy
-from fleet_server.registry.keeper import Keeper
+from fleet_server.projection.feed import UnknownSinkError
+from fleet_server.projection.labels import LabelsOf
+from fleet_server.projection.projector import Projector, ProjectorSettings
+from fleet_server.projection.sinks import Sinks
+from fleet_server.projection.target import Target
+from fleet_server.registry.keeper import Keeper, PromptLabels
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
 from fleet_server.telemetry.store import FencedError, StoreError
+from fleet_server.telemetry.view import TelemetryView
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 2
 EXIT_FENCED: Final = 4
 STORE_FILE: Final = "telemetry.db"
 DATABASE_FILE: Final = "operators.db"
+INFLUX_SINK: Final = "influx"
 API_STOP_S: Final = 5.0
 API_CONNECTIONS_MAX: Final = 256
 API_KEEP_ALIVE_S: Final = 30
@@ -160,6 +168,7 @@ async def _run(
                 receipt_linger_ms=config.ingest.receipt_linger_ms,
                 quarantine_bytes_max=config.ingest.quarantine_bytes_max,
             ),
+            reconnects_a_second_max=config.broker.reconnects_a_second_max,
         ),
         mqtt.LinkSettings(
             host=config.broker.host,
@@ -185,6 +194,9 @@ async def _run(
         started.cancel()
         await telemetry
         return
+    keeper = Keeper(service.answers, operators.registry, now_ms=now_ms)
+    sinks = _sinks(config, store, service.answers, PromptLabels(operators.registry, keeper))
+    sinks.start()
     bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
     subscriptions.keep_mail(_mail_choice(config), now_ms=now_ms())
     outbound = Outbound(
@@ -208,6 +220,7 @@ async def _run(
         subscriptions,
         bell,
         outbound.wake,
+        sinks,
     )
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
@@ -222,7 +235,6 @@ async def _run(
     )
     api = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api", daemon=True)
     api.start()
-    keeper = Keeper(service.answers, operators.registry, now_ms=now_ms)
     keeping = threading.Event()
     kept = threading.Thread(target=keeper.run, args=(keeping,), name="keeper", daemon=True)
     kept.start()
@@ -232,14 +244,75 @@ async def _run(
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
     log.info("serving", api=config.api.url, store_epoch=service.facts().store_epoch)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
+        await asyncio.wait([telemetry, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
         await telemetry
     finally:
         keeping.set()
         await asyncio.to_thread(outbound.stop)
+        stopping.cancel()
         server.should_exit = True
         await asyncio.to_thread(kept.join, API_STOP_S)
         await asyncio.to_thread(api.join, API_STOP_S)
+
+
+def _sinks(config: Config, store: SqliteStore, view: TelemetryView, labels: LabelsOf) -> Sinks:
+    """What the batch store is projected to."""
+    influx = config.influx
+    if influx is None:
+        return Sinks(store.feed, ())
+    from fleet_server.adapters.influx import InfluxSettings, InfluxTarget  # noqa: PLC0415 - 30 MB, only if wanted
+
+    token = influx.token_file.read_text(encoding="utf-8").strip() if influx.token_file else ""
+    secure = influx.url.startswith("https:")
+    settings = InfluxSettings(
+        url=influx.url,
+        flavour=influx.flavour,
+        org=influx.org,
+        bucket=influx.bucket,
+        token=token,
+        retention_d=influx.retention_d,
+        manage=influx.manage,
+        gzip=influx.gzip,
+        security=ssl.create_default_context(cafile=influx.ca_file) if secure else None,
+    )
+
+    def target() -> Target:
+        return InfluxTarget(settings)
+
+    projector = Projector(
+        ProjectorSettings(INFLUX_SINK, influx.points_max, influx.retention_d, influx.presence_every_s),
+        store.feed,
+        labels,
+        view,
+        new_target=target,
+        now_ms=now_ms,
+        rng=random.Random(),  # noqa: S311 - jitter
+    )
+    return Sinks(store.feed, (projector,))
+
+
+@app.command(epilog="Example: fleet-server rebuild --config site/server/fleet-server.toml --from -7d")
+def rebuild(
+    config: ConfigFile,
+    since: Annotated[str, typer.Option("--from", help="such as -90s, -15m, -1h, -7d, or RFC 3339")],
+    sink: Annotated[str, typer.Option(help="which projection")] = INFLUX_SINK,
+) -> None:
+    """Have a projection written again from the batch store. One that runs begins at once."""
+    settings, at_ms = _loaded(config), now_ms()
+    path = settings.state_dir / STORE_FILE
+    if not path.is_file():
+        _fail(f"{path}: no such file", EXIT_FAILED)
+    try:
+        from_ms = moments.parse(since, now_ms=at_ms)
+        store = SqliteStore(path, now_ms=at_ms)
+        places = store.feed.mark_stale(sink, from_ms=from_ms, now_ms=at_ms)
+        store.close()
+    except (StoreError, UnknownSinkError, ValueError) as error:
+        _fail(str(error), EXIT_FAILED)
+    print(f"{sink}: {places} hours of streams will be written again")
 
 
 @app.command(epilog="Example: fleet-server backup --config site/server/fleet-server.toml telemetry.backup")

@@ -11,7 +11,9 @@ import typing
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
+from types import NoneType
+from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -20,6 +22,7 @@ from broker_config import limits
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
 from fleet_server.outbound.happenings import Kind, Severity
+from fleet_server.telemetry import reconnects
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
@@ -31,6 +34,9 @@ MailAddress: TypeAlias = Annotated[
 """No quotes, no names, no line end: what goes into a header must not be able to end it."""
 
 MAIL_RECIPIENTS_MAX: Final = 20
+
+InfluxName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+
 CONFIG_BYTES_MAX: Final = 64 * limits.KIB
 API_PORT: Final = 8470
 
@@ -63,7 +69,10 @@ class Shards(NamedTuple):
 
 
 class Broker(Struct, frozen=True):
-    """The server's listener of the broker, and what proves each to the other."""
+    """The server's listener of the broker, and what proves each to the other.
+
+    ``reconnects_a_second_max``: what the broker's machine takes when all devices come back at once.
+    """
 
     host: Host
     port: Port
@@ -71,6 +80,7 @@ class Broker(Struct, frozen=True):
     cert_file: Path
     key_file: Path
     keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)] = limits.KEEP_ALIVE_S
+    reconnects_a_second_max: Annotated[int, Meta(ge=1, le=100_000)] = reconnects.A_SECOND_MAX
 
 
 class Mac(Struct, frozen=True):
@@ -158,6 +168,29 @@ class Mail(Struct, frozen=True):
     digest_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
 
 
+class Influx(Struct, frozen=True):
+    """A time-series server that the batch store is projected to, for dashboards; no such table, no projection.
+
+    ``flavour``: ``v2`` writes to ``/api/v2/write`` (InfluxDB 2 and 3, VictoriaMetrics), ``v1`` to ``/write``
+    (InfluxDB 1; ``bucket`` is its database, the token file holds ``user:password``). ``retention_d``: 0 is for ever.
+    ``manage``: the server makes the bucket, sets its retention and maps it for InfluxQL; else somebody has.
+    ``presence_every_s``: 0 is never. Plain HTTP goes to loopback only, unless ``allow_plain``: a token is in it.
+    """
+
+    url: Annotated[str, Meta(max_length=512)]
+    retention_d: Annotated[int, Meta(ge=0, le=36_500)]
+    flavour: Annotated[str, Meta(pattern=r"^v[12]\Z")] = "v2"
+    org: InfluxName = "fieldfleet"
+    bucket: InfluxName = "fieldfleet"
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    manage: bool = True
+    allow_plain: bool = False
+    gzip: bool = False
+    points_max: Annotated[int, Meta(ge=limits.BATCH_ROWS_MAX, le=100_000)] = 5_000
+    presence_every_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+
+
 class Config(Struct, frozen=True):
     """All of ``fleet-server.toml``. ``mail``: None if none is sent."""
 
@@ -173,6 +206,7 @@ class Config(Struct, frozen=True):
     database: Database = Database()
     outbound: Outbound = Outbound()
     mail: Mail | None = None
+    influx: Influx | None = None
 
 
 T = TypeVar("T", bound=Struct)
@@ -188,9 +222,30 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
     faults = [] if config.mail is None else _mail_faults(config.mail)
     if not _is_loopback(config.api.host):
         faults.append(f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}")
+    if config.influx is not None:
+        faults += _influx_faults(config.influx)
     if faults:
         raise ConfigError(source, tuple(faults))
     return config
+
+
+def _influx_faults(influx: Influx) -> list[str]:
+    """What is wrong with its URL."""
+    got = shown(influx.url)
+    try:
+        parts = urlsplit(influx.url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return [f"influx.url: expected a URL such as http://127.0.0.1:8086, got {got!r}"]
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+        return [f"influx.url: expected a URL such as http://127.0.0.1:8086, got {got!r}"]
+    if parts.username is not None or parts.password is not None:
+        return ["influx.url: expected no user in it; give influx.token_file"]
+    if parts.scheme == "http" and not _is_loopback(host) and not influx.allow_plain:
+        return [
+            f"influx.url: expected https, or influx.allow_plain = true, for a host that is not this one, got {got!r}"
+        ]
+    return []
 
 
 def read_tables(text: str, kind: type[T], *, base: Path, source: str) -> T:
@@ -231,6 +286,10 @@ def load(path: Path) -> Config:
             else ()
         ),
     ]
+    if config.influx is not None and config.influx.token_file is not None:
+        faults += _not_secret("influx.token_file", config.influx.token_file)
+    if config.influx is not None and config.influx.ca_file is not None:
+        faults += _unreadable("influx.ca_file", config.influx.ca_file)
     if faults:
         raise ConfigError(str(path), tuple(faults))
     return config
@@ -270,6 +329,9 @@ def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults
 
 def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) -> object:
     kind = _without_none(kind)
+    options = get_args(kind)
+    if NoneType in options:  # TOML has no null: what may be absent is there now
+        (kind,) = (option for option in options if option is not NoneType)
     if kind is Path:
         return base / msgspec.convert(raw, Annotated[str, Meta(min_length=1)])
     if kind is Shards:

@@ -410,6 +410,12 @@ class SeriesServer:
             body: bytes = answer.read()
         return body
 
+    def post(self, path: str, **form: str) -> bytes:
+        """The body of an answer. Raises URLError."""
+        with urlopen(f"{self.url}{path}", data=urlencode(form).encode(), timeout=START_S_MAX) as answer:
+            body: bytes = answer.read()
+        return body
+
     def _is_up(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:

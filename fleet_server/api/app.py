@@ -25,6 +25,7 @@ from fleet_server.api import (
     problems,
     quarantine,
     registrations,
+    sinks,
     telemetry,
     times,
     webhooks,
@@ -34,6 +35,7 @@ from fleet_server.api.kept_answers import KeptAnswers
 from fleet_server.api.problems import Fault, ProblemError
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.store import Feed, Subscriptions
+from fleet_server.projection.view import SinkView
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import TelemetryView
 
@@ -77,6 +79,7 @@ class Ports:
     subscriptions: Subscriptions
     bell: Bell
     wake: Callable[[], None]
+    sinks: SinkView
 
 
 def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -107,9 +110,10 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
         imports.routes(registry, clock),
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view, registry),
+        operations.routes(view, registry, ports.sinks),
         changes.routes(ports.feed, ports.bell),
         webhooks.routes(ports.subscriptions, clock, ports.wake),
+        sinks.routes(ports.sinks, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from fleet_server import metrics
 from fleet_server.api import models
+from fleet_server.projection.view import SinkStatus, SinkView
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import IngestFacts, TelemetryView
 
@@ -35,11 +36,11 @@ def open_routes(view: TelemetryView) -> APIRouter:
     return router
 
 
-def routes(view: TelemetryView, registry: Registry) -> APIRouter:
+def routes(view: TelemetryView, registry: Registry, sinks: SinkView) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
     collectors = CollectorRegistry()
-    collectors.register(_Facts(view, registry))
+    collectors.register(_Facts(view, registry, sinks))
     ProcessCollector(registry=collectors)
 
     @router.get("/v1/facts", summary="How ingest is doing")
@@ -58,9 +59,10 @@ def routes(view: TelemetryView, registry: Registry) -> APIRouter:
 class _Facts(Collector):
     """Reads the view when it is scraped, so that nothing is counted twice."""
 
-    def __init__(self, view: TelemetryView, registry: Registry) -> None:
+    def __init__(self, view: TelemetryView, registry: Registry, sinks: SinkView) -> None:
         self._view = view
         self._registry = registry
+        self._sinks = sinks
 
     def collect(self) -> Iterator[Metric]:
         facts = self._view.facts()
@@ -75,6 +77,21 @@ class _Facts(Collector):
             (metrics.DEVICES_HEALTHY, "Devices with no fault in the journal.", sum(each.healthy for each in tallies)),
         ):
             yield GaugeMetricFamily(name, description, value=value)
+        yield from _of_sinks(self._sinks.sinks())
+
+
+def _of_sinks(sinks: list[SinkStatus]) -> Iterator[Metric]:
+    for metric in metrics.SINK:
+        labelled = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
+        family = labelled(metric.name, metric.description, labels=["sink"])
+        for status in sinks:
+            family.add_metric([status.name], metric.value(status))
+        yield family
+    left_out = CounterMetricFamily(metrics.SINK_POINTS_LEFT_OUT, "Points not written.", labels=["sink", "reason"])
+    for status in sinks:
+        for reason, count in status.points_left_out.items():
+            left_out.add_metric([status.name, reason], count)
+    yield left_out
 
 
 def _facts(facts: IngestFacts) -> models.Facts:

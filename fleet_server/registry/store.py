@@ -99,5 +99,8 @@ class Registry(Protocol):
     def heard(self, devices: Iterable[tuple[str, Reported]], *, now_ms: int) -> None:
         """What births say; a device that was never heard of is entered."""
 
+    def knows(self, device: str) -> bool:
+        """Whether :meth:`labels` answers from its history; a dictionary's look-up's cost."""
+
     def labels(self, device: str, at_ms: int) -> Labels:
         """See :class:`fleet_server.projection.labels.LabelsOf`."""

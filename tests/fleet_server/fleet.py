@@ -1,5 +1,6 @@
 """A fleet without a broker: the real ingest, store and view, fed as a broker would feed them."""
 
+import random
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,6 +32,9 @@ from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.watch import Told
+from fleet_server.projection.projector import Projector, ProjectorSettings
+from fleet_server.projection.sinks import Sinks
+from fleet_server.projection.target import Target
 from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
@@ -44,6 +48,7 @@ BOOT: Final = "5c1d7a90be2f4436"
 TOKEN: Final = "ff_" + "t" * 43
 CAR: Final = DeviceId("car-7")
 ROOM: Final = DeviceId("room-1")
+SINK: Final = "influx"
 
 
 class Arrival(NamedTuple):
@@ -85,7 +90,7 @@ class Fleet:
         engine = database.connect(database.sqlite_url(path.with_name("operators.db")))
         database.migrate(engine)
         self.registry = SqlRegistry(engine)
-        self._keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
+        self.keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
         self.outbox, self.bell = SqlOutbox(engine), Bell()
         self.ports = Ports(
             self.view,
@@ -95,16 +100,31 @@ class Fleet:
             SqlSubscriptions(engine),
             self.bell,
             lambda: None,
+            Sinks(self.store.feed, [self._sink()]),
         )
 
-    def arrive(self, *arrivals: Arrival, at_ms: int = NOW) -> None:
-        """Take and commit."""
+    def _sink(self) -> Projector:
+        """One that is configured and never runs."""
+        self.store.feed.add_sink(SINK)
+        return Projector(
+            ProjectorSettings(SINK, 1_000, 30, 30),
+            self.store.feed,
+            self.registry,
+            self.view,
+            new_target=never,
+            now_ms=lambda: NOW,
+            rng=random.Random(1),
+        )
+
+    def arrive(self, *arrivals: Arrival, at_ms: int = NOW, looking: bool = True) -> None:
+        """Take and commit; *looking*: the registry hears of it."""
         for arrival in arrivals:
             self._ingest.take(arrival, at_ms)
         closed = self._ingest.close(at_ms, receipts_max=100)
         if closed is not None and closed.group:
             self.store.commit(closed.group, token=self._token)
-        self._keeper.look()
+        if looking:
+            self.keeper.look()
         self.outbox.record((), {}, {name: self._told(name) for name in self.view.names()}, now_ms=at_ms)
 
     def _told(self, device: str) -> Told:
@@ -133,6 +153,11 @@ class Fleet:
         if not rows or rows[0].id != row_id:
             raise KeyError(row_id)
         return self._ingest.readmit(rows[0], NOW)
+
+
+def never() -> Target:
+    """No projector runs here."""
+    raise AssertionError
 
 
 def record(device: DeviceId, sealed: Record, *, last: int | None = None) -> Arrival:

@@ -230,6 +230,10 @@ class SqlRegistry:
                 if row.registered_ms is None and row.device_class != reported.device_class:
                     self._place(places, row.device, reported.device_class, row.path, now_ms)
 
+    def knows(self, device: str) -> bool:
+        """See the port."""
+        return self._places.newest_ms(device) is not None
+
     def labels(self, device: str, at_ms: int) -> Labels:
         """See the port."""
         return self._places.labels(device, at_ms)

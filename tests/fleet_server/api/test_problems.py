@@ -134,7 +134,7 @@ class Broken:
 
 
 def all_from(broken: Any) -> Ports:
-    return Ports(broken, broken, broken, broken, broken, Bell(), lambda: None)
+    return Ports(broken, broken, broken, broken, broken, Bell(), lambda: None, broken)
 
 
 @pytest.mark.parametrize(
