@@ -184,6 +184,16 @@ def test_the_server_finds_the_containers_by_their_names() -> None:
     assert told["database"]["password_file"] in _secret_targets("fleet-server")
 
 
+def test_the_server_writes_to_the_bucket_that_influxdb_is_told_to_make() -> None:
+    told = tomllib.loads((DEPLOY / "containers.toml").read_text(encoding="utf-8"))["influx"]
+    environment = SERVICES["influxdb"]["environment"]
+    assert told["url"] == URL
+    assert told["org"] == environment["DOCKER_INFLUXDB_INIT_ORG"]
+    assert told["bucket"] == environment["DOCKER_INFLUXDB_INIT_BUCKET"] == DATABASE
+    assert f"{told['retention_d']}d" == environment["DOCKER_INFLUXDB_INIT_RETENTION"]
+    assert told["token_file"] in _secret_targets("fleet-server")
+
+
 def test_grafana_finds_what_is_rendered_where_it_is_mounted() -> None:
     (provider,) = yaml.safe_load(files()["provisioning/dashboards/fieldfleet.yaml"])["providers"]
     mounts = dict(mount.split(":")[:2] for mount in SERVICES["grafana"]["volumes"])

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from dashboards.provisioning import URL
 from tests.deploy.files import DEPLOY, services
 from tests.deploy.test_scripts import init_site
 from tests.postgres import postgres
-from tests.servers import accepts, free_ports, program, wait_until
+from tests.servers import accepts, free_ports, influxd, program, wait_until
 
 SERVICES = services()
 
@@ -47,24 +48,36 @@ def _health(port: int) -> Any:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Path]:
-    """containers.toml of a real PostgreSQL here instead of the container's."""
-    password, settings = tmp_path / "postgres-password", tmp_path / "containers.toml"
-    with postgres() as url:
-        password.write_text(url.password or "")
-        password.chmod(0o400)
+def containers(tmp_path: Path) -> Iterator[Path]:
+    """containers.toml of a real PostgreSQL and a real InfluxDB 1 here instead of the containers'."""
+    password, token, settings = (
+        tmp_path / name for name in ("postgres-password", "influxdb-token", "containers.toml")
+    )
+    with postgres() as url, influxd(tmp_path / "influxd") as series:
+        for file, secret in ((password, url.password or ""), (token, "user:password")):
+            file.write_text(secret)
+            file.chmod(0o400)
         told = (DEPLOY / "containers.toml").read_text()
-        told = told.replace("fieldfleet@postgres/fieldfleet", f"{url.username}@{url.host}:{url.port}/{url.database}")
-        settings.write_text(told.replace("/run/secrets/postgres-password", str(password)))
+        for ours, here in (
+            ("fieldfleet@postgres/fieldfleet", f"{url.username}@{url.host}:{url.port}/{url.database}"),
+            ("/run/secrets/postgres-password", str(password)),
+            ("/run/secrets/influxdb-token", str(token)),
+            (URL, series.url),
+            ("manage = false", 'flavour = "v1"'),
+        ):
+            assert ours in told
+            told = told.replace(ours, here)
+        settings.write_text(told)
         yield settings
 
 
+@pytest.mark.server("influxd")
 @pytest.mark.server("postgres")
 @pytest.mark.server("mosquitto")
-def test_broker_and_server_run_on_what_init_gave_them_and_are_found_healthy(tmp_path: Path, database: Path) -> None:
+def test_broker_and_server_run_on_what_init_gave_them_and_are_found_healthy(tmp_path: Path, containers: Path) -> None:
     device_port, server_port, api_port = free_ports(3)
     ports = {"--device-port": device_port, "--server-port": server_port, "--api-port": api_port}
-    init_site(tmp_path, *(f"{name}={port}" for name, port in ports.items()), containers=database)
+    init_site(tmp_path, *(f"{name}={port}" for name, port in ports.items()), containers=containers)
     # what root starts here becomes the user mosquitto, who may not read these; in the container nothing is root
     user = "user root\n" if os.geteuid() == 0 else ""
     configured = tmp_path / "broker" / "mosquitto.conf"

@@ -66,6 +66,8 @@ def test_the_servers_configuration_is_taken_by_its_own_parser(tmp_path: Path) ->
     assert loaded.state_dir == tmp_path / "server" / "state"
     assert loaded.broker.host == "127.0.0.1"
     assert loaded.database.password_file == Path("/run/secrets/postgres-password")
+    assert loaded.influx is not None
+    assert loaded.influx.token_file == Path("/run/secrets/influxdb-token")
     assert f"127.0.0.1:{loaded.api.port}/" in str(services()["fleet-server"]["healthcheck"])
 
 
