@@ -48,6 +48,9 @@ CLOCK_MS_MIN: Final = 1_577_836_800_000
 CLOCK_AHEAD_MS_MAX: Final = 86_400_000
 """A clock that claims to be set and is further ahead of the server's than this is absurd."""
 
+RECONNECT_SPREAD_MS_MAX: Final = 120_000
+"""The longest that a server may ask its devices to spread over; the most that a false word of it costs a device."""
+
 DEVICE_QUEUE_MESSAGES_MAX: Final = 1_000
 """Messages the broker may hold for one client; what it drops beyond that is sent again."""
 SERVER_INFLIGHT_MESSAGES_MAX: Final = 8_000

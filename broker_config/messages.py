@@ -120,13 +120,18 @@ class ShardEpoch(Struct, frozen=True):
     epoch: Count
 
 
-class ServerState(Struct, frozen=True, tag_field="t", tag="server"):
-    """``ff/1/server/state``, retained. A new epoch tells devices to offer again what has no receipt."""
+class ServerState(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="server"):
+    """``ff/1/server/state``, retained. A new epoch tells devices to offer again what has no receipt.
+
+    ``spread_ms``: over how long devices that lose their broker at once are to spread their connections; counts only
+    with ``up``: a server that goes says nothing of it.
+    """
 
     v: Literal[1]
     store_epoch: Count
     shards: Annotated[tuple[ShardEpoch, ...], Meta(max_length=256)]
     state: Literal["up", "down"]
+    spread_ms: Annotated[int, Meta(ge=0, le=limits.RECONNECT_SPREAD_MS_MAX)] = 0
 
 
 Message: TypeAlias = Birth | Will | Receipt | AskTime | Time | ServerState

@@ -2,6 +2,15 @@
 
 import sys
 
+from firmware_bridge.left_out import left_out
+
+# A quarter of a megabyte each: inspect, for dataclasses, wants ast to read source; urllib.parse, for pathlib, wants
+# ipaddress for addresses in brackets; asyncio has a TLS of its own, and paho speaks TLS without it.
+with left_out("ast", "ipaddress", "asyncio.sslproto"):
+    import asyncio  # noqa: F401
+    import inspect  # noqa: F401
+    import urllib.parse  # noqa: F401
+
 # msgspec takes typing_extensions where it finds them, nearly a megabyte, for what Python 3.11 has itself. Whoever
 # imports them later gets the real ones.
 _EXTENSIONS = "typing_extensions"

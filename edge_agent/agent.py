@@ -81,6 +81,7 @@ class Agent:
         self._link: Link | None = None
         self._epoch: Hex16 = random_hex16()
         self._server_epochs: tuple[int, int] | None = None
+        self._spread_s = 0.0
         self._asked_mono_ms: int | None = None
         self._birth_wanted = False
         self._explained: _Explained = {}
@@ -195,13 +196,10 @@ class Agent:
         match effect:
             case Effect.CONNECT:
                 self._connection = asyncio.create_task(self._connect())
+            case Effect.RETURN_LATER:
+                self._connect_later(session.return_s)
             case Effect.RETRY_LATER:
-                self._failures += 1
-                backoff = self._settings.file.backoff
-                delay_s = session.backoff_s(
-                    self._failures, s_min=backoff.s_min, s_cap=backoff.s_cap, uniform=self._uniform
-                )
-                self._retry = asyncio.get_running_loop().call_later(delay_s, self._happened, Event.RETRY)
+                self._connect_later(session.retry_s)
             case Effect.BIRTH:
                 self._send_birth()
             case Effect.OFFER_AGAIN:
@@ -233,6 +231,13 @@ class Agent:
                 self._left.set()
             case _:
                 assert_never(effect)
+
+    def _connect_later(self, wait_s: session.Wait) -> None:
+        self._failures += 1
+        backoff = self._settings.file.backoff
+        bound_s = session.bound_s(self._failures, s_min=backoff.s_min, s_cap=backoff.s_cap)
+        delay_s = wait_s(bound_s, spread_s=self._spread_s, uniform=self._uniform)
+        self._retry = asyncio.get_running_loop().call_later(delay_s, self._happened, Event.RETRY)
 
     async def _connect(self) -> None:
         """One attempt, and the connection if it succeeds; tells the session how it ended."""
@@ -456,8 +461,10 @@ class Agent:
 
     def _told_server(self, state: ServerState) -> None:
         """A server that may be another one, or has lost what it had in memory. Nobody vouches for this message, so it
-        can only make the agent repeat itself.
+        can only make the agent repeat itself, and come back later, within a bound.
         """
+        if state.state == "up":
+            self._spread_s = state.spread_ms / 1000
         shard = int(shard_of(self._settings.device), 16)
         owned = next((s.epoch for s in state.shards if s.first <= shard <= s.last), 0)
         epochs = (state.store_epoch, owned)

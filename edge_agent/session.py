@@ -7,7 +7,7 @@ Rule 2: nothing here reads a clock or opens a socket. Facts come in as events; i
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 EXPONENT_MAX: Final = 16
 """Beyond this many failures the back-off grows no more, whatever its cap."""
@@ -44,6 +44,7 @@ class Effect(StrEnum):
     """What is to be done."""
 
     CONNECT = "connect"
+    RETURN_LATER = "return_later"
     RETRY_LATER = "retry_later"
     BIRTH = "birth"
     OFFER_AGAIN = "offer_again"
@@ -74,7 +75,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], tuple[State, tuple[Effect, ...]]
     (S.WAITING, E.STOP): (S.OFFLINE, (F.LEAVE,)),
     (S.CONNECTED, E.STABLE): (S.CONNECTED, (F.FORGET_FAILURES,)),
     (S.CONNECTED, E.SILENT): (S.CONNECTED, (F.BIRTH,)),
-    (S.CONNECTED, E.LOST): (S.WAITING, (F.NOTE_DOWN, F.RETRY_LATER)),
+    (S.CONNECTED, E.LOST): (S.WAITING, (F.NOTE_DOWN, F.RETURN_LATER)),
     (S.CONNECTED, E.STOP): (S.DRAINING, (F.DRAIN,)),
     (S.DRAINING, E.DRAINED): (S.OFFLINE, (F.FAREWELL, F.LEAVE)),
     (S.DRAINING, E.LOST): (S.OFFLINE, (F.LEAVE,)),
@@ -89,11 +90,30 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         raise RefusedEventError(f"{event} in state {state}") from None
 
 
-def backoff_s(failures: int, *, s_min: float, s_cap: float, uniform: Callable[[float, float], float]) -> float:
-    """Full jitter: anywhere between 0 and the bound, which doubles with each failure after the first up to *s_cap*,
-    so that a fleet that lost its broker at once does not come back at once.
+class Wait(Protocol):
+    """:func:`return_s` or :func:`retry_s`."""
+
+    def __call__(self, bound: float, *, spread_s: float, uniform: Callable[[float, float], float]) -> float: ...
+
+
+def bound_s(failures: int, *, s_min: float, s_cap: float) -> float:
+    """The back-off's bound, which doubles with each failure after the first up to *s_cap*."""
+    return min(s_cap, s_min * 2.0 ** min(max(0, failures - 1), EXPONENT_MAX))
+
+
+def return_s(bound: float, *, spread_s: float, uniform: Callable[[float, float], float]) -> float:
+    """When to come back after a connection was lost: full jitter, over the server's spread where that is longer, so
+    that a fleet that lost its broker at once does not come back at once.
 
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
-    bound = min(s_cap, s_min * 2.0 ** min(max(0, failures - 1), EXPONENT_MAX))
-    return uniform(0.0, bound)
+    return uniform(0.0, max(bound, spread_s))
+
+
+def retry_s(bound: float, *, spread_s: float, uniform: Callable[[float, float], float]) -> float:
+    """When to try again after a connection could not be made: full jitter, a whole spread later.
+
+    Nobody tries twice within one spread. So a fleet whose first tries fill one spread evenly never tries more often
+    than that, however long the broker is away; jitter over the spread alone would come to e times as many.
+    """
+    return spread_s + uniform(0.0, bound)

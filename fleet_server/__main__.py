@@ -11,6 +11,7 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple, NoReturn
 
@@ -26,27 +27,48 @@ from broker_config.text import shown
 from fleet_server.access.auditor import BEGIN, Auditor, own_fact
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
 from fleet_server.access.notes import NoteError, Signer
+from fleet_server.access.people import PeopleError
 from fleet_server.adapters import mqtt
+from fleet_server.adapters.mail import MailSender, MailSettings
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.audit import SqlAudit
+from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
+from fleet_server.adapters.sql.outbox import SqlOutbox
+from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.registry import SqlRegistry
+from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_backup import backup as copy
 from fleet_server.adapters.sqlite_backup import copy_back
 from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
+from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.app import Ports, create_app
+from fleet_server.cli import moments
 from fleet_server.cli.site_commands import add_commands
-from fleet_server.config import Config, ConfigError, load
-from fleet_server.registry.keeper import Keeper
+from fleet_server.config import Config, ConfigError, Mail, load
+from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.looking import LookSettings
+from fleet_server.outbound.sending import Sender
+from fleet_server.outbound.service import Outbound
+from fleet_server.outbound.subscriptions import Choice, Sort
+from fleet_server.outbound.watch import WatchPolicy
+from fleet_server.projection.feed import UnknownSinkError
+from fleet_server.projection.labels import LabelsOf
+from fleet_server.projection.projector import Projector, ProjectorSettings
+from fleet_server.projection.sinks import Sinks
+from fleet_server.projection.target import Target
+from fleet_server.registry.keeper import Keeper, PromptLabels
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
 from fleet_server.telemetry.store import FencedError, StoreError
+from fleet_server.telemetry.view import TelemetryView
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 2
 EXIT_FENCED: Final = 4
 STORE_FILE: Final = "telemetry.db"
 DATABASE_FILE: Final = "operators.db"
+INFLUX_SINK: Final = "influx"
 API_STOP_S: Final = 5.0
 API_CONNECTIONS_MAX: Final = 256
 API_KEEP_ALIVE_S: Final = 30
@@ -86,9 +108,10 @@ def run(config: ConfigFile) -> None:
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     engine, registry = _registry(settings)
-    ports = _Operators(registry, SqlKeptAnswers(engine), _auditor(settings, engine))
+    ports = _Operators(engine, registry, SqlKeptAnswers(engine), _people(engine, token), _auditor(settings, engine))
+    senders = _senders(settings)
     try:
-        uvloop.run(_run(settings, master, token, security, store, listener, ports))
+        uvloop.run(_run(settings, master, security, store, listener, ports, senders))
     except FencedError as error:
         log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error
@@ -101,11 +124,26 @@ def run(config: ConfigFile) -> None:
 
 
 class _Operators(NamedTuple):
-    """What stands on the operators' database."""
+    """The operators' database, and what stands on it."""
 
+    engine: Engine
     registry: SqlRegistry
     kept: SqlKeptAnswers
+    people: SqlPeople
     auditor: Auditor
+
+
+def _people(engine: Engine, token: str) -> SqlPeople:
+    """Who may ask; the token that ``init`` wrote is the first administrator's."""
+    people = SqlPeople(engine)
+    try:
+        if people.ensure_first(token, now_ms=now_ms()):
+            log.info("the token of the token file administers the fleet")
+    except PeopleError as error:
+        _fail(f"api.token_file: {error}", EXIT_CONFIG)
+    except StoreError as error:
+        _fail(f"database: {error}", EXIT_FAILED)
+    return people
 
 
 def _registry(config: Config) -> tuple[Engine, SqlRegistry]:
@@ -143,11 +181,11 @@ def _auditor(config: Config, engine: Engine) -> Auditor:
 async def _run(
     config: Config,
     master: MasterKey,
-    token: str,
     security: ssl.SSLContext,
     store: SqliteStore,
     listener: socket.socket,
     operators: _Operators,
+    senders: Callable[[], Mapping[Sort, Sender]],
 ) -> None:
     def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
         return derive(master, purpose, device)
@@ -167,6 +205,7 @@ async def _run(
                 receipt_linger_ms=config.ingest.receipt_linger_ms,
                 quarantine_bytes_max=config.ingest.quarantine_bytes_max,
             ),
+            reconnects_a_second_max=config.broker.reconnects_a_second_max,
         ),
         mqtt.LinkSettings(
             host=config.broker.host,
@@ -192,10 +231,40 @@ async def _run(
         started.cancel()
         await telemetry
         return
+    keeper = Keeper(service.answers, operators.registry, now_ms=now_ms)
+    sinks = _sinks(config, store, service.answers, PromptLabels(operators.registry, keeper))
+    sinks.start()
+    bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
+    subscriptions.keep_mail(_mail_choice(config), now_ms=now_ms())
+    outbound = Outbound(
+        service.answers,
+        operators.registry,
+        SqlOutbox(operators.engine, digest_ms=int(1000 * config.mail.digest_s) if config.mail else 0),
+        senders,
+        LookSettings(
+            quarantine_bytes_max=config.ingest.quarantine_bytes_max,
+            watch=WatchPolicy(settle_ms=int(1000 * config.outbound.settle_s)),
+        ),
+        bell=bell,
+        now_ms=now_ms,
+        rng=random.Random(),  # noqa: S311 - jitter
+    )
+    ports = Ports(
+        service.answers,
+        operators.registry,
+        operators.kept,
+        SqlFeed(operators.engine),
+        subscriptions,
+        bell,
+        outbound.wake,
+        sinks,
+        operators.people,
+        operators.auditor,
+    )
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(Ports(service.answers, operators.registry, operators.kept, operators.auditor), token),
+            create_app(ports),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -205,7 +274,6 @@ async def _run(
     )
     api = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api", daemon=True)
     api.start()
-    keeper = Keeper(service.answers, operators.registry, now_ms=now_ms)
     keeping = threading.Event()
     kept = threading.Thread(target=keeper.run, args=(keeping,), name="keeper", daemon=True)
     kept.start()
@@ -213,20 +281,83 @@ async def _run(
     checkpoint_s = config.audit.checkpoint_s
     audited = threading.Thread(target=operators.auditor.run, args=(auditing, checkpoint_s), name="audit", daemon=True)
     audited.start()
+    outbound.start()
     # what is there now stays; later garbage is young, and looking through all of it costs receipts their promptness
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
     log.info("serving", api=config.api.url, store_epoch=service.facts().store_epoch)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
+        await asyncio.wait([telemetry, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
         await telemetry
     finally:
-        server.should_exit = True
         keeping.set()
+        await asyncio.to_thread(outbound.stop)
+        stopping.cancel()
+        server.should_exit = True
         await asyncio.to_thread(kept.join, API_STOP_S)
         await asyncio.to_thread(api.join, API_STOP_S)
         auditing.set()  # behind the API, so that the last checkpoint covers all that it did
         await asyncio.to_thread(audited.join, API_STOP_S)
+
+
+def _sinks(config: Config, store: SqliteStore, view: TelemetryView, labels: LabelsOf) -> Sinks:
+    """What the batch store is projected to."""
+    influx = config.influx
+    if influx is None:
+        return Sinks(store.feed, ())
+    from fleet_server.adapters.influx import InfluxSettings, InfluxTarget  # noqa: PLC0415 - 30 MB, only if wanted
+
+    token = influx.token_file.read_text(encoding="utf-8").strip() if influx.token_file else ""
+    secure = influx.url.startswith("https:")
+    settings = InfluxSettings(
+        url=influx.url,
+        flavour=influx.flavour,
+        org=influx.org,
+        bucket=influx.bucket,
+        token=token,
+        retention_d=influx.retention_d,
+        manage=influx.manage,
+        gzip=influx.gzip,
+        security=ssl.create_default_context(cafile=influx.ca_file) if secure else None,
+    )
+
+    def target() -> Target:
+        return InfluxTarget(settings)
+
+    projector = Projector(
+        ProjectorSettings(INFLUX_SINK, influx.points_max, influx.retention_d, influx.presence_every_s),
+        store.feed,
+        labels,
+        view,
+        new_target=target,
+        now_ms=now_ms,
+        rng=random.Random(),  # noqa: S311 - jitter
+    )
+    return Sinks(store.feed, (projector,))
+
+
+@app.command(epilog="Example: fleet-server rebuild --config site/server/fleet-server.toml --from -7d")
+def rebuild(
+    config: ConfigFile,
+    since: Annotated[str, typer.Option("--from", help="such as -90s, -15m, -1h, -7d, or RFC 3339")],
+    sink: Annotated[str, typer.Option(help="which projection")] = INFLUX_SINK,
+) -> None:
+    """Have a projection written again from the batch store. One that runs begins at once."""
+    settings, at_ms = _loaded(config), now_ms()
+    path = settings.state_dir / STORE_FILE
+    if not path.is_file():
+        _fail(f"{path}: no such file", EXIT_FAILED)
+    try:
+        from_ms = moments.parse(since, now_ms=at_ms)
+        store = SqliteStore(path, now_ms=at_ms)
+        places = store.feed.mark_stale(sink, from_ms=from_ms, now_ms=at_ms)
+        store.close()
+    except (StoreError, UnknownSinkError, ValueError) as error:
+        _fail(str(error), EXIT_FAILED)
+    print(f"{sink}: {places} hours of streams will be written again")
 
 
 @app.command(epilog="Example: fleet-server backup --config site/server/fleet-server.toml telemetry.backup")
@@ -300,6 +431,33 @@ def _begin_log(config: Config, why: str) -> int:
         return SqlAudit(engine).begin(own_fact(BEGIN, why, at_ms=now_ms())).log
     finally:
         engine.dispose()
+
+
+def _senders(config: Config) -> Callable[[], Mapping[Sort, Sender]]:
+    """What sends webhooks and mail; made in the loop that uses it."""
+    try:
+        trusted = ssl.create_default_context(cafile=config.outbound.ca_file)
+        mail = None if config.mail is None else _mail(config.mail)
+    except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
+        _fail(f"outbound: {error}", EXIT_CONFIG)
+
+    def senders() -> Mapping[Sort, Sender]:
+        made: dict[Sort, Sender] = {Sort.WEBHOOK: WebhookSender(site=config.site_id, security=trusted)}
+        if mail is not None:
+            made[Sort.MAIL] = MailSender(mail, site=config.site_id, security=trusted)
+        return made
+
+    return senders
+
+
+def _mail(table: Mail) -> MailSettings:
+    password = table.password_file.read_text(encoding="utf-8").strip() if table.password_file else ""
+    return MailSettings(table.host, table.port, table.tls, table.sender, table.to, table.user, password)
+
+
+def _mail_choice(config: Config) -> Choice | None:
+    table = config.mail
+    return None if table is None else Choice(frozenset(table.kinds), table.severity, table.org)
 
 
 def _beside(backup_file: Path) -> Path:

@@ -7,19 +7,33 @@ their owner may read.
 import ipaddress
 import tomllib
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
+from types import NoneType
+from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar, get_args
+from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from broker_config import limits
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
+from fleet_server.outbound.happenings import Kind, Severity
+from fleet_server.telemetry import reconnects
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
 SiteIdField: TypeAlias = Annotated[SiteId, Meta(pattern="^[0-9a-f]{64}$")]
+
+MailAddress: TypeAlias = Annotated[
+    str, Meta(max_length=254, pattern=r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
+]
+"""No quotes, no names, no line end: what goes into a header must not be able to end it."""
+
+MAIL_RECIPIENTS_MAX: Final = 20
+
+InfluxName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
 
 CONFIG_BYTES_MAX: Final = 64 * limits.KIB
 API_PORT: Final = 8470
@@ -53,7 +67,10 @@ class Shards(NamedTuple):
 
 
 class Broker(Struct, frozen=True):
-    """The server's listener of the broker, and what proves each to the other."""
+    """The server's listener of the broker, and what proves each to the other.
+
+    ``reconnects_a_second_max``: what the broker's machine takes when all devices come back at once.
+    """
 
     host: Host
     port: Port
@@ -61,6 +78,7 @@ class Broker(Struct, frozen=True):
     cert_file: Path
     key_file: Path
     keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)] = limits.KEEP_ALIVE_S
+    reconnects_a_second_max: Annotated[int, Meta(ge=1, le=100_000)] = reconnects.A_SECOND_MAX
 
 
 class Mac(Struct, frozen=True):
@@ -122,8 +140,64 @@ class Audit(Struct, frozen=True):
     checkpoint_s: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
 
 
+class Tls(StrEnum):
+    """How the way to a mail server is protected; ``none`` only to one on this machine."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
+
+
+class Outbound(Struct, frozen=True):
+    """What the server tells by itself. ``ca_file``: who vouches for receivers and the mail server, instead of those
+    whom this machine trusts. ``settle_s``: after it has lost the broker, how long the server judges no device.
+    """
+
+    ca_file: Path | None = None
+    settle_s: Annotated[float, Meta(ge=0, le=3_600)] = 90.0
+
+
+class Mail(Struct, frozen=True):
+    """Where mail goes, and of what. ``digest_s``: what happens within this time goes in one mail."""
+
+    host: Host
+    sender: MailAddress = field(name="from")
+    to: Annotated[tuple[MailAddress, ...], Meta(min_length=1, max_length=MAIL_RECIPIENTS_MAX)]
+    port: Port = 587
+    tls: Tls = Tls.STARTTLS
+    user: Annotated[str, Meta(max_length=256)] = ""
+    password_file: Path | None = None
+    kinds: tuple[Kind, ...] = ()
+    severity: Severity = Severity.WARNING
+    org: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9/-]{0,511})?\Z")] = ""
+    digest_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+
+
+class Influx(Struct, frozen=True):
+    """A time-series server that the batch store is projected to, for dashboards; no such table, no projection.
+
+    ``flavour``: ``v2`` writes to ``/api/v2/write`` (InfluxDB 2 and 3, VictoriaMetrics), ``v1`` to ``/write``
+    (InfluxDB 1; ``bucket`` is its database, the token file holds ``user:password``). ``retention_d``: 0 is for ever.
+    ``manage``: the server makes the bucket, sets its retention and maps it for InfluxQL; else somebody has.
+    ``presence_every_s``: 0 is never. Plain HTTP goes to loopback only, unless ``allow_plain``: a token is in it.
+    """
+
+    url: Annotated[str, Meta(max_length=512)]
+    retention_d: Annotated[int, Meta(ge=0, le=36_500)]
+    flavour: Annotated[str, Meta(pattern=r"^v[12]\Z")] = "v2"
+    org: InfluxName = "fieldfleet"
+    bucket: InfluxName = "fieldfleet"
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    manage: bool = True
+    allow_plain: bool = False
+    gzip: bool = False
+    points_max: Annotated[int, Meta(ge=limits.BATCH_ROWS_MAX, le=100_000)] = 5_000
+    presence_every_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+
+
 class Config(Struct, frozen=True):
-    """All of ``fleet-server.toml``."""
+    """All of ``fleet-server.toml``. ``mail``: None if none is sent."""
 
     site_id: SiteIdField
     state_dir: Path
@@ -136,6 +210,9 @@ class Config(Struct, frozen=True):
     seal: Seal = Seal()
     database: Database = Database()
     audit: Audit = Audit()
+    outbound: Outbound = Outbound()
+    mail: Mail | None = None
+    influx: Influx | None = None
 
 
 T = TypeVar("T", bound=Struct)
@@ -148,10 +225,33 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         ConfigError: with every fault, not just the first.
     """
     config = read_tables(text, Config, base=base, source=source)
+    faults = [] if config.mail is None else _mail_faults(config.mail)
     if not _is_loopback(config.api.host):
-        fault = f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}"
-        raise ConfigError(source, (fault,))
+        faults.append(f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}")
+    if config.influx is not None:
+        faults += _influx_faults(config.influx)
+    if faults:
+        raise ConfigError(source, tuple(faults))
     return config
+
+
+def _influx_faults(influx: Influx) -> list[str]:
+    """What is wrong with its URL."""
+    got = shown(influx.url)
+    try:
+        parts = urlsplit(influx.url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return [f"influx.url: expected a URL such as http://127.0.0.1:8086, got {got!r}"]
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+        return [f"influx.url: expected a URL such as http://127.0.0.1:8086, got {got!r}"]
+    if parts.username is not None or parts.password is not None:
+        return ["influx.url: expected no user in it; give influx.token_file"]
+    if parts.scheme == "http" and not _is_loopback(host) and not influx.allow_plain:
+        return [
+            f"influx.url: expected https, or influx.allow_plain = true, for a host that is not this one, got {got!r}"
+        ]
+    return []
 
 
 def read_tables(text: str, kind: type[T], *, base: Path, source: str) -> T:
@@ -186,7 +286,17 @@ def load(path: Path) -> Config:
         *_not_secret("api.token_file", config.api.token_file),
         *(_not_secret("database.password_file", file) if (file := config.database.password_file) else ()),
         *(_not_secret("audit.key_file", key) if (key := config.audit.key_file) else (_no_audit_key(path),)),
+        *(_unreadable("outbound.ca_file", file) if (file := config.outbound.ca_file) else ()),
+        *(
+            _not_secret("mail.password_file", config.mail.password_file)
+            if config.mail is not None and config.mail.password_file is not None
+            else ()
+        ),
     ]
+    if config.influx is not None and config.influx.token_file is not None:
+        faults += _not_secret("influx.token_file", config.influx.token_file)
+    if config.influx is not None and config.influx.ca_file is not None:
+        faults += _unreadable("influx.ca_file", config.influx.ca_file)
     if faults:
         raise ConfigError(str(path), tuple(faults))
     return config
@@ -211,17 +321,17 @@ def read_text(path: Path) -> str:
 
 def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults: list[str]) -> T | None:
     """One table of the file as *kind*; None if it had a fault, which is in *faults* then."""
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    fields = {each.encode_name: each for each in msgspec.structs.fields(kind)}
     before = len(faults)
     faults.extend(f"{at}{shown(name)}: unknown; expected one of {', '.join(fields)}" for name in raw.keys() - fields)
     values: dict[str, object] = {}
-    for name, field in fields.items():
+    for name, each in fields.items():
         if name not in raw:
-            if field.required:
+            if each.required:
                 faults.append(f"{at}{name}: missing")
             continue
         try:
-            values[name] = _value(raw[name], field.type, f"{at}{name}", base, faults)
+            values[each.name] = _value(raw[name], each.type, f"{at}{name}", base, faults)
         except (msgspec.ValidationError, BadIdError) as error:
             text = str(error)
             faults.append(f"{at}{name}: {text[:1].lower()}{text[1:]}, got {shown(raw[name])!r}")
@@ -229,13 +339,25 @@ def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults
 
 
 def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) -> object:
-    if kind is Path or kind == Path | None:
+    options = get_args(kind)
+    if NoneType in options:  # TOML has no null: what may be absent is there now
+        (kind,) = (option for option in options if option is not NoneType)
+    if kind is Path:
         return base / msgspec.convert(raw, Annotated[str, Meta(min_length=1)])
     if kind is Shards:
         return Shards.parse(raw)
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _table(msgspec.convert(raw, dict[str, object]), kind, f"{at}.", base, faults)
     return msgspec.convert(raw, kind)
+
+
+def _mail_faults(mail: Mail) -> list[str]:
+    faults = []
+    if mail.tls is Tls.NONE and not _is_loopback(mail.host):
+        faults.append(f"mail.tls: expected starttls or tls to another machine, got {mail.tls.value!r}")
+    if bool(mail.user) != (mail.password_file is not None):
+        faults.append("mail.password_file: expected user and password_file together")
+    return faults
 
 
 def _is_loopback(host: str) -> bool:

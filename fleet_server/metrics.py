@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from fleet_server.projection.view import SinkState, SinkStatus
 from fleet_server.telemetry.view import IngestFacts
 
 PREFIX: Final = "fieldfleet_"
@@ -48,6 +49,38 @@ INGEST: Final = (
     _gauge("quarantine_bytes", "Payloads in quarantine.", lambda f: f.quarantine_bytes),
     _gauge("unsealed_records", "Records stored and not yet in columns.", lambda f: f.unsealed_records),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SinkMetric:
+    """A metric of a projection's sink; its one label is ``sink``."""
+
+    name: str
+    kind: Kind
+    description: str
+    value: Callable[[SinkStatus], float]
+
+
+def _sink_counter(name: str, description: str, value: Callable[[SinkStatus], float]) -> SinkMetric:
+    return SinkMetric(f"{PREFIX}sink_{name}_total", Kind.COUNTER, description, value)
+
+
+def _sink_gauge(name: str, description: str, value: Callable[[SinkStatus], float]) -> SinkMetric:
+    return SinkMetric(f"{PREFIX}sink_{name}", Kind.GAUGE, description, value)
+
+
+SINK: Final = (
+    _sink_gauge("taking", "1 while the sink takes points.", lambda s: s.state in {SinkState.OK, SinkState.BEHIND}),
+    _sink_gauge("behind_commits", "Commits that the sink has not had.", lambda s: s.behind_commits),
+    _sink_gauge("stale_places", "Hours of streams that are to be written again.", lambda s: s.stale_places),
+    _sink_gauge("oldest_age_ms", "For how long the oldest of what it has not had waits.", lambda s: s.oldest_age_ms),
+    _sink_counter("points_written", "Points that it took.", lambda s: s.points_written),
+    _sink_counter("points_refused", "Points that it takes under no circumstances.", lambda s: s.points_refused),
+    _sink_counter("posts", "Requests to write.", lambda s: s.posts),
+    _sink_counter("posts_failed", "Requests that were not answered with success.", lambda s: s.posts_failed),
+)
+SINK_POINTS_LEFT_OUT: Final = f"{PREFIX}sink_points_left_out_total"
+"""Counter, labels ``sink`` and ``reason``: points that are not written, from :attr:`SinkStatus.points_left_out`."""
 DEVICES: Final = f"{PREFIX}devices"
 DEVICES_CONNECTED: Final = f"{PREFIX}devices_connected"
 DEVICES_REPORTING: Final = f"{PREFIX}devices_reporting"
@@ -59,7 +92,7 @@ AUDIT_WAITING: Final = f"{PREFIX}audit_waiting"
 AUDIT_BROKEN: Final = f"{PREFIX}audit_broken"
 
 PRESENCE: Final = "presence"
-"""Measurement of the time series: what the server knows of each device, once in ``projection.presence_every_s``."""
+"""Measurement of the time series: what the server knows of each device, once in ``influx.presence_every_s``."""
 
 
 @dataclass(frozen=True, slots=True)

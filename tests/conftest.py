@@ -14,9 +14,11 @@ AREA_BUDGET_S: Final = 60
 AREA_BUDGETS_S: Final = {
     "broker_config": 120,
     "contract": 120,
+    "dashboards": 120,
+    "deploy": 90,
     "edge_agent": 240,
     "faults": 600,
-    "fleet_server": 300,
+    "fleet_server": 600,
     "system": 300,
 }
 """Of one worker's time; two workers run, and .ci/run bounds the whole."""

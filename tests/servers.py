@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 from broker_config.embedded import CannotListenError, Embedded, EmbeddedSite
 from broker_config.embedded.misbehaviour import Misbehaviour
@@ -27,6 +29,7 @@ SITE: Final = SiteId("5e" * 32)
 START_S_MAX: Final = 10.0
 POLL_S: Final = 0.02
 PORT_TRIES_MAX: Final = 3
+SERIES_START_S_MAX: Final = 30.0
 # Below the range that the kernel gives to outgoing connections, so that none of them takes the port of a broker
 # that is down for a moment.
 PORTS: Final = range(20_000, 32_000)
@@ -365,6 +368,119 @@ def _start_somewhere(broker: Mosquitto) -> None:
         else:
             return
     broker.start()
+
+
+@dataclass(slots=True)
+class SeriesServer:
+    """A time-series server of Debian's, with its data in *directory*, at *url*."""
+
+    directory: Path
+    command: list[str]
+    port: int
+    ready_path: str
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises ServerFailedError."""
+        assert self._process is None, "runs already"
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            wait_until(self._is_up, f"{self.command[0]} answers", SERIES_START_S_MAX)
+        except (TimeoutError, ServerFailedError):
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def get(self, path: str, **query: str) -> bytes:
+        """The body of an answer. Raises URLError."""
+        with urlopen(f"{self.url}{path}?{urlencode(query)}", timeout=START_S_MAX) as answer:
+            body: bytes = answer.read()
+        return body
+
+    def post(self, path: str, **form: str) -> bytes:
+        """The body of an answer. Raises URLError."""
+        with urlopen(f"{self.url}{path}", data=urlencode(form).encode(), timeout=START_S_MAX) as answer:
+            body: bytes = answer.read()
+        return body
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            log = (self.directory / "log").read_text(encoding="utf-8", errors="replace")
+            raise ServerFailedError(f"{self.command[0]} ended with {self._process.returncode}: {log[-2000:]}")
+        try:
+            self.get(self.ready_path)
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def _running(server: SeriesServer) -> Iterator[SeriesServer]:
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def influxd(directory: Path) -> Iterator[SeriesServer]:
+    """InfluxDB 1, ended with the block; it tells nobody of itself."""
+    directory.mkdir(exist_ok=True)
+    port, other_port = free_ports(2)
+    config = directory / "influxdb.conf"
+    config.write_text(
+        f"""\
+reporting-enabled = false
+bind-address = "{HOST}:{other_port}"
+[meta]
+dir = "{directory}/meta"
+[data]
+dir = "{directory}/data"
+wal-dir = "{directory}/wal"
+[monitor]
+store-enabled = false
+[http]
+bind-address = "{HOST}:{port}"
+log-enabled = false
+""",
+        encoding="utf-8",
+    )
+    found = program("influxd") or "influxd"
+    with _running(SeriesServer(directory, [found, "-config", str(config)], port, "/ping")) as server:
+        yield server
+
+
+@contextmanager
+def victoria_metrics(directory: Path) -> Iterator[SeriesServer]:
+    """VictoriaMetrics, ended with the block; the same sample twice is one there, as it is in InfluxDB."""
+    directory.mkdir(exist_ok=True)
+    port = free_port()
+    options = [
+        f"-httpListenAddr={HOST}:{port}",
+        f"-storageDataPath={directory}/data",
+        "-retentionPeriod=100y",
+        "-dedup.minScrapeInterval=1ms",
+        "-search.latencyOffset=0s",
+        "-loggerLevel=ERROR",
+    ]
+    found = program("victoria-metrics") or "victoria-metrics"
+    with _running(SeriesServer(directory, [found, *options], port, "/health")) as server:
+        yield server
 
 
 def _now() -> datetime:

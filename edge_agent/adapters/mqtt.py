@@ -6,28 +6,20 @@ A connection is made, used and thrown away; nothing rests on it. Publishing is p
 import asyncio
 import contextlib
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Final, NamedTuple
 
 from broker_config import limits
 from broker_config.text import shown
+from firmware_bridge.left_out import left_out
 
-# paho imports urllib.request, with http and email behind it, a megabyte, to find proxies for web sockets, which the
-# agent does not speak. Whoever imports it later gets the real one.
-_REQUEST: Final = "urllib.request"
-_HIDES_REQUEST: Final = _REQUEST not in sys.modules
-if _HIDES_REQUEST:
-    sys.modules[_REQUEST] = ModuleType(_REQUEST)
-import aiomqtt  # noqa: E402
-from paho.mqtt.packettypes import PacketTypes  # noqa: E402
-from paho.mqtt.properties import Properties  # noqa: E402
-
-if _HIDES_REQUEST:
-    del sys.modules[_REQUEST]
+# with http and email behind it a megabyte, to find proxies for web sockets, which the agent does not speak
+with left_out("urllib.request"):
+    import aiomqtt
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
 
 NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME. Source: openssl/x509_vfy.h."""

@@ -35,7 +35,7 @@ APPLICATION_ID: Final = 0x66664673  # "ffFs"
 SCHEMA_VERSION: Final = 1
 PAGE_BYTES: Final = 1024
 """Small pages: a transaction of four short batches touches five, and flash wears by the page."""
-CACHE_KIB: Final = 256
+CACHE_KIB: Final = 128
 WAL_PAGES_MAX: Final = 1_000
 """The write-ahead log is moved into the file when it is this long."""
 BUSY_S: Final = 2.0

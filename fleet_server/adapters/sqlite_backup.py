@@ -43,9 +43,10 @@ def restore_backup(path: Path, store_path: Path, now_ms: int) -> int:
     """Make a store of a backup; return its store epoch, ``max(last + 1, now_ms)``.
 
     Raises:
-        StoreError: *store_path* exists, or *path* is no sound batch store of this version.
+        StoreError: *store_path* exists, or *path* is no sound batch store of this version or an older one.
     """
     with _copied_back(path, store_path) as target:
+        schema.upgrade(target)
         schema.check(target, path)
         epoch = max(schema.meta(target, "store_epoch") + 1, now_ms)
         with target:

@@ -11,7 +11,7 @@ from typing import Final
 
 from fleet_server.telemetry.store import StoreError, StoreFullError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x66664253
 """``ffBS``: marks the file as a batch store."""
 PAGE_BYTES: Final = 8192
@@ -63,6 +63,16 @@ CREATE TABLE event(device TEXT, at_ms INTEGER, stream TEXT, life TEXT, seq INTEG
   PRIMARY KEY(device, at_ms, stream, life, seq, place)) WITHOUT ROWID;
 CREATE TABLE status(device TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, payload BLOB NOT NULL) WITHOUT ROWID;
 """
+DDL_PROJECTION: Final = """
+CREATE TABLE sink(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, cursor INTEGER NOT NULL,
+  refused INTEGER NOT NULL);
+CREATE TABLE stale(sink INTEGER NOT NULL, hour INTEGER NOT NULL, series INTEGER NOT NULL, mark INTEGER NOT NULL,
+  since_ms INTEGER NOT NULL, PRIMARY KEY(sink, hour, series)) WITHOUT ROWID;
+CREATE TABLE dead_letter(id INTEGER PRIMARY KEY, sink INTEGER NOT NULL, at_ms INTEGER NOT NULL, line BLOB NOT NULL,
+  reason TEXT NOT NULL, UNIQUE(sink, line));
+"""
+UPGRADES: Final = {1: DDL_PROJECTION}
+"""What leads from a version to the next; each only adds."""
 
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR})
 
@@ -104,6 +114,7 @@ def create_or_check(path: Path, *, now_ms: int) -> int:
         with closing(connect(path)) as connection:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 _create(connection, now_ms)
+            upgrade(connection)
             check(connection, path)
             return meta(connection, "store_epoch")
     except sqlite3.Error as error:
@@ -118,7 +129,7 @@ def _create(connection: sqlite3.Connection, now_ms: int) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:  # another was quicker
         connection.execute("ROLLBACK")
         return
-    for statement in DDL.split(";"):
+    for statement in (DDL + DDL_PROJECTION).split(";"):
         connection.execute(statement)
     connection.executemany(
         "INSERT INTO meta VALUES(?, ?)",
@@ -127,6 +138,25 @@ def _create(connection: sqlite3.Connection, now_ms: int) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring a batch store of an older version to this one, whole or not at all; leave anything else as it is."""
+    if not _upgradable(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if _upgradable(connection):  # another was not quicker
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        for old in range(version, SCHEMA_VERSION):
+            for statement in UPGRADES[old].split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _upgradable(connection: sqlite3.Connection) -> bool:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return application == APPLICATION_ID and connection.execute("PRAGMA user_version").fetchone()[0] in UPGRADES
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:

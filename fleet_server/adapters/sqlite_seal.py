@@ -2,11 +2,14 @@
 
 Both read and encode outside any transaction, and change the file in a single one: a crash repeats the work. What
 a clock that nobody set has stamped waits in ``unmapped`` until its boot is known, at most UNMAPPED_WAIT_MS.
+
+A sink that keeps up reads the log, and is waited for; what is sealed before a sink had it is stale there from the
+same transaction on.
 """
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -14,14 +17,15 @@ import msgspec
 
 from broker_config import ranges
 from broker_config.ranges import Ranges
-from broker_config.telemetry import BadBatchError, Batch, Reason
+from broker_config.telemetry import JOURNAL, BadBatchError, Batch, Reason
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access
 from fleet_server.adapters.sqlite_index import Index
 from fleet_server.adapters.sqlite_log import LogRow, record_if_read, record_of, unpack
 from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, Names, Part, Sealed, merged, part_of
 from fleet_server.adapters.sqlite_query import shapes as shapes_of
-from fleet_server.telemetry.store import NO_TIME, StreamKey
+from fleet_server.projection.feed import SINK_PATIENCE_MS
+from fleet_server.telemetry.store import NO_TIME, UNSEALED_RECORDS_MAX, StreamKey
 
 SEAL_VALUES_MAX: Final = 2_000_000
 """Readings in memory at once; a seal takes at least one commit whatever is in it."""
@@ -40,6 +44,8 @@ FREE_PAGES_SHARE: Final = 8
 FREE_PAGES_MAX: Final = 2_000
 """Given back at once."""
 
+NEVER_PROJECTED: Final = 2**62
+"""Above every commit: of a place whose readings got their time only now."""
 _HELD: Final = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 
 Place: TypeAlias = tuple[str, str, int]
@@ -62,14 +68,16 @@ class _Harvest:
     records: int = 0
     values: int = 0
     groups: dict[Place, list[Sealed]] = field(default_factory=dict)
+    newest: dict[Place, int] = field(default_factory=dict)
+    """The newest commit that each place has readings of."""
     numbers: dict[StreamKey, _Numbers] = field(default_factory=dict)
     waiting: list[tuple[str, str, str, int, str, int, int, bytes]] = field(default_factory=list)
     remapped: list[tuple[str, str, str, int, int, int]] = field(default_factory=list)
     mapped_rows: list[tuple[int]] = field(default_factory=list)
     unreadable: list[tuple[int, str, str, str, int, bytes]] = field(default_factory=list)
 
-    def place(self, device: str, one: Sealed) -> None:
-        """Put a record where it will be sealed."""
+    def place(self, device: str, one: Sealed, log_id: int) -> None:
+        """Put a record where it will be sealed; *log_id*: its commit."""
         record = one.record
         hour = one.start_ms // HOUR_MS
         place = (device, record.stream, hour)
@@ -77,6 +85,7 @@ class _Harvest:
         if group is None:
             group = self.groups[place] = []
         group.append(one)
+        self.newest[place] = max(self.newest.get(place, 0), log_id)
         if isinstance(record, Batch):
             self.values += len(record.dt) * len(record.fields)
         if one.shift_ms:
@@ -87,9 +96,11 @@ class _Harvest:
 class Sealer:
     """For one thread; commits go on meanwhile."""
 
-    def __init__(self, access: Access, index: Index) -> None:
+    def __init__(self, access: Access, index: Index, heard_ms: Mapping[str, int]) -> None:
+        """*heard_ms*: when each sink last moved or had nothing to do."""
         self._access = access
         self._index = index
+        self._heard_ms = heard_ms
         self._names = Names()
 
     def seal(self, *, records_max: int, now_ms: int, token: int) -> Sequence[tuple[StreamKey, Ranges]]:
@@ -108,12 +119,15 @@ class Sealer:
     def _gather(self, records_max: int, now_ms: int) -> _Harvest:
         with self._access.reading() as connection:
             harvest = _Harvest(up_to=schema.meta(connection, "sealed_up_to"))
+            ceiling = self._ceiling(connection, now_ms)
             rows = connection.execute("SELECT id, at_ms, body FROM log WHERE id > ? ORDER BY id", (harvest.up_to,))
             for log_id, at_ms, body in rows:
+                if ceiling is not None and log_id > ceiling:
+                    break
                 row = unpack(body)
                 if harvest.records and harvest.records + len(row) > records_max:
                     break
-                self._take(harvest, row, at_ms)
+                self._take(harvest, row, at_ms, log_id)
                 harvest.up_to = log_id
                 harvest.records += len(row)
                 if harvest.records >= records_max or harvest.values >= SEAL_VALUES_MAX:
@@ -122,7 +136,15 @@ class Sealer:
             self._take_unmapped(harvest, connection, now_ms)
         return harvest
 
-    def _take(self, harvest: _Harvest, row: LogRow, at_ms: int) -> None:
+    def _ceiling(self, connection: sqlite3.Connection, now_ms: int) -> int | None:
+        """The last commit that may be sealed: the slowest cursor of the sinks that keep up."""
+        if self._index.unsealed_records >= UNSEALED_RECORDS_MAX:
+            return None
+        sinks = connection.execute("SELECT name, cursor FROM sink").fetchall()
+        alive = [cursor for name, cursor in sinks if now_ms - self._heard_ms.get(name, NO_TIME) < SINK_PATIENCE_MS]
+        return min(alive, default=None)
+
+    def _take(self, harvest: _Harvest, row: LogRow, at_ms: int, log_id: int) -> None:
         for place, (device, text) in enumerate(zip(row.devices, row.keys, strict=True)):
             payload = row.payload(place)
             stream, life, seq_text = text.split("/")
@@ -147,7 +169,9 @@ class Sealer:
                     harvest.waiting.append((*key, seq, record.boot, at_ms, zlib.crc32(payload), payload))
                     continue
                 shift_ms = record.mono + offset_ms - record.t0
-            harvest.place(device, Sealed(record, payload, shift_ms))
+            # a sink that read it earlier may not have known its time
+            known = NEVER_PROJECTED if record.clock.src == "none" else log_id
+            harvest.place(device, Sealed(record, payload, shift_ms), known)
 
     def _take_unmapped(self, harvest: _Harvest, connection: sqlite3.Connection, now_ms: int) -> None:
         found: dict[int, tuple[str, int, bytes]] = {}
@@ -169,7 +193,7 @@ class Sealer:
                 continue
             offset_ms = self._index.offset_ms(device, record.boot)
             shift_ms = 0 if offset_ms is None else record.mono + offset_ms - record.t0
-            harvest.place(device, Sealed(record, payload, shift_ms))
+            harvest.place(device, Sealed(record, payload, shift_ms), NEVER_PROJECTED)
             harvest.mapped_rows.append((row_id,))
             if isinstance(record, Batch):
                 self._index.note(device, record, at_ms)
@@ -180,7 +204,7 @@ class Sealer:
         access.failpoint("seal.encoded")
         try:
             with access.writing(token) as connection:
-                number = _next_part(connection)
+                number = next_part(connection)
                 for (device, stream, hour), part in parts.items():
                     series = self._names.series(connection, device, stream)
                     alone = is_over(hour, now_ms) and not _parts_exist(connection, series, hour)
@@ -189,6 +213,7 @@ class Sealer:
                 _add_to_ledger(connection, harvest.numbers)
                 self._write_latest(connection, harvest)
                 _move_the_rest(connection, harvest)
+                self._tell_sinks(connection, harvest, number, now_ms)
                 connection.execute("DELETE FROM log WHERE id <= ?", (harvest.up_to,))
                 schema.set_meta(connection, "sealed_up_to", harvest.up_to)
                 access.failpoint("seal.deleted")
@@ -216,6 +241,18 @@ class Sealer:
                 body = msgspec.json.encode(tail.row).decode()
                 rows.append((device, stream, tail.at_ms, tail.rank != NO_TIME, tail.received_ms, shape, body))
         connection.executemany("INSERT OR REPLACE INTO latest VALUES(?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _tell_sinks(self, connection: sqlite3.Connection, harvest: _Harvest, mark: int, now_ms: int) -> None:
+        """What a sink has not had is stale there, and its cursor goes on behind it."""
+        for sink, cursor in connection.execute("SELECT id, cursor FROM sink").fetchall():
+            places = [
+                (sink, hour, self._names.series(connection, device, stream), mark, now_ms)
+                for (device, stream, hour), newest in harvest.newest.items()
+                if newest > cursor and stream != JOURNAL
+            ]
+            connection.executemany(MARK_STALE, places)
+            if cursor < harvest.up_to:
+                connection.execute("UPDATE sink SET cursor = ? WHERE id = ?", (harvest.up_to, sink))
 
     def merge(self, *, records_max: int, now_ms: int, token: int) -> int:
         """Make one part of each hour that is over and has several; return how many records it went through."""
@@ -246,7 +283,7 @@ class Sealer:
         self._access.failpoint("merge.encoded")
         try:
             with self._access.writing(token) as connection:
-                number = _next_part(connection)
+                number = next_part(connection)
                 for hour, series, row_ids, part in found:
                     marks = [(row_id,) for row_id in row_ids]
                     if part is None:
@@ -297,7 +334,13 @@ def _streams(harvest: _Harvest) -> set[tuple[str, str]]:
     return {(key.device, key.stream) for key in harvest.numbers}
 
 
-def _next_part(connection: sqlite3.Connection) -> int:
+MARK_STALE: Final = """INSERT INTO stale VALUES(?, ?, ?, ?, ?)
+  ON CONFLICT(sink, hour, series) DO UPDATE SET mark = excluded.mark"""
+"""Sink, hour, series, a new mark, and since when; that stays with a place that is stale already."""
+
+
+def next_part(connection: sqlite3.Connection) -> int:
+    """A number that was never given out, of a part or a mark."""
     number = schema.meta(connection, "part") + 1
     schema.set_meta(connection, "part", number)
     return number

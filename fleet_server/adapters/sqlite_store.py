@@ -22,8 +22,10 @@ from fleet_server.adapters import sqlite_query
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access, Failpoint, nothing
 from fleet_server.adapters.sqlite_backup import backup, restore_backup, set_aside
+from fleet_server.adapters.sqlite_feed import SqliteFeed
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
 from fleet_server.adapters.sqlite_log import LogRow, compressor, pack, record_if_read, unpack
+from fleet_server.adapters.sqlite_part import HOURS_A_DAY
 from fleet_server.adapters.sqlite_seal import Sealer
 from fleet_server.telemetry.store import (
     NO_TIME,
@@ -59,9 +61,10 @@ class SqliteStore:
         self._access = Access(path, failpoint)
         self._index = Index()
         self._compress = compressor().compress
-        self._sealer = Sealer(self._access, self._index)
-        self._log_id = 0
         self._token: int | None = None
+        self.feed = SqliteFeed(self._access, self._index, self._own_token)
+        self._sealer = Sealer(self._access, self._index, self.feed.heard_ms)
+        self._log_id = 0
 
     # the lease
 
@@ -138,6 +141,7 @@ class SqliteStore:
             connection.execute("DELETE FROM remapped WHERE day < ?", (day,))
             connection.execute("DELETE FROM event WHERE at_ms < ?", (before_ms,))
             connection.execute("DELETE FROM silence WHERE to_ms < ?", (before_ms,))
+            connection.execute("DELETE FROM stale WHERE hour < ?", (day * HOURS_A_DAY,))
             # the next batch of a boot that still runs tells it again
             boots = connection.execute(
                 "SELECT device, boot FROM boot_offset b WHERE seen_ms < ? AND NOT EXISTS"

@@ -34,6 +34,15 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/imports/org-nodes"): Action("org_node.import"),
     ("POST", "/v1/imports/duty-units"): Action("duty_unit.import"),
     ("POST", "/v1/quarantine/{row_id}/replay"): Action("quarantine.replay", "row_id"),
+    ("POST", "/v1/sinks/{sink}/rebuild"): Action("rebuild", "sink"),
+    ("POST", "/v1/webhooks"): Action("webhook.create"),
+    ("PATCH", "/v1/webhooks/{webhook}"): Action("webhook.change", "webhook"),
+    ("DELETE", "/v1/webhooks/{webhook}"): Action("webhook.drop", "webhook"),
+    ("POST", "/v1/webhooks/{webhook}/test"): Action("webhook.test", "webhook"),
+    ("POST", "/v1/webhooks/{webhook}/deliveries/{happening}/retry"): Action("webhook.retry", "webhook"),
+    ("POST", "/v1/tokens"): Action("token.create"),
+    ("POST", "/v1/tokens/{token}/approve"): Action("token.approve", "token"),
+    ("POST", "/v1/tokens/{token}/revoke"): Action("token.revoke", "token"),
 }
 READS: Final[Mapping[tuple[str, str], Action]] = {
     ("GET", "/v1/audit"): Action("audit.read"),

@@ -1,24 +1,26 @@
 """The API's application: routers, the token before them, and problems for all that goes wrong."""
 
-import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Final
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
+from fleet_server.access import acting
 from fleet_server.access.auditor import Auditor
+from fleet_server.access.people_store import People
+from fleet_server.access.scoped_registry import ScopedRegistry
+from fleet_server.access.scoped_view import ScopedFeed, ScopedView
 from fleet_server.api import (
     audit,
+    changes,
     devices,
     imports,
     operations,
@@ -26,26 +28,31 @@ from fleet_server.api import (
     problems,
     quarantine,
     registrations,
+    sinks,
     telemetry,
     times,
+    tokens,
+    webhooks,
 )
-from fleet_server.api.bodies import Authorised, Bodies
+from fleet_server.api.bodies import Bodies
+from fleet_server.api.guard import Known, guard
 from fleet_server.api.kept_answers import KeptAnswers
-from fleet_server.api.problems import Fault, ProblemError
+from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
+from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.store import Feed, Subscriptions
+from fleet_server.projection.view import SinkView
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import TelemetryView
 
 OPENAPI_PATH: Final = "/v1/openapi.json"
-TOKEN_CHARS_MIN: Final = 27
-"""160 bits in base64."""
 QUERY_NAMES_MAX: Final = 32
-ACTOR: Final = "token"
-"""Who bears the server's one token, in the audit log."""
 
 DESCRIPTION: Final = """\
 The fleet admin API of fieldfleet, version 1. It listens on loopback. Every request, but for `/v1/health` and this
-document, carries `Authorization: Bearer TOKEN` with the token of the server's token file.
+document, carries `Authorization: Bearer TOKEN`, with the token that `init` wrote or one of `/v1/tokens`. A token is
+good for what it was granted, at organisation nodes and below them; what is elsewhere is not there for it (404, or
+left out of a list).
 
 **Times.** In: RFC 3339 with an offset, or ms since the epoch. Out: ms since the epoch in fields that end in `_ms`,
 and the same in RFC 3339 (UTC) in fields that end in `_at`; a device's clock may say a time that has no date, which is
@@ -72,17 +79,22 @@ def system_clock() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the API stands on."""
+    """What the API stands on. ``wake``: subscriptions changed."""
 
     view: TelemetryView
     registry: Registry
     kept: KeptAnswers
+    feed: Feed
+    subscriptions: Subscriptions
+    bell: Bell
+    wake: Callable[[], None]
+    sinks: SinkView
+    people: People
     auditor: Auditor
 
 
-def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -> FastAPI:
-    """The API over *ports*; *token* is what every request but for health must bear."""
-    assert len(token) >= TOKEN_CHARS_MIN, "a token that can be guessed"
+def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
+    """The API over *ports*, each of which is scoped to who asks before a route gets it."""
     app = FastAPI(
         title="fieldfleet",
         version=version("fieldfleet"),
@@ -95,14 +107,15 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
         redirect_slashes=False,
     )
     problems.install(app)
-    view, registry = ports.view, ports.registry
-    authorised = _authorised(token)
+    registry = ScopedRegistry(ports.registry, acting.scope)
+    view = ScopedView(ports.view, registry, acting.scope)
     # the last added is the first asked: a body is bounded, and a repeat answered, before anything is recorded
-    app.add_middleware(Recording, auditor=ports.auditor, actor=lambda header: ACTOR if authorised(header) else None)
-    app.add_middleware(Bodies, kept=ports.kept, clock=clock, authorised=authorised)
+    app.add_middleware(Recording, auditor=ports.auditor)
+    app.add_middleware(Bodies, kept=ports.kept, clock=clock)
+    app.add_middleware(Known, people=ports.people, clock=clock)
     app.add_middleware(_Headers)
-    guarded = [Depends(_bearer_of(token)), Depends(_refuse_unknown_query)]
-    refused = problems.responses(HTTPStatus.UNAUTHORIZED)
+    guarded = [Depends(guard()), Depends(_refuse_unknown_query)]
+    refused = problems.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     app.include_router(operations.open_routes(view, ports.auditor), dependencies=[Depends(_refuse_unknown_query)])
     for router in (
         devices.routes(view, registry, clock),
@@ -111,41 +124,16 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
         imports.routes(registry, clock),
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view, registry, ports.auditor),
+        operations.routes(view, registry, ports.sinks, ports.auditor),
         audit.routes(ports.auditor),
+        changes.routes(ScopedFeed(ports.feed, acting.scope), ports.bell),
+        webhooks.routes(ports.subscriptions, clock, ports.wake),
+        sinks.routes(ports.sinks, clock),
+        tokens.routes(ports.people, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)
     return app
-
-
-def _authorised(token: str) -> Authorised:
-    def authorised(header: str | None) -> bool:
-        scheme, given = get_authorization_scheme_param(header)
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected)
-
-    expected = token.encode()
-
-    return authorised
-
-
-def _bearer_of(token: str) -> Callable[[HTTPAuthorizationCredentials | None], None]:
-    scheme = HTTPBearer(auto_error=False, description="The token of the server's token file.")
-    expected = token.encode()
-
-    def bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
-        given = b"" if credentials is None else credentials.credentials.encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, expected):
-            raise ProblemError(
-                HTTPStatus.UNAUTHORIZED,
-                "unauthorized",
-                "No access",
-                "no token was given" if credentials is None else "the token is not this server's",
-                expected="Authorization: Bearer TOKEN, with the token of the server's token file",
-                headers={"WWW-Authenticate": 'Bearer realm="fieldfleet"'},
-            )
-
-    return bearer
 
 
 def _refuse_unknown_query(request: Request) -> None:

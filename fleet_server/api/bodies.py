@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
+from fleet_server.api.guard import asking
 from fleet_server.api.kept_answers import FRESH, UNDER_WAY, Begun, Kept, KeptAnswers
 from fleet_server.api.problems import ProblemError, answer, bad_request
 from fleet_server.api.times import Clock
@@ -32,41 +33,38 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _KEY: Final = re.compile(r"[!-~]{1,128}\Z")
 
 
-Authorised: TypeAlias = Callable[[str | None], bool]
-"""Whether an Authorization header is somebody's."""
-
-
 class Bodies:
     """See the module's docstring."""
 
-    def __init__(self, app: ASGIApp, *, kept: KeptAnswers, clock: Clock, authorised: Authorised) -> None:
+    def __init__(self, app: ASGIApp, *, kept: KeptAnswers, clock: Clock) -> None:
         self._app = app
         self._kept = kept
         self._clock = clock
-        self._authorised = authorised
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        known = self._authorised(headers.get("authorization"))
-        bytes_max = CSV_BYTES_MAX if known and scope["path"].startswith(IMPORTS) else BODY_BYTES_MAX
+        known = asking(scope)
+        bytes_max = CSV_BYTES_MAX if known is not None and scope["path"].startswith(IMPORTS) else BODY_BYTES_MAX
         body = await _read(receive, headers, bytes_max)
         if body is None:
             await _too_large(bytes_max)(scope, receive, send)
             return
         key = headers.get(HEADER)
-        if key is None or scope["method"] in _SAFE or not known:
+        if key is None or scope["method"] in _SAFE or known is None:
             await self._app(scope, _again(body, receive), send)
             return
-        response = await self._once(scope, headers, key, body, _again(body, receive))
+        response = await self._once(scope, headers, f"{known.holder}\0{key}", key, body, _again(body, receive))
         await response(scope, receive, send)
 
-    async def _once(self, scope: Scope, headers: Headers, key: str, body: bytes, receive: Receive) -> Response:
+    async def _once(
+        self, scope: Scope, headers: Headers, owned: str, key: str, body: bytes, receive: Receive
+    ) -> Response:
         if not _KEY.match(key):
             return answer(bad_request("header.idempotency-key", expected="1 to 128 visible characters", got=key))
-        whose = hashlib.sha256(f"{headers.get('authorization')}\0{key}".encode()).hexdigest()
+        whose = hashlib.sha256(owned.encode()).hexdigest()
         target = b"\0".join((scope["method"].encode(), scope["path"].encode(), scope["query_string"]))
         conditions = f"{headers.get('if-match')}\0{headers.get('if-none-match')}".encode()
         request = hashlib.sha256(b"\0".join((target, conditions, body))).digest()

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from fleet_server import metrics
 from fleet_server.access.auditor import Auditor
 from fleet_server.api import models
+from fleet_server.projection.view import SinkStatus, SinkView
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import IngestFacts, TelemetryView
 
@@ -37,11 +38,11 @@ def open_routes(view: TelemetryView, auditor: Auditor) -> APIRouter:
     return router
 
 
-def routes(view: TelemetryView, registry: Registry, auditor: Auditor) -> APIRouter:
+def routes(view: TelemetryView, registry: Registry, sinks: SinkView, auditor: Auditor) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
     collectors = CollectorRegistry()
-    collectors.register(_Facts(view, registry))
+    collectors.register(_Facts(view, registry, sinks))
     collectors.register(_AuditFacts(auditor))
     ProcessCollector(registry=collectors)
 
@@ -61,9 +62,10 @@ def routes(view: TelemetryView, registry: Registry, auditor: Auditor) -> APIRout
 class _Facts(Collector):
     """Reads the view when it is scraped, so that nothing is counted twice."""
 
-    def __init__(self, view: TelemetryView, registry: Registry) -> None:
+    def __init__(self, view: TelemetryView, registry: Registry, sinks: SinkView) -> None:
         self._view = view
         self._registry = registry
+        self._sinks = sinks
 
     def collect(self) -> Iterator[Metric]:
         facts = self._view.facts()
@@ -78,6 +80,21 @@ class _Facts(Collector):
             (metrics.DEVICES_HEALTHY, "Devices with no fault in the journal.", sum(each.healthy for each in tallies)),
         ):
             yield GaugeMetricFamily(name, description, value=value)
+        yield from _of_sinks(self._sinks.sinks())
+
+
+def _of_sinks(sinks: list[SinkStatus]) -> Iterator[Metric]:
+    for metric in metrics.SINK:
+        labelled = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
+        family = labelled(metric.name, metric.description, labels=["sink"])
+        for status in sinks:
+            family.add_metric([status.name], metric.value(status))
+        yield family
+    left_out = CounterMetricFamily(metrics.SINK_POINTS_LEFT_OUT, "Points not written.", labels=["sink", "reason"])
+    for status in sinks:
+        for reason, count in status.points_left_out.items():
+            left_out.add_metric([status.name, reason], count)
+    yield left_out
 
 
 class _AuditFacts(Collector):

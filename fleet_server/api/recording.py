@@ -7,19 +7,19 @@ is recorded. Requests of strangers are counted, not entered one by one.
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
 from fleet_server.access.audit import Draft, Phase, bounded
 from fleet_server.access.auditor import Auditor, BrokenLogError
 from fleet_server.api.actions import Action, action_of
+from fleet_server.api.guard import asking
 from fleet_server.api.problems import ProblemError, answer
 from fleet_server.telemetry.store import StoreError
 
@@ -28,31 +28,27 @@ REQUEST_ID_BYTES: Final = 8
 NO_ANSWER: Final = "none"
 CRASHED: Final = "500"
 
-Actor: TypeAlias = Callable[[str | None], str | None]
-"""Whose an Authorization header is, by a name that is no secret; None: nobody's."""
-
 _logger = logging.getLogger(__name__)
 
 
 class Recording:
     """See the module's docstring."""
 
-    def __init__(self, app: ASGIApp, *, auditor: Auditor, actor: Actor) -> None:
+    def __init__(self, app: ASGIApp, *, auditor: Auditor) -> None:
         self._app = app
         self._auditor = auditor
-        self._actor = actor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        actor = self._actor(Headers(scope=scope).get("authorization"))
-        action = None if actor is None else action_of(scope["method"], scope["path"])
-        if actor is None or action is None:
+        principal = asking(scope)
+        action = None if principal is None else action_of(scope["method"], scope["path"])
+        if principal is None or action is None:
             await self._app(scope, receive, _Counted(send, self._auditor, _source(scope)).send)
             return
         body, again = await _body(receive)
-        intent = self._intent(scope, actor, action, body)
+        intent = self._intent(scope, principal.holder, action, body)
         try:
             await run_in_threadpool(self._auditor.record, intent)
         except StoreError as error:

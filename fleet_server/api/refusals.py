@@ -11,6 +11,7 @@ from fleet_server.api.conditions import etag
 from fleet_server.api.problems import ProblemError, bad_request, not_found
 from fleet_server.registry import model
 from fleet_server.registry.model import (
+    BeyondError,
     InUseError,
     RegistryError,
     RuleError,
@@ -52,6 +53,8 @@ def translated(subject: str | None) -> Iterator[None]:
             expected=f"If-Match: {etag(error.revision)}, once you have looked at it again",
             headers={"ETag": etag(error.revision)},
         ) from error
+    except BeyondError as error:
+        raise ProblemError(HTTPStatus.FORBIDDEN, "forbidden", "Not yours to do", str(error)) from error
     except (TakenError, InUseError) as error:
         kind, title = ("taken", "It is another's") if isinstance(error, TakenError) else ("in-use", "It is in use")
         raise ProblemError(HTTPStatus.CONFLICT, kind, title, str(error)) from error

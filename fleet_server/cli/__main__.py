@@ -7,7 +7,7 @@ import typer
 
 from broker_config import limits
 from broker_config.text import shown
-from fleet_server.cli import answers, audit_commands, tables
+from fleet_server.cli import answers, audit_commands, outbound_commands, tables
 from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.options import (
     ENTRIES_DEFAULT,
@@ -27,6 +27,7 @@ from fleet_server.cli.options import (
     show,
     write_new,
 )
+from fleet_server.cli.people_commands import add_commands as add_people_commands
 from fleet_server.cli.registry_commands import add_commands
 from fleet_server.cli.server import (
     SITE_VARIABLE,
@@ -61,6 +62,8 @@ quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not 
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(audit_commands.app, name="audit")
 add_commands(app)
+add_people_commands(app)
+outbound_commands.add_commands(app)
 
 
 @app.command(epilog="Example: fieldfleet device car-7")
@@ -246,8 +249,13 @@ def simulate_command(
     ] = limits.RECEIPT_WAIT_S,
     rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="identities: messages a second.")] = 1_111.0,
     connect_rate: Annotated[
-        int, typer.Option(min=0, max=100_000, help="sessions: begun in any one second at most; 0: no bound.")
-    ] = 300,
+        int,
+        typer.Option(min=0, max=100_000, help="sessions: begun in any one second at most; 0: devices alone decide."),
+    ] = 0,
+    reconnect_rate: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="sessions without --site: what the server states of a second."),
+    ] = None,
     faults: Annotated[str, typer.Option(help="sessions: some of the names below, with commas.")] = "",
     seed: Annotated[int, typer.Option(help="Of readings, back-off and faults.")] = 1,
     drain: Annotated[float, typer.Option(min=1, help="Seconds that the last receipt may take.")] = 120.0,
@@ -261,8 +269,8 @@ def simulate_command(
 
     if mode is Mode.IDENTITIES and (faults or broker is not Broker.MOSQUITTO):
         raise failed(CommandError(Exit.USAGE, "--mode identities: expected --broker mosquitto and no --faults"))
-    if site is not None and directory is not None:
-        raise failed(CommandError(Exit.USAGE, "expected --site or --dir, got both"))
+    if site is not None and (directory is not None or reconnect_rate is not None):
+        raise failed(CommandError(Exit.USAGE, "--site: expected neither --dir nor --reconnect-rate"))
     try:
         chosen = parse_faults(faults)
     except ValueError as error:
@@ -284,6 +292,7 @@ def simulate_command(
                 receipt_wait_s=receipt_wait,
                 rate=rate,
                 connect_rate=connect_rate,
+                reconnect_rate=reconnect_rate,
                 faults=chosen,
                 seed=seed,
                 drain_s=drain,

@@ -106,6 +106,94 @@ class Fleet(Struct, frozen=True):
     classes: list[FleetClass]
 
 
+class Happening(Struct, frozen=True):
+    """See the API's ``Happening``."""
+
+    id: int
+    time_ms: int
+    kind: str
+    severity: str
+    device: str
+    org: str
+    text: str
+
+
+class Webhook(Struct, frozen=True):
+    """See the API's ``Webhook``."""
+
+    id: str
+    url: str
+    kinds: list[str]
+    severity: str
+    org: str | None
+    note: str
+    enabled: bool
+    disabled_why: str
+
+
+class WebhookList(Struct, frozen=True):
+    """A page's."""
+
+    webhooks: list[Webhook]
+
+
+class Delivery(Struct, frozen=True):
+    """See the API's ``Delivery``."""
+
+    happening: int
+    state: str
+    attempts: int
+    status: int
+    error: str
+
+
+class DeliveryList(Struct, frozen=True):
+    """A page's."""
+
+    deliveries: list[Delivery]
+
+
+class Grant(Struct, frozen=True):
+    """See the API's ``Grant``."""
+
+    role: str
+    node: str | None
+
+
+class Token(Struct, frozen=True):
+    """See the API's ``Token``."""
+
+    token: str
+    name: str
+    grants: list[Grant]
+    made_by: str
+    pending: bool
+    expires_ms: int | None
+    used_ms: int | None
+    revoked_ms: int | None
+
+
+class TokenMade(Struct, frozen=True):
+    """See the API's ``TokenMade``."""
+
+    secret: str
+    pending: bool
+
+
+class Tokens(Struct, frozen=True):
+    """See the API's ``TokenPage``."""
+
+    tokens: list[Token]
+
+
+class Me(Struct, frozen=True):
+    """See the API's ``Me``."""
+
+    token: str
+    name: str
+    permissions: dict[str, list[str]]
+
+
 class Latest(Struct, frozen=True):
     """See the API's ``Latest``."""
 

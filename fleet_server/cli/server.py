@@ -18,6 +18,8 @@ from broker_config.text import shown
 SITE_VARIABLE: Final = "FIELDFLEET_SITE"
 SITE_DEFAULT: Final = Path("site")
 TIMEOUT_S: Final = 30.0
+STREAM_SILENCE_S: Final = 45.0
+"""Three heartbeats of the feed."""
 PAGE_ENTRIES_MAX: Final = 1_000
 DETAIL_CHARS_MAX: Final = 500
 
@@ -135,6 +137,23 @@ class Server:
         sent = {**headers, "Idempotency-Key": secrets.token_hex(16)}
         answer = self._send(method, path, NONE, json=json, content=content, headers=sent, tries=CHANGE_TRIES)
         return None if answer.status_code == httpx.codes.NO_CONTENT else _json(answer)
+
+    def lines(self, path: str, parameters: Parameters, headers: Mapping[str, str]) -> Iterator[str]:
+        """An answer's lines as they come, until it ends.
+
+        Raises:
+            CommandError: as :meth:`get`; also if nothing comes for ``STREAM_SILENCE_S``.
+        """
+        given = {name: value for name, value in parameters.items() if value is not None}
+        timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
+        try:
+            with self._client.stream("GET", path, params=given, headers=headers, timeout=timeout) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _problem(answer, self.place)
+                yield from answer.iter_lines()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def list_all(
         self,

@@ -16,9 +16,13 @@ from fleet_server.cli.answers import (
     FleetClass,
     FleetRow,
     Gap,
+    Happening,
     Latest,
+    Me,
     Quarantined,
     Series,
+    Token,
+    Webhook,
 )
 from fleet_server.cli.moments import ago, utc
 
@@ -26,6 +30,8 @@ SPARK: Final = "▁▂▃▄▅▆▇█"
 SPARK_CHARS_MAX: Final = 60
 ROWS_SHOWN_MAX: Final = 50
 SIGNIFICANT_DIGITS: Final = 6
+TEXT_SHOWN_MAX: Final = 300
+_SEVERE: Final = {"alarm": "bold red", "warning": "yellow"}
 _ALARMING: Final = frozenset({"lost", "unexplained"})
 
 
@@ -83,6 +89,39 @@ def _counts(row: Fleet | FleetRow | FleetClass) -> list[Text]:
         for n in (row.connected, row.reporting, row.healthy)
     ]
     return [Text(str(row.devices)), *well]
+
+
+def tokens(found: Sequence[Token], *, now_ms: int) -> Table:
+    """One line a token."""
+    table = _table("token", "name", "grants", "made by", "state", "last used", "until")
+    for token in found:
+        grants = ", ".join(f"{grant.role}@{grant.node or 'everywhere'}" for grant in token.grants)
+        table.add_row(
+            Text(token.token),
+            Text(shown(token.name)),
+            Text(shown(grants)),
+            Text(shown(token.made_by)),
+            _state_of(token, now_ms),
+            Text(ago(token.used_ms, now_ms=now_ms)),
+            Text(utc(token.expires_ms)),
+        )
+    return table
+
+
+def _state_of(token: Token, now_ms: int) -> Text:
+    if token.revoked_ms is not None:
+        return Text("revoked")
+    if token.expires_ms is not None and token.expires_ms <= now_ms:
+        return Text("over")
+    return Text("waits for a second person", style="bold yellow") if token.pending else Text("good", style="green")
+
+
+def me(found: Me) -> Group:
+    """Whose token, and where it is good for what."""
+    table = _table("permission", "where")
+    for permission, paths in found.permissions.items():
+        table.add_row(Text(shown(permission)), Text(", ".join(shown(path) or "everywhere" for path in paths)))
+    return Group(Text(f"{shown(found.token)}  {shown(found.name)}"), table)
 
 
 def device(found: Device, latest: Sequence[Latest], *, now_ms: int) -> Group:
@@ -253,3 +292,29 @@ def _count(count: int, *, alarming: bool = False) -> Text:
 
 def _yes(fact: bool) -> Text:
     return Text("yes", style="green") if fact else Text("no", style="bold yellow")
+
+
+def happening(found: Happening) -> Text:
+    """One line; how bad it is as a word and as a colour."""
+    line = Text(f"{utc(found.time_ms)}  ")
+    line.append(f"{found.severity:7}", style=_SEVERE.get(found.severity, ""))
+    line.append(f"  {found.kind:19}  {found.org or '-'}  {shown(found.text, TEXT_SHOWN_MAX)}")
+    return line
+
+
+def webhooks(found: Sequence[Webhook]) -> Table:
+    """One line a receiver."""
+    table = _table("id", "url", "kinds", "from", "place", "served", "note")
+    for each in found:
+        served = Text("yes") if each.enabled else Text(f"no: {shown(each.disabled_why)}", style="bold yellow")
+        kinds = ", ".join(each.kinds) or "all"
+        table.add_row(
+            Text(each.id),
+            Text(shown(each.url)),
+            Text(kinds),
+            Text(each.severity),
+            Text(each.org or ""),
+            served,
+            Text(shown(each.note)),
+        )
+    return table

@@ -133,7 +133,7 @@ class HeldUnit:
 @dataclass(frozen=True, slots=True)
 class DeviceFilter:
     """What devices are meant; None means any. ``path``: that node and everything below it. ``text``: how its id or
-    its serial begins.
+    its serial begins. ``within``: at one of these nodes or below, beside all else; empty is nowhere.
     """
 
     device_class: str | None = None
@@ -144,6 +144,7 @@ class DeviceFilter:
     healthy: bool | None = None
     registered: bool | None = None
     text: str | None = None
+    within: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,10 @@ class StaleError(RegistryError):
 
 class InUseError(RegistryError):
     """Something stands below it or belongs to it."""
+
+
+class BeyondError(RegistryError):
+    """It is not theirs to do there."""
 
 
 class RuleError(RegistryError):

@@ -96,8 +96,15 @@ class Registry(Protocol):
     def import_units(self, rows: Sequence[DutyUnit], *, dry_run: bool) -> Imported:
         """All of them or none. Raises as :meth:`put_unit`."""
 
+
+class Hearing(Protocol):
+    """What the server itself enters and asks; not for people's requests."""
+
     def heard(self, devices: Iterable[tuple[str, Reported]], *, now_ms: int) -> None:
         """What births say; a device that was never heard of is entered."""
+
+    def knows(self, device: str) -> bool:
+        """Whether :meth:`labels` answers from its history; a dictionary's look-up's cost."""
 
     def labels(self, device: str, at_ms: int) -> Labels:
         """See :class:`fleet_server.projection.labels.LabelsOf`."""

@@ -8,7 +8,14 @@ from fleet_server.telemetry import gaps, presence
 from fleet_server.telemetry.ingest import DeviceState, Ingest
 from fleet_server.telemetry.ledger import StreamLedger
 from fleet_server.telemetry.store import BatchStore, EventFact, Latest, QuarantineRow, Series, Silence
-from fleet_server.telemetry.view import DeviceSummary, Gap, Heard, IngestFacts, StreamSummary
+from fleet_server.telemetry.view import (
+    DevicePresence,
+    DeviceSummary,
+    Gap,
+    Heard,
+    IngestFacts,
+    StreamSummary,
+)
 
 SILENCES_MAX: Final = 100_000
 EVENTS_MAX: Final = 100_000
@@ -46,6 +53,19 @@ class Answers:
     def device(self, device: str) -> DeviceSummary | None:
         state = self._ingest.devices.get(device)
         return self._summary(state, self._now_ms()) if state else None
+
+    def names(self) -> list[str]:
+        return list(self._ingest.devices)
+
+    def presence_of(self, device: str) -> DevicePresence | None:
+        state = self._ingest.devices.get(device)
+        if state is None:
+            return None
+        now_ms = self._now_ms()
+        seen = self._seen(state, now_ms)
+        facts = presence.presence(seen, now_ms)
+        device_class = state.birth.device_class if state.birth else ""
+        return DevicePresence(device, device_class, facts.connected, facts.since_ms, seen.overdue, seen.faults)
 
     def news(self, devices_max: int) -> list[Heard]:
         waiting = self._ingest.news
@@ -102,7 +122,24 @@ class Answers:
         found += self._silences(device, from_ms, to_ms)
         return gaps.ordered(found)
 
+    def gaps_of_numbers(self, device: str) -> list[Gap]:
+        state = self._ingest.devices.get(device)
+        if state is None:
+            return []
+        found: list[Gap] = []
+        for ledger in list(state.ledgers.values()):
+            if ledger.unseen() or ledger.gone or ledger.quarantined:  # hardly any has, and to look costs little
+                stated = state.stated(ledger.key.stream, ledger.key.life)
+                found += gaps.of_numbers(ledger, stated, born=state.birth is not None)
+        return found
+
+    def silences(self, *, from_ms: int, to_ms: int) -> list[Gap]:
+        return list(self._silences(None, from_ms, to_ms))
+
     def _presence(self, state: DeviceState, now_ms: int) -> presence.Presence:
+        return presence.presence(self._seen(state, now_ms), now_ms)
+
+    def _seen(self, state: DeviceState, now_ms: int) -> presence.Seen:
         birth = state.birth
         overdue = [
             stated.stream
@@ -111,7 +148,7 @@ class Answers:
             and (ledger := state.ledgers.get((stated.stream, stated.life))) is not None
             and gaps.overdue(ledger, heard_ms=ledger.heard_ms, now_ms=now_ms, grace_ms=self._grace_ms)
         ]
-        seen = presence.Seen(
+        return presence.Seen(
             born=birth is not None,
             willed_ms=state.willed_ms if state.will is not None else None,
             heard_ms=max(state.status_ms or 0, state.record_ms or 0),
@@ -120,7 +157,6 @@ class Answers:
             overdue=tuple(overdue),
             faults=presence.present(state.faults),
         )
-        return presence.presence(seen, now_ms)
 
     def _summary(self, state: DeviceState, now_ms: int) -> DeviceSummary:
         birth, facts = state.birth, self._presence(state, now_ms)

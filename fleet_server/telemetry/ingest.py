@@ -171,7 +171,10 @@ _STATUS: Final = msgspec.json.Decoder(Status)
 
 
 class Ingest:
-    """See the module's docstring. One owner, one thread; the view reads it under the same interpreter lock."""
+    """See the module's docstring. One owner, one thread; the view reads it under the same interpreter lock.
+
+    ``born``: devices whose birth is known.
+    """
 
     def __init__(
         self,
@@ -189,6 +192,7 @@ class Ingest:
         self.devices: dict[str, DeviceState] = {}
         self.news: dict[str, None] = {}
         """Devices that are new, or whose birth says something else of them than before; another thread takes them."""
+        self.born = 0
         self.replies: list[Publication] = []
         self._known = known
         self._mac_key = mac_key
@@ -390,6 +394,7 @@ class Ingest:
                 state.connections_ms.append(now_ms)
             if state.birth is None or _of_itself(state.birth) != _of_itself(status):
                 self.news[state.device] = None
+            self.born += state.birth is None
             state.birth, state.will, state.willed_ms = status, None, None
             self._born(status, state, now_ms, fresh=not (packet.retain or packet.duplicate))
         state.status_ms = now_ms
@@ -547,6 +552,7 @@ class Ingest:
             except msgspec.MsgspecError:  # an older contract let it say so; the device will say it again
                 continue
             state.birth, state.will, state.willed_ms = kept.birth, kept.will, kept.willed_ms
+            self.born += kept.birth is not None
             state.faults = kept.faults
         for row in restored.ledger:
             ledger = self._restored(row.key)

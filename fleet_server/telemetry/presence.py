@@ -19,11 +19,13 @@ FLAP_WINDOW_MS: Final = 3_600_000
 CONNECTIONS_MAX: Final = 100
 """Connections remembered of one device."""
 
-BEGINS: Final[Mapping[str, str]] = {"driver.fault": "driver", "spool.full": ""}
-"""Event kinds that begin a fault -> the field that tells one such fault from another, if any."""
+BEGINS: Final[Mapping[str, tuple[str, ...]]] = {"driver.fault": ("driver", "stream"), "spool.full": ()}
+"""Event kinds that begin a fault -> the fields that tell one such fault from another."""
 ENDS: Final[Mapping[str, str]] = {"driver.ok": "driver.fault", "spool.ok": "spool.full"}
 """Event kinds that end one -> what began it."""
 CLOCK_SOURCE: Final = "clock.source"
+START: Final = "agent.start"
+"""A new run of the agent tells anew of all that is in BEGINS, and nothing of what the one before had told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Fault:
 
 
 Faults = Mapping[str, Fault]
-"""Name (``driver.fault host.cpu``) -> what was last said of it. What ended is kept, so that an older event that comes
-later, with the backlog, does not begin it again."""
+"""Name (``driver.fault host.cpu cpu``) -> what was last said of it. What ended is kept, so that an older event that
+comes later, with the backlog, does not begin it again; and so is the newest start of the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +119,22 @@ def noted(faults: Faults, order: tuple[int, int], events: Iterable[Event]) -> Fa
 
 def present(faults: Faults) -> tuple[str, ...]:
     """The faults that have not ended, as people read them."""
+    start = faults.get(START)
     return tuple(
-        f"{name}: {fault.detail}" if fault.detail else name for name, fault in sorted(faults.items()) if fault.present
+        f"{name}: {fault.detail}" if fault.detail else name
+        for name, fault in sorted(faults.items())
+        if fault.present and not (start is not None and name.startswith(tuple(BEGINS)) and fault.order < start.order)
     )
 
 
 def _named(event: Event) -> tuple[str | None, bool]:
     """The fault that an event begins (True) or ends (False); None if it is about none."""
+    if event.kind == START:
+        return START, False
     if event.kind == CLOCK_SOURCE:
         return "clock is not set", event.data.get("src") == "none"
     begun = event.kind if event.kind in BEGINS else ENDS.get(event.kind)
     if begun is None:
         return None, False
-    which = event.data.get(BEGINS[begun]) if BEGINS[begun] else None
-    return (f"{begun} {which}" if which is not None else begun), event.kind in BEGINS
+    which = [str(event.data[field]) for field in BEGINS[begun] if event.data.get(field) is not None]
+    return " ".join((begun, *which)), event.kind in BEGINS

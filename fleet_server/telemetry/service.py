@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import mqtt5
 import structlog
@@ -23,10 +23,17 @@ from broker_config.messages import ServerState, ShardEpoch, encode
 from broker_config.text import shown
 from broker_config.topics import SERVER_STATE
 from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, MalformedError, connect, subscriptions
+from fleet_server.telemetry import reconnects
 from fleet_server.telemetry.admission import KnownStreams
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Closed, Ingest, IngestSettings, Publication
-from fleet_server.telemetry.store import BatchStore, FencedError, LeaseHeldError, StoreError
+from fleet_server.telemetry.store import (
+    UNSEALED_RECORDS_MAX,
+    BatchStore,
+    FencedError,
+    LeaseHeldError,
+    StoreError,
+)
 from fleet_server.telemetry.view import IngestFacts
 
 log = structlog.get_logger()
@@ -45,8 +52,8 @@ LEASE_RENEWALS: Final = 3
 REPLAY_WAIT_S: Final = 30.0
 DRAIN_WAIT_S: Final = 5.0
 SEAL_LOOK_S: Final = 0.5
-UNSEALED_RECORDS_MAX: Final = 500_000
-"""So many unsealed records are sealed at once, whatever the time: their index is in memory."""
+SPREAD_LOOK_S: Final = 1.0
+"""How often the spread is looked at: so often at most is it said while a new fleet comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class ServiceSettings:
     seal_every_s: float
     seal_records_max: int
     ingest: IngestSettings
+    reconnects_a_second_max: int = reconnects.A_SECOND_MAX
 
 
 @dataclass(slots=True)
@@ -106,6 +114,7 @@ class Service:
         self._link: Link | None = None
         self._tick_due: asyncio.TimerHandle | None = None
         self._malformed = False
+        self._said_spread_ms = 0
         self._commits = 0
         self._commit_failures = 0
         self._ingest: Ingest
@@ -158,6 +167,7 @@ class Service:
                 ("link", self._keep_linked()),
                 ("writer", self._write()),
                 ("lease", self._keep_lease()),
+                ("spread", self._keep_spread_said()),
                 ("sealer", self._keep_sealing()),
                 ("mistake", self._mistaken()),
             )
@@ -258,7 +268,7 @@ class Service:
                 log.warning("no link to the broker", error=shown(error))
             else:
                 self._link, linked_s = link, self._loop.time()
-                link.send(link.publish(SERVER_STATE, self._state("up"), [], retain=True))
+                self._say_up(link)
                 log.info("linked to the broker", host=self._link_settings.host, port=self._link_settings.port)
                 reason = await asyncio.shield(link.gone)  # who stops this task still has to say goodbye on the link
                 self._malformed = link.malformed
@@ -271,10 +281,35 @@ class Service:
             await asyncio.sleep(self._rng.uniform(0, backoff_s))
             backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)
 
-    def _state(self, state: str) -> bytes:
+    def _state(self, state: Literal["up", "down"], spread_ms: int = 0) -> bytes:
         first, last = self._settings.shards
         epoch = ShardEpoch(first, last, self._token)
-        return encode(ServerState(1, self._ingest.store_epoch, (epoch,), "up" if state == "up" else "down"))
+        return encode(ServerState(1, self._ingest.store_epoch, (epoch,), state, spread_ms))
+
+    def _say_up(self, link: Link) -> None:
+        self._said_spread_ms = self._spread_ms()
+        link.send(link.publish(SERVER_STATE, self._state("up", self._said_spread_ms), [], retain=True))
+
+    def _spread_ms(self) -> int:
+        return reconnects.spread_ms(self._ingest.born, a_second_max=self._settings.reconnects_a_second_max)
+
+    async def _keep_spread_said(self) -> None:
+        a_second_max, kept = self._settings.reconnects_a_second_max, True
+        spread_ms = self._spread_ms()
+        while True:
+            await asyncio.sleep(SPREAD_LOOK_S)
+            link, born = self._link, self._ingest.born
+            before_ms, spread_ms = spread_ms, self._spread_ms()
+            if link is None or link.room <= self._promised:
+                continue
+            if reconnects.is_news(self._said_spread_ms, before_ms, spread_ms):
+                self._say_up(link)
+                log.info("devices spread their connections", devices=born, spread_ms=spread_ms)
+            if kept and not reconnects.is_kept(born, a_second_max=a_second_max):
+                kept = False
+                log.warning(
+                    "too many devices for the stated rate", devices=born, reconnects_a_second_max=a_second_max
+                )
 
     def _on_packets(self, link: Link, packets: Iterable[mqtt5.PublishPacket]) -> None:
         ingest, now_ms = self._ingest, self._now_ms()

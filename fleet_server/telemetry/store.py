@@ -13,6 +13,9 @@ from broker_config.telemetry import Reason, Record
 
 NO_TIME: Final = -(2**63)
 """Below every time: of a row whose clock nobody set."""
+UNSEALED_RECORDS_MAX: Final = 500_000
+"""So many unsealed records are sealed at once, whatever the time and whoever has not read them: their index is in
+memory."""
 
 
 class StoreError(Exception):

@@ -93,6 +93,21 @@ def never_heard_of(device: str) -> DeviceSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class DevicePresence:
+    """A device's three facts without its streams: cheap enough to ask of a whole fleet every few seconds.
+
+    ``overdue``: streams with a cadence of which nothing comes; ``faults``: what its journal says is wrong.
+    """
+
+    device: str
+    device_class: str
+    connected: bool
+    since_ms: int | None
+    overdue: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What a device says of itself in its last birth; all empty, and ``at_ms`` None, if it never did."""
 
@@ -134,6 +149,12 @@ class TelemetryView(Protocol):
     def device(self, device: str) -> DeviceSummary | None:
         """One of them."""
 
+    def names(self) -> list[str]:
+        """Every device ever heard of, in the order they were first heard of."""
+
+    def presence_of(self, device: str) -> DevicePresence | None:
+        """One of them, at a fraction of :meth:`device`'s cost."""
+
     def news(self, devices_max: int) -> list[Heard]:
         """Devices that are new or say something new of themselves since the last call; first all. For one caller."""
 
@@ -148,6 +169,12 @@ class TelemetryView(Protocol):
 
     def gaps(self, device: str | None, *, from_ms: int, to_ms: int) -> list[Gap]:
         """Every gap that touches the range, with its reason."""
+
+    def gaps_of_numbers(self, device: str) -> list[Gap]:
+        """A device's gaps that are no silences, at a ledger's cost."""
+
+    def silences(self, *, from_ms: int, to_ms: int) -> list[Gap]:
+        """Every device's silences that have ended and touch the range."""
 
     def quarantine(self, *, after_id: int, rows_max: int) -> list[QuarantineRow]:
         """Quarantined messages in the order they came."""

@@ -15,7 +15,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import agent, ingest
+from tests.benchmarks import agent, ingest, projection
+from tests.servers import program
 
 DEVICES = 1_000
 FULL_ROWS = 60
@@ -31,6 +32,7 @@ def main() -> None:
         "--burst", type=int, default=10, help="batches of a device in a row (1: every device in turn)"
     )
     parser.add_argument("--agent-seconds", type=float, default=60.0, help="0 leaves the agent out")
+    parser.add_argument("--projected-minutes", type=int, default=10, help="0 leaves the projection out")
     parser.add_argument("--report", type=Path, help="write the figures as JSON")
     chosen = parser.parse_args()
     console = Console(width=TABLE_CHARS)
@@ -58,6 +60,12 @@ def main() -> None:
                 f" (PSS {cost.pss_bytes / 2**20:.1f}), {100 * cost.core_share:.2f} % of a core,"
                 f" {cost.written_bytes_a_day / 2**20:.0f} MiB written a day"
             )
+        if chosen.projected_minutes and program("victoria-metrics") is None:
+            console.print("no victoria-metrics on this machine: no projection")
+        elif chosen.projected_minutes:
+            for title, paces in projection.both(Path(scratch) / "projection", minutes=chosen.projected_minutes):
+                report[f"projection, {title}"] = [asdict(pace) | {"values_s": pace.values_s} for pace in paces]
+                console.print(projection.table(title, paces))
     console.print(f"Telegraf: {report['telegraf']}")
     if chosen.report:
         chosen.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -91,7 +91,7 @@ def served(devices: int) -> Iterator[tuple[int, float]]:
     with tempfile.TemporaryDirectory(prefix="fieldfleet-bench-") as scratch:
         fleet = Fleet(Path(scratch) / "store.db")
         port = free_port()
-        app = create_app(fleet.ports, TOKEN, clock=lambda: NOW)
+        app = create_app(fleet.ports, clock=lambda: NOW)
         server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run)
         thread.start()

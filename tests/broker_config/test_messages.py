@@ -49,6 +49,7 @@ MESSAGES: list[Message] = [
     AskTime(v=1, nonce=EPOCH),
     Time(v=1, nonce=EPOCH, t_ms=1_767_225_600_000, unc_ms=3),
     ServerState(v=1, store_epoch=3, shards=(ShardEpoch(0, 255, 7),), state="up"),
+    ServerState(v=1, store_epoch=3, shards=(), state="up", spread_ms=limits.RECONNECT_SPREAD_MS_MAX),
 ]
 
 
@@ -154,3 +155,10 @@ def test_what_does_not_fit_follows_as_the_lowest_are_dealt_with() -> None:
     many = [(n, n) for n in range(1, 1_000, 2)]
     assert lowest(many) == tuple(many[: limits.RANGES_MAX])
     assert lowest([(5, 6), (1, 2), (3, 4)]) == ((1, 6),)
+
+
+@pytest.mark.parametrize("spread_ms", [-1, limits.RECONNECT_SPREAD_MS_MAX + 1, 0.5, None])
+def test_a_spread_outside_its_bounds_is_refused(spread_ms: object) -> None:
+    state = {"t": "server", "v": 1, "store_epoch": 3, "shards": [], "state": "up", "spread_ms": spread_ms}
+    with pytest.raises(BadMessageError):
+        decode(json.dumps(state).encode(), ServerState)

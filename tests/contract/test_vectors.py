@@ -140,6 +140,12 @@ CASES: dict[str, list[Case]] = {
             ServerState(1, 1_767_225_600_000, (ShardEpoch(0, 255, 7),), "up"),
             retain=True,
         ),
+        Case(
+            "many devices, that are to come back over 44.5 s",
+            SERVER_STATE,
+            ServerState(1, 1_767_225_600_000, (ShardEpoch(0, 255, 7),), "up", 44_445),
+            retain=True,
+        ),
         Case("going down", SERVER_STATE, ServerState(1, 1_767_225_600_000, (), "down"), retain=True),
     ],
     "batch": [

@@ -12,7 +12,7 @@ import pytest
 
 from broker_config import limits, messages
 from broker_config.mac import Purpose
-from broker_config.messages import Receipt, Will
+from broker_config.messages import Receipt, ServerState, Will
 from broker_config.ranges import from_numbers
 from broker_config.telemetry import GENESIS, JOURNAL, Batch, Events
 from broker_config.topics import Down
@@ -116,6 +116,29 @@ async def test_a_broker_that_forgot_everything_loses_nothing(rig: rigs.Rig, brok
         assert not server.conflicts
         assert complete(server, "cpu")
         assert {"link.down", "link.up"} <= set(server.event_kinds())
+
+
+async def test_after_a_failed_try_it_waits_for_the_spread_that_the_server_said_last(
+    rig: rigs.Rig, broker: Mosquitto
+) -> None:
+    spread_s = 2.0  # the rig's own back-off ends at 0.5 s
+    up = ServerState(1, 1, (), "up", int(1000 * spread_s))
+    with rigs.agent(rig) as process:
+        async with rigs.server(broker) as server:
+            await server.announce(up)
+            await server.until(lambda: len(server.records) >= 6, "records")
+            await server.announce(ServerState(1, 1, (), "down"))  # a server that goes does not end it
+            heard = len(server.records)
+            await server.until(lambda: len(server.records) >= heard + 4, "more records")
+        log = rig.directory / "log"
+        broker.kill()
+        await rigs.poll(lambda: b"cannot connect" in log.read_bytes(), "a try fails")
+        failed_s = time.monotonic()
+        broker.start()
+        async with rigs.server(broker) as server:
+            await server.until(lambda: bool(server.births), "it is back")
+            assert time.monotonic() - failed_s > spread_s / 2
+            assert await rigs.stop(process) == 0
 
 
 async def test_without_receipts_records_are_repeated_and_kept(rig: rigs.Rig, broker: Mosquitto) -> None:

@@ -25,8 +25,8 @@ CABLES = {
     "traffic_light": {"line": Instrument.MODBUS_CABINET},
     "interrogation_room": {"line": Instrument.MODBUS_ROOM},
 }
-RSS_KIB_MAX = 36 * 1024
-"""Over the 32 MB of an agent without peripherals: the libraries of its drivers, and their threads."""
+RSS_KIB_MAX = 32 * 1024
+"""The libraries of its drivers and their threads included."""
 
 
 def lay_out(directory: Path, name: str, profile: str | None = None, broker: Mosquitto | None = None) -> rigs.Rig:

@@ -39,6 +39,7 @@ def line(body: str) -> str:
         ("GPGSA,A,1,,,,,,,,,,,,,99.99,99.99,99.99", Part(None, {"fix": 0.0}, None)),
         ("GPVTG,054.7,T,034.4,M,005.5,N,010.2,K", NOTHING),
         ("GPTXT,01,01,02,u-blox ag", NOTHING),
+        ("PGRME,15.0,M,45.0,M,25.0,M", NOTHING),  # a maker's own
     ],
 )
 def test_what_a_sentence_tells(body: str, part: Part) -> None:

@@ -1,5 +1,6 @@
 """A fleet without a broker: the real ingest, store and view, fed as a broker would feed them."""
 
+import random
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,10 +25,19 @@ from fleet_server.access.auditor import Auditor
 from fleet_server.access.keys import MasterKey, derive
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.audit import SqlAudit
+from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
+from fleet_server.adapters.sql.outbox import SqlOutbox
+from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.registry import SqlRegistry
+from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports
+from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.watch import Told
+from fleet_server.projection.projector import Projector, ProjectorSettings
+from fleet_server.projection.sinks import Sinks
+from fleet_server.projection.target import Target
 from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
@@ -42,6 +52,7 @@ BOOT: Final = "5c1d7a90be2f4436"
 TOKEN: Final = "ff_" + "t" * 43
 CAR: Final = DeviceId("car-7")
 ROOM: Final = DeviceId("room-1")
+SINK: Final = "influx"
 
 
 class Arrival(NamedTuple):
@@ -60,6 +71,8 @@ class Fleet:
     """A server's ingest, store and view, without a broker."""
 
     def __init__(self, path: Path) -> None:
+        self.now_ms = NOW
+        self.connected = True
         master = MasterKey(b"\1" * 32)
         self.store = SqliteStore(path, now_ms=T0)
         self._token = self.store.take_lease("test", first=0, last=255, now_ms=T0, ttl_ms=10_000)
@@ -75,7 +88,7 @@ class Fleet:
         self.view = Answers(
             self._ingest,
             self.store,
-            now_ms=lambda: NOW,
+            now_ms=lambda: self.now_ms,
             facts=self._facts,
             replay=self._replay,
             grace_ms=30_000,
@@ -83,25 +96,59 @@ class Fleet:
         engine = database.connect(database.sqlite_url(path.with_name("operators.db")))
         database.migrate(engine)
         self.registry = SqlRegistry(engine)
-        self._keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
         self.auditor = Auditor(SqlAudit(engine), SIGNER, SITE, now_ms=lambda: NOW)
         self.auditor.start()
-        self.ports = Ports(self.view, self.registry, SqlKeptAnswers(engine), self.auditor)
+        self.people = SqlPeople(engine)
+        self.people.ensure_first(TOKEN, now_ms=T0)
+        self.keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
+        self.outbox, self.bell = SqlOutbox(engine), Bell()
+        self.ports = Ports(
+            self.view,
+            self.registry,
+            SqlKeptAnswers(engine),
+            SqlFeed(engine),
+            SqlSubscriptions(engine),
+            self.bell,
+            lambda: None,
+            Sinks(self.store.feed, [self._sink()]),
+            self.people,
+            self.auditor,
+        )
 
-    def arrive(self, *arrivals: Arrival, at_ms: int = NOW) -> None:
-        """Take and commit."""
+    def _sink(self) -> Projector:
+        """One that is configured and never runs."""
+        self.store.feed.add_sink(SINK)
+        return Projector(
+            ProjectorSettings(SINK, 1_000, 30, 30),
+            self.store.feed,
+            self.registry,
+            self.view,
+            new_target=never,
+            now_ms=lambda: NOW,
+            rng=random.Random(1),
+        )
+
+    def arrive(self, *arrivals: Arrival, at_ms: int = NOW, looking: bool = True) -> None:
+        """Take and commit; *looking*: the registry hears of it."""
         for arrival in arrivals:
             self._ingest.take(arrival, at_ms)
         closed = self._ingest.close(at_ms, receipts_max=100)
         if closed is not None and closed.group:
             self.store.commit(closed.group, token=self._token)
-        self._keeper.look()
+        if looking:
+            self.keeper.look()
+        self.outbox.record((), {}, {name: self._told(name) for name in self.view.names()}, now_ms=at_ms)
+
+    def _told(self, device: str) -> Told:
+        seen = self.view.presence_of(device)
+        assert seen is not None
+        return Told(seen.connected, not seen.overdue, not seen.faults)
 
     def _facts(self) -> IngestFacts:
         counters = self._ingest.counters
         return IngestFacts(
             store_epoch=self._ingest.store_epoch,
-            connected=True,
+            connected=self.connected,
             records_stored=counters.records_stored,
             records_duplicate=counters.records_duplicate,
             records_quarantined=counters.records_quarantined,
@@ -118,6 +165,11 @@ class Fleet:
         if not rows or rows[0].id != row_id:
             raise KeyError(row_id)
         return self._ingest.readmit(rows[0], NOW)
+
+
+def never() -> Target:
+    """No projector runs here."""
+    raise AssertionError
 
 
 def record(device: DeviceId, sealed: Record, *, last: int | None = None) -> Arrival:

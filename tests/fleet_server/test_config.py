@@ -34,6 +34,7 @@ def test_the_smallest_file_has_every_default() -> None:
     assert parsed.shards == config.Shards(0, 255)
     assert parsed.lease.ttl_s == 10
     assert (parsed.ingest.group_records_min, parsed.ingest.receipt_every) == (500, 10)
+    assert parsed.broker.reconnects_a_second_max == 300
     assert parsed.api.url == "http://127.0.0.1:8470"
 
 
@@ -112,3 +113,137 @@ def test_a_loaded_file_names_missing_files_and_open_secrets(tmp_path: Path) -> N
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigError, match="cannot be read"):
         config.load(tmp_path / "none.toml")
+
+
+INFLUX = SMALLEST + '[influx]\nretention_d = 30\nurl = "{url}"\n'
+
+
+def test_no_influx_is_no_projection_and_the_smallest_has_every_default() -> None:
+    assert config.parse(SMALLEST, base=Path()).influx is None
+    influx = config.parse(INFLUX.format(url="http://127.0.0.1:8086"), base=Path("/etc/ff")).influx
+    assert influx is not None
+    assert (influx.flavour, influx.org, influx.bucket, influx.token_file) == ("v2", "fieldfleet", "fieldfleet", None)
+    assert (influx.points_max, influx.presence_every_s, influx.manage) == (5_000, 30.0, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "extra"),
+    [
+        ("http://localhost:8086", ""),
+        ("http://[::1]:8086", ""),
+        ("https://influx.example", ""),
+        ("http://influx.example:8086", "allow_plain = true\n"),
+    ],
+)
+def test_urls_that_are_taken(url: str, extra: str) -> None:
+    influx = config.parse(INFLUX.format(url=url) + extra, base=Path()).influx
+    assert influx is not None
+    assert influx.url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("http://influx.example:8086", "influx.url: expected https, or influx.allow_plain = true"),
+        ("http://192.0.2.1:8086", "influx.url: expected https, or influx.allow_plain = true"),
+        ("https://me:secret@influx.example", "influx.url: expected no user in it"),
+        ("influx.example:8086", "influx.url: expected a URL such as"),
+        ("ftp://127.0.0.1", "influx.url: expected a URL such as"),
+        ("http://", "influx.url: expected a URL such as"),
+        ("http://127.0.0.1:x", "influx.url: expected a URL such as"),
+        ("http://127.0.0.1:99999", "influx.url: expected a URL such as"),
+        ("http://127.0.0.1/?db=x", "influx.url: expected a URL such as"),
+        ("http://[::1", "influx.url: expected a URL such as"),
+    ],
+)
+def test_urls_that_are_refused(url: str, fault: str) -> None:
+    (found,) = faults_of(INFLUX.format(url=url))
+    assert found.startswith(fault)
+    assert "secret" not in found
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['flavour = "v3"', 'bucket = "a b"', 'org = ""', "points_max = 10", "retention_d = -1", "presence_every_s = -1"],
+)
+def test_settings_of_influx_that_are_refused(line: str) -> None:
+    text = INFLUX.format(url="http://127.0.0.1:8086")
+    name = line.split(" ", maxsplit=1)[0]
+    text = text.replace("retention_d = 30", line) if name == "retention_d" else f"{text}{line}\n"
+    (found,) = faults_of(text)
+    assert found.startswith(f"influx.{name}: expected")
+
+
+def test_a_token_that_others_may_read_is_a_fault(tmp_path: Path) -> None:
+    for name in ("server-ca.crt", "server.crt", "server.key", "api-token", "master.key", "token"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o600 if name != "token" else 0o644)
+    text = INFLUX.format(url="http://127.0.0.1:8086") + 'token_file = "token"\nca_file = "none"\n'
+    (tmp_path / "fleet-server.toml").write_text(text)
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(tmp_path / "fleet-server.toml")
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["influx.token_file", "influx.ca_file"]
+
+
+MAIL = """
+[mail]
+host = "mail.example.org"
+from = "fleet@example.org"
+to = ["duty@example.org"]
+"""
+
+
+def test_no_mail_is_none_and_the_smallest_has_every_default() -> None:
+    assert config.parse(SMALLEST, base=Path()).mail is None
+    assert config.parse(SMALLEST, base=Path()).outbound == config.Outbound(None, 90)
+    mail = config.parse(SMALLEST + MAIL, base=Path()).mail
+    assert mail == config.Mail(host="mail.example.org", sender="fleet@example.org", to=("duty@example.org",))
+    assert (mail.port, mail.tls, mail.severity, mail.digest_s) == (587, "starttls", "warning", 60)
+
+
+def test_mail_in_full() -> None:
+    more = """\
+port = 465
+tls = "tls"
+user = "fleet"
+password_file = "mail-password"
+kinds = ["gap.lost", "broker.lost"]
+severity = "alarm"
+org = "hq/station-7"
+digest_s = 300
+"""
+    mail = config.parse(SMALLEST + MAIL + more, base=Path("/etc/ff")).mail
+    assert mail is not None
+    assert (mail.kinds, mail.org) == (("gap.lost", "broker.lost"), "hq/station-7")
+    assert mail.password_file == Path("/etc/ff/mail-password")
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ('to = ["duty@example.org\\nBcc: thief@example.org"]', "mail.to"),
+        ('to = ["Duty <duty@example.org>"]', "mail.to"),
+        ('to = ["duty"]', "mail.to"),
+        ("to = []", "mail.to"),
+        ('from = "fleet@example.org\\r\\nBcc: x@example.org"', "mail.from"),
+        ('from = ""', "mail.from"),
+        ('tls = "none"', "mail.tls"),  # to another machine
+        ('tls = "ssl"', "mail.tls"),
+        ('kinds = ["device.exploded"]', "mail.kinds"),
+        ('severity = "mild"', "mail.severity"),
+        ('org = "HQ"', "mail.org"),
+        ("digest_s = -1", "mail.digest_s"),
+        ('user = "fleet"', "mail.password_file"),
+        ('password = "secret"', "mail.password"),
+    ],
+)
+def test_mail_that_cannot_be_sent_so_is_refused(line: str, where: str) -> None:
+    name = line.split(" ", maxsplit=1)[0]
+    kept = "".join(f"{each}\n" for each in MAIL.splitlines() if not each.startswith(f"{name} ="))
+    (fault,) = faults_of(SMALLEST + kept + line)
+    assert fault.split(":")[0] == where
+
+
+def test_mail_to_this_machine_needs_no_tls() -> None:
+    text = SMALLEST + MAIL.replace("mail.example.org", "127.0.0.1") + 'tls = "none"'
+    assert config.parse(text, base=Path()).mail is not None

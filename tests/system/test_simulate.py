@@ -30,17 +30,19 @@ def simulate(tmp_path: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]
     return ended.returncode, ended.stdout.decode(), json.loads(report.read_bytes()) if report.exists() else {}
 
 
-def test_fifty_sessions_come_back_after_a_broker_restart_below_the_stated_rate_and_nothing_is_lost(
+def test_fifty_sessions_come_back_after_a_broker_restart_below_the_rate_that_the_server_states_and_nothing_is_lost(
     tmp_path: Path,
 ) -> None:
     faults = "reconnect_storm,power_cut,clock_1970,duplicate_client_id,disk_full"
     code, output, report = simulate(
         tmp_path,
         *("--devices", "50", "--seconds", "4", "--every", "0.5", "--rows", "2", "--receipt-wait", "3"),
-        *("--connect-rate", "40", "--faults", faults),
+        *("--reconnect-rate", "40", "--faults", faults),
     )
     assert code == 0, output
     assert report["sessions_held_max"] == 50
+    assert (report["connect_rate"], report["reconnects_a_second_max"]) == (0, 40)
+    assert report["spread_s"] > 2
     assert report["connects_s_peak"] <= 40
     assert set(report["faults"]) == set(faults.split(","))
     storm, numbers = report["storm"], report["numbers"]
@@ -69,6 +71,7 @@ def test_five_hundred_identities_are_stored_and_receipted_over_one_gateway(tmp_p
     [
         (["--devices", "5", "--faults", "fire"], "expected some of power_cut"),
         (["--devices", "20000"], "sessions fit into one process"),
+        (["--devices", "5", "--site", ".", "--reconnect-rate", "9"], "expected neither --dir nor --reconnect-rate"),
         (["--devices", "5", "--mode", "identities", "--broker", "embedded"], "expected --broker mosquitto"),
     ],
 )

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from broker_config.text import shown
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import device as devices
-from fleet_server.adapters.sql.tables import device_place, duty_unit, org_node
+from fleet_server.adapters.sql.tables import device_place, duty_unit, org_node, token_grant
 from fleet_server.projection.labels import Labels
 from fleet_server.registry import tree
 from fleet_server.registry.model import (
@@ -230,6 +230,10 @@ class SqlRegistry:
                 if row.registered_ms is None and row.device_class != reported.device_class:
                     self._place(places, row.device, reported.device_class, row.path, now_ms)
 
+    def knows(self, device: str) -> bool:
+        """See the port."""
+        return self._places.newest_ms(device) is not None
+
     def labels(self, device: str, at_ms: int) -> Labels:
         """See the port."""
         return self._places.labels(device, at_ms)
@@ -257,6 +261,7 @@ class SqlRegistry:
                 ("nodes stand below it", org_node.c.parent),
                 ("units belong to it", duty_unit.c.node),
                 ("devices belong to it", devices.c.node),
+                ("grants are for it", token_grant.c.node),
             ):
                 _unused(connection, column, node, what)
             connection.execute(delete(org_node).where(org_node.c.node == node))
@@ -405,6 +410,8 @@ def _conditions(wanted: DeviceFilter) -> Iterator[ColumnElement[bool]]:
         yield column.registered_ms.is_not(None) if wanted.registered else column.registered_ms.is_(None)
     if wanted.path is not None:
         yield _below(wanted.path)
+    if wanted.within is not None:
+        yield or_(false(), *map(_below, wanted.within))
     if wanted.text is not None:
         yield or_(column.device.startswith(wanted.text, autoescape=True), _begins(column.serial, wanted.text))
 

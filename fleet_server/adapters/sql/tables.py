@@ -6,7 +6,18 @@ ETag. Names are checked before they come here, so that the tables hold no patter
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
 
 metadata: Final = MetaData(
     naming_convention={
@@ -129,4 +140,89 @@ audit_checkpoint: Final = Table(
     Column("size", BigInteger, primary_key=True, autoincrement=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("note", Text, nullable=False),
+)
+
+# The feed. Ids are never given again, and are seen in their order: who adds one holds the table until it commits.
+happening: Final = Table(
+    "happening",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("device_class", Text, nullable=False),
+    Column("org", Text, nullable=False),
+    Column("data", Text, nullable=False),  # a flat JSON object
+    Index(None, "device", "id"),
+    Index(None, "kind", "id"),
+    Index(None, "at_ms"),
+    sqlite_autoincrement=True,
+)
+
+# Whoever reads ``secret`` can speak as this server to the receiver.
+subscription: Final = Table(
+    "subscription",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sort", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("kinds", Text, nullable=False),  # a JSON list; empty: all
+    Column("severity", Text, nullable=False),
+    Column("org", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("disabled", Text, nullable=False),  # why; empty: it is served
+    Column("revision", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+delivery: Final = Table(
+    "delivery",
+    metadata,
+    Column("subscription", Text, ForeignKey("subscription.id"), primary_key=True),
+    Column("happening", BigInteger, ForeignKey("happening.id"), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("next_ms", BigInteger, nullable=False),
+    Column("status", Integer, nullable=False),  # of the last answer; 0: there was none
+    Column("error", Text, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    Index(None, "subscription", "state", "next_ms"),
+    Index(None, "happening"),
+)
+
+# What the watches have told, so that a restart tells nothing twice.
+watched: Final = Table(
+    "watched",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# Tokens of programs and people; ``digest``: SHA-256 of the secret.
+token: Final = Table(
+    "token",
+    metadata,
+    Column("token", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("made_by", Text, nullable=False),
+    Column("approved_by", Text),
+    Column("pending", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    Column("used_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+)
+
+# ``node`` empty: everywhere.
+token_grant: Final = Table(
+    "token_grant",
+    metadata,
+    Column("token", Text, ForeignKey("token.token"), primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Index(None, "node"),
 )

@@ -45,10 +45,11 @@ from fleet_server.cli.simulate.report import (
 from fleet_server.cli.simulate.show import Show, showing
 from fleet_server.config import ConfigError
 from fleet_server.site import LOOPBACK
+from fleet_server.telemetry import reconnects
 
 START_S_MAX: Final = 30.0
 CONNECT_S_MIN: Final = 60.0
-"""Beside what the connect rate asks for."""
+"""Beside what the rates ask for."""
 LOOK_S: Final = 1.0
 BROKER_DOWN_S: Final = 2.0
 """So long a storm's broker is away, so that devices fail and back off as they would."""
@@ -77,6 +78,7 @@ class Options:
     receipt_wait_s: float
     rate: float
     connect_rate: int
+    reconnect_rate: int | None
     faults: tuple[Fault, ...]
     seed: int
     drain_s: float
@@ -165,7 +167,13 @@ def _run(
     if options.site is not None:
         rig = rigs.found(directory, find(site=directory, url=None, token_file=None))
     else:
-        rig = rigs.build(directory, broker=options.broker, gateway=options.mode is Mode.IDENTITIES, now=now)
+        rig = rigs.build(
+            directory,
+            broker=options.broker,
+            gateway=options.mode is Mode.IDENTITIES,
+            reconnects_a_second_max=options.reconnect_rate,
+            now=now,
+        )
     watch = Watch(programs)
     with connect(rig.place) as server:
         _start(rig, programs, watch, server)
@@ -209,6 +217,8 @@ def _sessions(
         options.device_class,
         receipt_wait_s=options.receipt_wait_s,
     )
+    stated = rig.reconnects_a_second_max()
+    switched_on_s = reconnects.spread_ms(options.devices, a_second_max=stated) / MS
     master, begin = rig.master(), sessions.moment()
     devices = [
         Device(
@@ -218,12 +228,14 @@ def _sessions(
             rng,
             begin,
             life=secrets.token_hex(LIFE_BYTES),
-            start_s=begin.s,
         )
         for name in names
     ]
     gc.collect()
     gc.freeze()
+    begin_s = sessions.moment().s  # not before all are built: those that are overdue would come at once
+    for device in devices:
+        device.switch_on(begin_s + rng.uniform(0.0, switched_on_s))
     fleet = sessions.Sessions(
         devices,
         sessions.Endpoint(
@@ -235,7 +247,9 @@ def _sessions(
         connect_rate=options.connect_rate,
         rng=rng,
     )
-    connect_s, drain_s, load, drained = uvloop.run(_load_sessions(options, rig, programs, watch, fleet, stop, show))
+    connect_s, drain_s, load, drained = uvloop.run(
+        _load_sessions(options, rig, programs, watch, fleet, stop, show, switched_on_s)
+    )
     given: dict[audit.Place, audit.Given] = {
         (device.name, line.stream, line.life): audit.Given(line.last, count(line.gone))
         for device in devices
@@ -266,7 +280,10 @@ def _sessions(
         sessions_held_max=figures.held_max,
         connect_s=round(connect_s, 2),
         connect_rate=options.connect_rate,
+        reconnects_a_second_max=stated,
+        spread_s=max(device.spread_s for device in devices),
         connects_s_peak=fleet.peaks(0.0)[1],
+        begun_late_s_max=round(figures.late_s_max, 2),
         connects_failed=dict(figures.failed),
         faults={str(fault): number for fault, number in figures.struck.items()},
         storm=_storm(fleet),
@@ -298,6 +315,7 @@ async def _load_sessions(
     fleet: sessions.Sessions,
     stop: Stop,
     show: Show,
+    switched_on_s: float,
 ) -> tuple[float, float, Load, bool]:
     """How long it took to connect and to drain, what it cost, and whether it drained."""
     begin_s = time.monotonic()
@@ -306,7 +324,9 @@ async def _load_sessions(
     def text() -> str:
         return f"{fleet.held:,} sessions  {fleet.sealed:,} sealed  {fleet.receipted:,} receipted"
 
-    connect_s_max = CONNECT_S_MIN + (everybody / options.connect_rate if options.connect_rate else 0.0)
+    connect_s_max = (
+        CONNECT_S_MIN + switched_on_s + (everybody / options.connect_rate if options.connect_rate else 0.0)
+    )
     show.begin("connect", everybody)
     async with _looking(watch, lambda: show.at(fleet.held, text)):
         await fleet.run(

@@ -52,9 +52,10 @@ class Moment(NamedTuple):
 
 
 class Connect(NamedTuple):
-    """Open a connection with this will on ``up/status``, retained."""
+    """Open a connection with this will on ``up/status``, retained. *asked_s*: when it was due."""
 
     will: bytes
+    asked_s: float
 
 
 class Publish(NamedTuple):
@@ -103,7 +104,7 @@ class Keys:
 
 
 class Device:
-    """See the module's docstring. Begins to connect with the first :meth:`turn` at or after *start_s*.
+    """See the module's docstring. Begins to connect with the first :meth:`turn` after :meth:`switch_on`.
 
     *life*: new for each run, or a server that knows an earlier one would find other bytes under the same numbers.
     """
@@ -130,6 +131,7 @@ class Device:
         "_seal_s",
         "_sent_s",
         "_server_epochs",
+        "_spread_s",
         "_store_epoch",
         "_values",
         "_wake_s",
@@ -148,7 +150,6 @@ class Device:
         now: Moment,
         *,
         life: str,
-        start_s: float,
     ) -> None:
         self.name = name
         self.state = State.WAITING
@@ -163,7 +164,7 @@ class Device:
         self._disk_full = False
         self._reading = True
         self._store_epoch = 0
-        self._wake_s = start_s
+        self._wake_s = NEVER
         self._clock_behind_ms = 0
         self._begin(now, booted_s=now.s - rng.uniform(0.0, UPTIME_MS_MAX / 1000), src="ntp", clean=True)
         self._seal_s = now.s + rng.uniform(0.0, habits.every_s)
@@ -180,6 +181,7 @@ class Device:
         self._birth_wanted = False
         self._asked: tuple[str, float] | None = None
         self._server_epochs: tuple[int, int] | None = None
+        self._spread_s = 0.0
         self._seal_s = now.s + self._habits.every_s
         self._note(now, "agent.start", {"clean": clean})
 
@@ -204,6 +206,11 @@ class Device:
         return min(due)
 
     @property
+    def spread_s(self) -> float:
+        """Over how long it comes back, by the server's word."""
+        return self._spread_s
+
+    @property
     def cadence_s(self) -> float:
         """From one batch of a stream to the next."""
         return self._habits.every_s
@@ -219,6 +226,10 @@ class Device:
 
     # What happens to it -----------------------------------------------------------------------------------------
 
+    def switch_on(self, at_s: float) -> None:
+        """It begins to connect then."""
+        self._wake_s = at_s
+
     def turn(self, now: Moment) -> list[Effect]:
         """Time has passed."""
         if self.state is State.OFF:
@@ -232,7 +243,7 @@ class Device:
             case State.WAITING if now.s >= self._wake_s:
                 self.state = State.CONNECTING
                 self._epoch = _hex16(self._rng)
-                return [Connect(messages.encode(Will(1, self._epoch, "lost")))]
+                return [Connect(messages.encode(Will(1, self._epoch, "lost")), self._wake_s)]
             case State.CONNECTED:
                 return self._turn_connected(now)
             case _:
@@ -262,21 +273,22 @@ class Device:
     def failed(self, now: Moment) -> None:
         """The connection cannot be made."""
         if self.state is State.CONNECTING:
-            self._retry(now)
+            self._wait(now.s + self._spread_s + self._rng.uniform(0.0, self._next_bound_s()))
 
     def lost(self, now: Moment, why: str) -> None:
         """The connection is gone."""
         if self.state is State.CONNECTED:
             self._note(now, "link.down", {"why": why[: limits.TEXT_CHARS_MAX]})
-            self._retry(now)
+            self._wait(now.s + self._rng.uniform(0.0, max(self._next_bound_s(), self._spread_s)))
 
-    def _retry(self, now: Moment) -> None:
-        """Full jitter, as the agent's."""
-        self.state = State.WAITING
+    def _wait(self, until_s: float) -> None:
+        self.state, self._wake_s = State.WAITING, until_s
+
+    def _next_bound_s(self) -> float:
+        """Of full jitter, as the agent's; counts a failure."""
         self._failures += 1
         exponent = min(self._failures - 1, EXPONENT_MAX)
-        bound_s = min(self._habits.backoff_s_cap, self._habits.backoff_s_min * 2.0**exponent)
-        self._wake_s = now.s + self._rng.uniform(0.0, bound_s)
+        return min(self._habits.backoff_s_cap, self._habits.backoff_s_min * 2.0**exponent)
 
     def power_cut(self, now: Moment, *, pause_s: float, clock_lost: bool) -> list[Effect]:
         """Off, and on again after *pause_s*; *clock_lost*: with a clock that begins in 1970."""
@@ -378,6 +390,8 @@ class Device:
         self._note(now, "clock.source", {"src": "server"})
 
     def _told_server(self, state: ServerState, now: Moment) -> None:
+        if state.state == "up":
+            self._spread_s = state.spread_ms / 1000
         shard = int(shard_of(self.name), 16)
         epochs = (state.store_epoch, next((s.epoch for s in state.shards if s.first <= shard <= s.last), 0))
         if self._server_epochs is not None and epochs != self._server_epochs:

@@ -36,8 +36,8 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Storm(msgspec.Struct, frozen=True):
-    """After the broker was gone. ``connects_s_peak``: begun within any one second; ``wanted_s_peak``: what the
-    devices' back-off asked for in one second, before the tool's own bound.
+    """After the broker was gone. ``connects_s_peak``: begun within any one second; ``wanted_s_peak``: due in
+    one second by the devices' own decision, however late the tool was.
     """
 
     broker_down_s: float | None
@@ -48,7 +48,10 @@ class Storm(msgspec.Struct, frozen=True):
 
 
 class SessionsReport(msgspec.Struct, frozen=True, tag_field="mode", tag="sessions"):
-    """``--mode sessions``; ``connect_rate`` is the stated bound, 0 for none."""
+    """``--mode sessions``. ``connect_rate``: the tool's own bound, 0 for none; ``reconnects_a_second_max``: what the
+    server's configuration states, ``spread_s`` what it made of that for its devices. ``begun_late_s_max``: how long a
+    connection that was due waited at most for the tool itself; those that wait are begun in one clump.
+    """
 
     broker: str
     devices: int
@@ -57,7 +60,10 @@ class SessionsReport(msgspec.Struct, frozen=True, tag_field="mode", tag="session
     sessions_held_max: int
     connect_s: float
     connect_rate: int
+    reconnects_a_second_max: int
+    spread_s: float
     connects_s_peak: int
+    begun_late_s_max: float
     connects_failed: dict[str, int]
     faults: dict[str, int]
     storm: Storm | None
@@ -112,7 +118,8 @@ def closing(report: SessionsReport | IdentitiesReport) -> str:
     if isinstance(report, SessionsReport):
         lines.append(
             f"{report.sessions_held_max:,} sessions held, {report.connects_s_peak} connections begun in one second"
-            f" at most (stated {report.connect_rate or 'none'})"
+            f" at most (the server states {report.reconnects_a_second_max}), up to"
+            f" {report.begun_late_s_max:.1f} s late"
         )
         if report.storm is not None:
             back = "never" if report.storm.all_back_s is None else f"{report.storm.all_back_s:.1f} s"

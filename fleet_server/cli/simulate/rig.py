@@ -19,6 +19,7 @@ from typing import Final
 from broker_config.ids import DeviceId, SiteId, server_user
 from broker_config.render import mosquitto
 from broker_config.topics import ROOT, Down
+from fleet_server import config
 from fleet_server import site as plan
 from fleet_server.access import ca, keys
 from fleet_server.adapters import site_directory
@@ -69,6 +70,11 @@ class Rig:
         """What every device's keys are derived from. Raises OSError, BadMasterKeyError."""
         return keys.MasterKey.parse((self.directory / plan.MASTER_KEY_FILE).read_text(encoding="ascii"))
 
+    def reconnects_a_second_max(self) -> int:
+        """What the server's configuration states. Raises ConfigError."""
+        path = self.directory / plan.SERVER_CONFIG
+        return config.parse(config.read_text(path), base=path.parent).broker.reconnects_a_second_max
+
     def stored_bytes(self) -> int:
         """What the server's store takes on the disk, its write-ahead log included."""
         state = self.directory / "server" / "state"
@@ -80,8 +86,12 @@ def names(count: int) -> list[DeviceId]:
     return [DeviceId(NAME.format(number)) for number in range(1, count + 1)]
 
 
-def build(directory: Path, *, broker: Broker, gateway: bool, now: datetime) -> Rig:
+def build(
+    directory: Path, *, broker: Broker, gateway: bool, reconnects_a_second_max: int | None, now: datetime
+) -> Rig:
     """Make a site below *directory*, with a gateway if it is asked for.
+
+    *reconnects_a_second_max*: for the server's configuration; None is its default.
 
     Raises:
         SiteError: *directory* is not empty, or cannot be made.
@@ -101,6 +111,8 @@ def build(directory: Path, *, broker: Broker, gateway: bool, now: datetime) -> R
     (directory / BENCH_ONLY).mkdir(mode=PRIVATE_DIRECTORY)
     if gateway:
         _allow_gateway(directory, now)
+    if reconnects_a_second_max is not None:
+        _state_rate(directory / plan.SERVER_CONFIG, reconnects_a_second_max)
     return Rig(
         directory,
         site,
@@ -119,6 +131,13 @@ def found(directory: Path, place: Place) -> Rig:
     rig = Rig(directory, site_directory.read_site(directory), place)
     rig.bench_only.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
     return rig
+
+
+def _state_rate(path: Path, reconnects_a_second_max: int) -> None:
+    table = "[broker]\n"
+    text = path.read_text(encoding="utf-8")
+    stated = text.replace(table, f"{table}reconnects_a_second_max = {reconnects_a_second_max}\n", 1)
+    path.write_text(stated, encoding="utf-8")
 
 
 def _allow_gateway(directory: Path, now: datetime) -> None:

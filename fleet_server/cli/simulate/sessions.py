@@ -38,13 +38,14 @@ DISCONNECT_S_MAX: Final = 10.0
 @dataclass(slots=True)
 class Figures:
     """Of one run. Times are of the monotonic clock. ``asked_s``: when a device's back-off asked for a connection;
-    ``begun_s``: when the gate let it; ``up_s``: when the broker had granted its subscriptions.
+    ``begun_s``: when the gate, and a busy machine, let it; ``up_s``: when the broker had granted its subscriptions.
     """
 
     asked_s: list[float] = field(default_factory=list)
     begun_s: list[float] = field(default_factory=list)
     up_s: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
+    late_s_max: float = 0.0
     held_max: int = 0
     struck: Counter[Fault] = field(default_factory=Counter)
     storm_s: float | None = None
@@ -124,6 +125,7 @@ class Sessions:
         for _ in range(self._gate.take(free, now.s)):
             at, wish = self._asking.popleft()
             self.figures.begun_s.append(now.s)
+            self.figures.late_s_max = max(self.figures.late_s_max, now.s - wish.asked_s)
             self._task(self._connect(at, wish))
         self.figures.held_max = max(self.figures.held_max, self.held)
         figures = self.figures
@@ -219,7 +221,7 @@ class Sessions:
             link = self._links.get(at)
             match effect:
                 case Connect():
-                    self.figures.asked_s.append(time.monotonic())
+                    self.figures.asked_s.append(effect.asked_s)
                     self._wishes[at] = effect
                     self._asking.append((at, effect))
                 case Publish():

@@ -22,7 +22,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.fixture(scope="package")
 def app(fleet: Fleet) -> FastAPI:
     """The API of it."""
-    return create_app(fleet.ports, TOKEN, clock=lambda: NOW)
+    return create_app(fleet.ports, clock=lambda: NOW)
 
 
 @asynccontextmanager

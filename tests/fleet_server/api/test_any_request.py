@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet_server.api.app import create_app
 from tests.fleet_server.api.conftest import client_of
-from tests.fleet_server.fleet import LIFE, NOW, T0, TOKEN, told
+from tests.fleet_server.fleet import LIFE, NOW, T0, told
 
 TEMPLATES = [
     ("GET", "/v1/health"),
@@ -49,7 +49,7 @@ VALUES = st.one_of(
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """A fleet of its own, for requests that change something."""
-    return create_app(told(tmp_path_factory.mktemp("fleet") / "store.db").ports, TOKEN, clock=lambda: NOW)
+    return create_app(told(tmp_path_factory.mktemp("fleet") / "store.db").ports, clock=lambda: NOW)
 
 
 @given(template=st.sampled_from(TEMPLATES), parts=st.lists(VALUES, min_size=2, max_size=2), query=st.data())

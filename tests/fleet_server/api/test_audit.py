@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from sqlalchemy import text
 from fleet_server.access import export, notes, tlog
 from fleet_server.access.audit import Draft, Head
 from fleet_server.access.auditor import Auditor
+from fleet_server.access.people import FIRST
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.api.actions import CHANGES, READS, SAFE, action_of
-from fleet_server.api.app import Ports, create_app
+from fleet_server.api.app import create_app
 from fleet_server.telemetry.store import StoreError
 from tests.fleet_server.access.drafts import SIGNER, SITE
 from tests.fleet_server.api.conftest import client_of
@@ -59,8 +61,7 @@ def failing(own: Fleet) -> Failing:
 def own_app(own: Fleet, failing: Failing) -> FastAPI:
     own.auditor = Auditor(failing, SIGNER, SITE, now_ms=lambda: NOW)
     own.auditor.start()
-    ports = Ports(own.view, own.registry, own.ports.kept, own.auditor)
-    return create_app(ports, TOKEN, clock=lambda: NOW)
+    return create_app(replace(own.ports, auditor=own.auditor), clock=lambda: NOW)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def test_a_change_is_an_intent_and_an_outcome(asking: httpx.AsyncClient) -
     assert (outcome["phase"], outcome["outcome"]) == ("outcome", "200")
     assert intent["request"] == outcome["request"] == answer.headers["x-request-id"]
     assert {each["subject"] for each in (intent, outcome)} == {"hq"}
-    assert (intent["actor"], intent["source"]) == ("token", "127.0.0.1")
+    assert (intent["actor"], intent["source"]) == (FIRST, "127.0.0.1")
     assert intent["body_sha256"] == hashlib.sha256(answer.request.content).hexdigest()
     assert "Centre" not in json.dumps([intent, outcome])
     assert TOKEN not in json.dumps([intent, outcome])

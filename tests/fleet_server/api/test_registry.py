@@ -10,7 +10,7 @@ import pytest
 
 from fleet_server.api.app import create_app
 from tests.fleet_server.api.conftest import client_of
-from tests.fleet_server.fleet import NOW, TOKEN, told
+from tests.fleet_server.fleet import NOW, told
 
 NEW = {"If-None-Match": "*"}
 CSV = {"Content-Type": "text/csv"}
@@ -20,7 +20,7 @@ CSV = {"Content-Type": "text/csv"}
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Of a fleet of its own, with a centre, a station and a unit."""
     fleet = told(tmp_path / "store.db")
-    async with client_of(create_app(fleet.ports, TOKEN, clock=lambda: NOW)) as speaking:
+    async with client_of(create_app(fleet.ports, clock=lambda: NOW)) as speaking:
         for path, body in (
             ("org-nodes/hq", {"kind": "centre", "name": "Command centre"}),
             ("org-nodes/station-7", {"kind": "station", "name": "Seventh station", "parent": "hq"}),

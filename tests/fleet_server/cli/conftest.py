@@ -20,11 +20,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Pa
     (site / "server").mkdir()
     (site / "server" / "api-token").write_text(f"{TOKEN}\n")
     (site / "site.toml").write_text(f"api_port = {port}\n")
-    server = uvicorn.Server(uvicorn.Config(create_app(fleet.ports, TOKEN), host=HOST, port=port, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(create_app(fleet.ports), host=HOST, port=port, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: accepts(port), "the API accepts")
     yield fleet, site
+    fleet.bell.close()
     server.should_exit = True
     thread.join()
     fleet.store.close()

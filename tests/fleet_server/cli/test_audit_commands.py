@@ -66,7 +66,7 @@ def test_list() -> None:
     run_well("register", "car-9", "--class", "host")
     lines = [line.split() for line in run_well("audit", "list", "--subject", "car-9").splitlines()]
     assert lines[0][:3] == ["time", "log", "entry"]
-    assert {"token", "127.0.0.1", "device.register", "car-9", "outcome", "200"} <= set(lines[1])
+    assert {"first-administrator", "127.0.0.1", "device.register", "car-9", "outcome", "200"} <= set(lines[1])
     assert "intent" in lines[2]
     found: Any = json.loads(run_well("audit", "list", "--action", "device.register", "--json"))
     assert {each["action"] for each in found["entries"]} == {"device.register"}
@@ -200,7 +200,9 @@ def test_a_new_log_must_be_explained_to_the_witness(fleet: Fleet, tmp_path: Path
     assert isinstance(store, SqlAudit)
     with database.writing(store._engine) as connection:
         connection.execute(text("DROP TRIGGER audit_entry_no_update"))
-        connection.execute(text("UPDATE audit_entry SET entry = replace(CAST(entry AS TEXT), 'token', 'nekot')"))
+        connection.execute(
+            text("UPDATE audit_entry SET entry = replace(CAST(entry AS TEXT), 'first-', 'other-')")
+        )
     fleet.auditor.start()
     refused = run("register", "car-50", "--class", "host")
     assert (refused.exit_code, "begin-audit-log" in refused.stderr) == (1, True), refused.output

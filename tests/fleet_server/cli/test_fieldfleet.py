@@ -223,3 +223,26 @@ def test_a_file_that_cannot_be_imported_tells_its_faults_by_line(tmp_path: Path)
     assert (result.exit_code, "line 2" in result.stderr) == (1, True)
     missing = run("import", "devices", str(tmp_path / "none.csv"))
     assert missing.exit_code == 2
+
+
+@pytest.mark.usefixtures("site")
+def test_a_token_is_made_shown_used_and_revoked(site: Path, tmp_path: Path) -> None:
+    secret = run("tokens", "make", "reader", "--grant", "viewer@everywhere", "--days", "1").stdout.strip()
+    assert secret.startswith("ff_")
+    file = tmp_path / "token"
+    file.write_text(secret)
+    url = f"http://127.0.0.1:{(site / 'site.toml').read_text().partition('= ')[2].strip()}"
+    reader = ("--url", url, "--token-file", str(file))
+    assert "fleet:read" in run("whoami", *reader).stdout
+    refused = run("register", "x", "--class", "host", *reader)
+    assert (refused.exit_code, "registry:change" in refused.stderr) == (1, True)
+    listed = run("tokens", "list").stdout
+    assert ("viewer@everywhere" in listed, secret in listed) == (True, False)
+    assert run("tokens", "revoke", "reader").exit_code == 0
+    assert run("devices", *reader).exit_code == 1
+
+
+@pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("grant", ["viewer", "king@everywhere", "viewer@"])
+def test_a_grant_that_is_none_is_told(grant: str) -> None:
+    assert run("tokens", "make", "x", "--grant", grant).exit_code == 2

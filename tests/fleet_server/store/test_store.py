@@ -322,7 +322,7 @@ def test_the_epoch_is_the_first_opening(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pragma", "told"), [("user_version = 2", "schema version 1, got 2"), ("application_id = 7", "got 0x7")]
+    ("pragma", "told"), [("user_version = 3", "schema version 2, got 3"), ("application_id = 7", "got 0x7")]
 )
 def test_a_file_of_another_kind_or_a_newer_version_is_refused(tmp_path: Path, pragma: str, told: str) -> None:
     path = tmp_path / "s.db"

@@ -17,6 +17,7 @@ from broker_config.messages import Receipt, Time, decode
 from fleet_server.access.keys import derive
 from fleet_server.adapters.mqtt import Link, LinkSettings, connect, security
 from fleet_server.adapters.sqlite_store import SqliteStore
+from fleet_server.telemetry.admission import KnownStreams
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
 from tests.fleet_server.fleet import Arrival
@@ -74,19 +75,27 @@ class Gate:
 class Running:
     """A service at work."""
 
-    def __init__(self, path: Path, link: LinkSettings, *, owner: str = "first") -> None:
+    def __init__(
+        self,
+        path: Path,
+        link: LinkSettings,
+        *,
+        owner: str = "first",
+        settings: ServiceSettings = SETTINGS,
+        known: KnownStreams | None = KNOWN,
+    ) -> None:
         self.gate = Gate()
         self.store = SqliteStore(path, now_ms=now_ms(), failpoint=self.gate)
         self.stop = asyncio.Event()
         self.service = Service(
-            SETTINGS,
+            settings,
             link,
             self.store,
             mac_key=lambda purpose, device: derive(MASTER, purpose, device),
             owner=owner,
             now_ms=now_ms,
             rng=random.Random(1),
-            known=KNOWN,
+            known=known,
         )
         self.task = asyncio.create_task(self.service.run(self.stop))
 
@@ -109,9 +118,16 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def serving(path: Path, link: LinkSettings, *, owner: str = "first") -> AsyncIterator[Running]:
-    """A service, stopped with the block."""
-    running = Running(path, link, owner=owner)
+async def serving(
+    path: Path,
+    link: LinkSettings,
+    *,
+    owner: str = "first",
+    settings: ServiceSettings = SETTINGS,
+    known: KnownStreams | None = KNOWN,
+) -> AsyncIterator[Running]:
+    """A service, stopped with the block. *known* None: the streams of every device class."""
+    running = Running(path, link, owner=owner, settings=settings, known=known)
     try:
         yield running
     finally:

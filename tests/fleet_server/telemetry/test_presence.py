@@ -63,6 +63,22 @@ def test_a_fault_ends_with_its_own_end_and_no_other() -> None:
     assert presence.present(presence.noted(faults, (0, 2), [Event("driver.ok", {"driver": "host.cpu"})])) == ()
 
 
+def test_a_driver_that_reads_again_for_one_stream_may_still_fail_for_another() -> None:
+    both = [Event("driver.fault", {"driver": "modbus_rtu", "stream": stream}) for stream in ("lamps", "signal")]
+    faults = presence.noted({}, (0, 1), both)
+    faults = presence.noted(faults, (0, 2), [Event("driver.ok", {"driver": "modbus_rtu", "stream": "lamps"})])
+    assert presence.present(faults) == ("driver.fault modbus_rtu signal",)
+
+
+@pytest.mark.parametrize("fault", [Event("driver.fault", {"driver": "host.cpu"}), Event("spool.full")])
+def test_a_new_run_of_the_agent_ends_what_an_older_one_told_in_whatever_order_that_comes(fault: Event) -> None:
+    start = Event("agent.start", {"clean": False})
+    for first, second in (((1, fault), (2, start)), ((2, start), (1, fault))):
+        faults = presence.noted(presence.noted({}, (0, first[0]), [first[1]]), (0, second[0]), [second[1]])
+        assert presence.present(faults) == ()
+        assert presence.present(presence.noted(faults, (0, 3), [fault])) != ()
+
+
 def test_an_older_event_that_comes_with_the_backlog_changes_nothing() -> None:
     ended = presence.noted({}, (0, 7), [Event("driver.ok", {"driver": "host.cpu"})])
     assert presence.present(presence.noted(ended, (0, 3), [Event("driver.fault", {"driver": "host.cpu"})])) == ()

@@ -1,19 +1,31 @@
 """The order of everything: nothing is said before it is so, whatever dies, fills up or comes twice."""
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import mqtt5
 import pytest
 
+from broker_config.ids import DeviceId
 from broker_config.messages import ServerState, decode
 from broker_config.topics import SERVER_STATE
 from fleet_server.adapters.mqtt import LinkError, LinkSettings, MalformedError, connect
+from fleet_server.telemetry import reconnects
 from fleet_server.telemetry.store import FencedError, StoreFullError
 from tests.fleet_server.fleet import Arrival
-from tests.fleet_server.telemetry.messages import ask_time, published, sealed
-from tests.fleet_server.telemetry.service_rig import WAIT_S, Device, Running, Scripted, server_link, serving, until
+from tests.fleet_server.telemetry.messages import CAR, ask_time, birth, published, sealed
+from tests.fleet_server.telemetry.service_rig import (
+    SETTINGS,
+    WAIT_S,
+    Device,
+    Running,
+    Scripted,
+    server_link,
+    serving,
+    until,
+)
 from tests.servers import HOST, Mosquitto, free_port, mosquitto
 
 
@@ -279,6 +291,35 @@ async def test_the_server_says_that_it_is_there_and_that_it_goes(tmp_path: Path)
         assert isinstance(first, mqtt5.ConnectPacket)
         assert first.will is not None
         assert decode(first.will.payload or b"", ServerState).state == "down"
+
+
+async def test_the_spread_that_devices_hear_grows_with_them_and_is_known_after_a_restart(tmp_path: Path) -> None:
+    slow = dataclasses.replace(SETTINGS, reconnects_a_second_max=1)
+
+    def say(_broker: Scripted, connection: int, packet: mqtt5.Packet) -> bytes:
+        match packet:
+            case mqtt5.ConnectPacket():
+                return mqtt5.ConnAckPacket().write()
+            case mqtt5.SubscribePacket() if connection == 0:
+                return GRANT + publish(birth(device=CAR), 1) + publish(birth(device=DeviceId("car-8")), 2)
+            case mqtt5.SubscribePacket():
+                return GRANT
+        return b""
+
+    def spreads(broker: Scripted, connection: int) -> list[tuple[str, int]]:
+        said = [packet for packet in broker.heard[connection] if isinstance(packet, mqtt5.PublishPacket)]
+        states = [decode(packet.payload, ServerState) for packet in said if packet.topic == SERVER_STATE]
+        return [(state.state, state.spread_ms) for state in states]
+
+    both_ms = reconnects.spread_ms(2, a_second_max=1)
+    async with Scripted(say) as broker:
+        for _ in range(2):
+            async with serving(tmp_path / "telemetry.db", broker.link, settings=slow) as running:
+                await running.linked()
+                await until(lambda: ("up", both_ms) in spreads(broker, -1), "the spread of both")
+            await until(lambda: isinstance(broker.heard[-1][-1], mqtt5.DisconnectPacket), "it says goodbye")
+        assert spreads(broker, 0)[-1] == ("down", 0)
+        assert spreads(broker, 1) == [("up", both_ms), ("down", 0)]
 
 
 async def _connect(settings: LinkSettings) -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +42,9 @@ def at(seconds: float) -> Moment:
 
 
 def new_device(seed: int = 1) -> Device:
-    return Device(NAME, HABITS, KEYS, random.Random(seed), BEGIN, life=LIFE, start_s=BEGIN.s)
+    device = Device(NAME, HABITS, KEYS, random.Random(seed), BEGIN, life=LIFE)
+    device.switch_on(BEGIN.s)
+    return device
 
 
 def connected(seed: int = 1) -> tuple[Device, list[Effect]]:
@@ -248,6 +250,39 @@ def test_it_comes_back_anywhere_within_a_bound_that_doubles(failures: int, bound
         waits_s.append(device._wake_s - now.s)
     assert 0.5 * bound_s < max(waits_s) <= bound_s
     assert min(waits_s) < 0.5 * bound_s
+
+
+def told_spread(device: Device, state: Literal["up", "down"], spread_s: int, now: Moment) -> None:
+    message = messages.ServerState(1, 1, (), state, 1000 * spread_s)
+    device.told(topics.SERVER_STATE, messages.encode(message), {}, now)
+
+
+@pytest.mark.parametrize("farewell", [False, True])
+def test_it_comes_back_within_the_spread_and_tries_again_a_spread_later(farewell: bool) -> None:
+    """A server that goes does not end what it said."""
+    first_s, again_s = [], []
+    for seed in range(60):
+        device, _ = connected(seed)
+        told_spread(device, "up", 40, at(1))
+        if farewell:
+            told_spread(device, "down", 0, at(1))
+        device.lost(at(2), "cut")
+        first_s.append(device._wake_s - at(2).s)
+        device.turn(Moment(device._wake_s, EPOCH_MS))
+        device.failed(at(50))
+        again_s.append(device._wake_s - at(50).s)
+    assert 20 < max(first_s) <= 40
+    assert 0 <= min(first_s) < 20
+    assert 40 <= min(again_s) < max(again_s) <= 40 + 2 * HABITS.backoff_s_min
+
+
+def test_a_boot_forgets_the_spread() -> None:
+    device, _ = connected()
+    told_spread(device, "up", 40, at(1))
+    device.power_cut(at(2), pause_s=3.0, clock_lost=False)
+    assert any(isinstance(effect, Connect) for effect in device.turn(at(5)))
+    device.failed(at(6))
+    assert device._wake_s - at(6).s <= HABITS.backoff_s_min
 
 
 STEPS = st.sampled_from(["tick", "tick", "tick", "lose", "cut", "1970", "full", "free", "restart"])

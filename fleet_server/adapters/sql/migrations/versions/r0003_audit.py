@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 
 TABLES = ("audit_entry", "audit_node", "audit_checkpoint")
 SAID = "the audit log is only added to"

@@ -1,0 +1,296 @@
+"""Panels as values: a thin layer over Grafana's own models, so that each says what it shows, in what unit, and when
+it is bad.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models import common, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.models import dashboard as grafana
+
+from dashboards.units import COUNT
+
+DATASOURCE_UID: Final = "fieldfleet-influx"
+DATASOURCE: Final = grafana.DataSourceRef(type_val="influxdb", uid=DATASOURCE_UID)
+
+GREEN: Final = "green"
+ORANGE: Final = "orange"
+RED: Final = "red"
+PLAIN: Final = "text"
+
+Format: TypeAlias = Literal["time_series", "table"]
+
+
+class Step(NamedTuple):
+    """From this value on it has this colour; None is from the lowest on."""
+
+    start: float | None
+    color: str
+
+
+NEUTRAL: Final = (Step(None, PLAIN),)
+NONE_IS_GOOD: Final = (Step(None, GREEN), Step(1, RED))
+ALL_IS_GOOD: Final = (Step(None, RED), Step(0.5, ORANGE), Step(0.95, GREEN))
+"""Of a share."""
+
+
+COLUMN_PX_MIN: Final = 80
+"""Grafana's own is 150, at which half of a table stands outside of its panel."""
+
+
+class InfluxQuery(Dataquery):
+    """InfluxQL as it is written, for the data source that is called InfluxDB."""
+
+    def __init__(self, query: str, result_format: Format, *, alias: str | None = None, ref_id: str = "A") -> None:
+        self.query = query
+        self.ref_id = ref_id
+        self.result_format = result_format
+        self.alias = alias
+
+    def to_json(self) -> dict[str, object]:
+        """As the data source reads it."""
+        named = {} if self.alias is None else {"alias": self.alias}
+        return {
+            "refId": self.ref_id,
+            "datasource": DATASOURCE,
+            "query": self.query,
+            "rawQuery": True,
+            "resultFormat": self.result_format,
+            **named,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What is particular to one field of a panel; ``name`` as the query calls it. ``link``: url of a click on it."""
+
+    name: str
+    title: str | None = None
+    unit: str = COUNT
+    decimals: int | None = None
+    steps: tuple[Step, ...] = ()
+    background: bool = False
+    width_px_min: int | None = None
+    link: grafana.DashboardLink | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What every panel says of itself. ``time_from``: its own range instead of the dashboard's, such as ``now-5m``;
+    Grafana leaves an absolute range alone.
+    """
+
+    title: str
+    description: str
+    links: tuple[grafana.DashboardLink, ...]
+    time_from: str | None = None
+    no_value: str | None = None
+
+
+def link(title: str, url: str) -> grafana.DashboardLink:
+    """Of a panel, or of a value in it."""
+    return grafana.DashboardLink(title=title, type_val=grafana.DashboardLinkType.LINK, icon="external link", url=url)
+
+
+def stat_of(
+    about: About, query: str, *, unit: str = COUNT, steps: Sequence[Step], columns: Sequence[Column] = ()
+) -> grafana.Panel:
+    """Large numbers: one for each column of the query's one row."""
+    options = stat.Options(
+        color_mode=common.BigValueColorMode.VALUE,
+        graph_mode=common.BigValueGraphMode.NONE,
+        reduce_options=common.ReduceDataOptions(calcs=["lastNotNull"]),
+        orientation=common.VizOrientation.VERTICAL,
+        text_mode=common.BigValueTextMode.VALUE_AND_NAME if columns else common.BigValueTextMode.VALUE,
+    )
+    return _panel(
+        "stat",
+        about,
+        [InfluxQuery(query, "time_series", alias="$col")],
+        options=options,
+        defaults=_field_config(about, unit, steps),
+        columns=columns,
+    )
+
+
+def table_of(
+    about: About, queries: Sequence[str], columns: Sequence[Column], *, sort_by: str, descending: bool
+) -> grafana.Panel:
+    """A row for each combination of tags; *columns* in their order, and no time. *sort_by*: a column's title.
+
+    Several queries, of the same tags, become one table.
+    """
+    assert sort_by in {column.title or column.name for column in columns}, sort_by
+    order = {column.name: index for index, column in enumerate(columns)}
+    organize = grafana.DataTransformerConfig(
+        id_val="organize", options={"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {}}
+    )
+    merge = grafana.DataTransformerConfig(id_val="merge", options={})
+    options = table.Options(
+        show_header=True,
+        cell_height=common.TableCellHeight.SM,
+        sort_by=[common.TableSortByFieldState(display_name=sort_by, desc=descending)],
+    )
+    options.footer = None  # the models' default is of an older Grafana; 13's schema has none
+    cell = common.TableAutoCellOptions()
+    custom = common.TableFieldOptions(cell_options=cell, filterable=True, min_width=COLUMN_PX_MIN)
+    return _panel(
+        "table",
+        about,
+        [InfluxQuery(query, "table", ref_id=ref_id) for ref_id, query in zip(ascii_uppercase, queries, strict=False)],
+        options=options,
+        defaults=_field_config(about, COUNT, NEUTRAL, custom=custom),
+        columns=columns,
+        transformations=[merge, organize] if len(queries) > 1 else [organize],
+    )
+
+
+def timeline_of(about: About, query: str, *, alias: str, unit: str, steps: Sequence[Step]) -> grafana.Panel:
+    """A band for each series, coloured by *steps*: an outage is a block that can be seen from across the room."""
+    options = statetimeline.Options(
+        show_value=common.VisibilityMode.NEVER,
+        row_height=0.9,
+        merge_values=True,
+        legend=common.VizLegendOptions(
+            display_mode=common.LegendDisplayMode.LIST, placement=common.LegendPlacement.BOTTOM, show_legend=False
+        ),
+        tooltip=common.VizTooltipOptions(mode=common.TooltipDisplayMode.SINGLE, sort=common.SortOrder.NONE),
+    )
+    custom = statetimeline.FieldConfig(fill_opacity=80, line_width=0)
+    return _over_time(
+        "state-timeline",
+        about,
+        InfluxQuery(query, "time_series", alias=alias),
+        options=options,
+        defaults=_field_config(about, unit, steps, custom=custom, low=0, high=1),
+        interval_min=BAND_INTERVAL_MIN,
+    )
+
+
+def lines_of(about: About, query: str, *, alias: str, unit: str, steps: Sequence[Step]) -> grafana.Panel:
+    """A line for each series; nothing is drawn where nothing is known."""
+    options = timeseries.Options(
+        legend=common.VizLegendOptions(
+            display_mode=common.LegendDisplayMode.LIST, placement=common.LegendPlacement.BOTTOM, show_legend=True
+        ),
+        tooltip=common.VizTooltipOptions(mode=common.TooltipDisplayMode.MULTI, sort=common.SortOrder.ASCENDING),
+    )
+    custom = common.GraphFieldConfig(
+        line_width=1, fill_opacity=0, show_points=common.VisibilityMode.NEVER, span_nulls=False
+    )
+    defaults = _field_config(about, unit, steps, custom=custom, low=0, high=1)
+    defaults.color = grafana.FieldColor(mode=grafana.FieldColorModeId.PALETTE_CLASSIC_BY_NAME)
+    return _over_time(
+        "timeseries",
+        about,
+        InfluxQuery(query, "time_series", alias=alias),
+        options=options,
+        defaults=defaults,
+        interval_min=LINE_INTERVAL_MIN,
+    )
+
+
+BAND_INTERVAL_MIN: Final = "1m"
+"""Two points of presence at least: a shorter interval would show holes that are none."""
+LINE_INTERVAL_MIN: Final = "5m"
+"""Points of all devices merged into one series cost three times as much at 1m."""
+POINTS_MAX: Final = 240
+
+
+def _over_time(
+    kind: str,
+    about: About,
+    query: InfluxQuery,
+    *,
+    options: object,
+    defaults: grafana.FieldConfig,
+    interval_min: str,
+) -> grafana.Panel:
+    panel = _panel(kind, about, [query], options=options, defaults=defaults)
+    panel.interval = interval_min
+    panel.max_data_points = POINTS_MAX
+    return panel
+
+
+def _panel(
+    kind: str,
+    about: About,
+    queries: Sequence[InfluxQuery],
+    *,
+    options: object,
+    defaults: grafana.FieldConfig,
+    columns: Sequence[Column] = (),
+    transformations: list[grafana.DataTransformerConfig] | None = None,
+) -> grafana.Panel:
+    return grafana.Panel(
+        type_val=kind,
+        title=about.title,
+        description=about.description,
+        datasource=DATASOURCE,
+        links=list(about.links),
+        targets=list(queries),
+        time_from=about.time_from,
+        hide_time_override=None if about.time_from is None else True,
+        transformations=transformations,
+        options=options,
+        field_config=grafana.FieldConfigSource(
+            defaults=defaults,
+            overrides=[_override(column, cells=kind == "table") for column in columns],
+        ),
+    )
+
+
+def _field_config(
+    about: About,
+    unit: str,
+    steps: Sequence[Step],
+    *,
+    custom: object = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> grafana.FieldConfig:
+    return grafana.FieldConfig(
+        unit=unit,
+        min_val=low,
+        max_val=high,
+        no_value=about.no_value,
+        thresholds=_thresholds(steps),
+        color=grafana.FieldColor(mode=grafana.FieldColorModeId.THRESHOLDS),
+        custom=custom,
+    )
+
+
+def _thresholds(steps: Sequence[Step]) -> grafana.ThresholdsConfig:
+    return grafana.ThresholdsConfig(
+        mode=grafana.ThresholdsMode.ABSOLUTE,
+        steps=[grafana.Threshold(value=step.start, color=step.color) for step in steps],
+    )
+
+
+def _override(column: Column, *, cells: bool) -> grafana.DashboardFieldConfigSourceOverrides:
+    properties: list[tuple[str, object]] = [("unit", column.unit)]
+    if column.title is not None:
+        properties.append(("displayName", column.title))
+    if column.decimals is not None:
+        properties.append(("decimals", column.decimals))
+    if column.steps:
+        properties.append(("thresholds", _thresholds(column.steps)))
+    if column.steps and cells:
+        properties.append(("custom.cellOptions", _cell(column)))
+    if column.width_px_min is not None:
+        properties.append(("custom.minWidth", column.width_px_min))
+    if column.link is not None:
+        properties.append(("links", [{"title": column.link.title, "url": column.link.url}]))
+    return grafana.DashboardFieldConfigSourceOverrides(
+        matcher=grafana.MatcherConfig(id_val="byName", options=column.name),
+        properties=[grafana.DynamicConfigValue(id_val=name, value=value) for name, value in properties],
+    )
+
+
+def _cell(column: Column) -> common.TableCellOptions:
+    if column.background:
+        return common.TableColoredBackgroundCellOptions(mode=common.TableCellBackgroundDisplayMode.BASIC)
+    return common.TableColorTextCellOptions()

@@ -1,0 +1,56 @@
+"""Measuring units: as SenML (RFC 8428) names them in the device classes, and as Grafana shows them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+COUNT: Final = "none"
+SHARE: Final = "percentunit"
+"""0 to 1, shown as per cent."""
+
+_GRAFANA: Final[Mapping[str, str]] = {
+    "%": "percent",
+    "%RH": "humidity",
+    "/": "bool_yes_no",  # SenML's ratio; in device classes always a 0 or a 1
+    "1": "none",
+    "1/h": "suffix: /h",
+    "1/min": "suffix: /min",
+    "B": "bytes",
+    "Cel": "celsius",
+    "V": "volt",
+    "count": COUNT,
+    "dB": "dB",
+    "dBm": "dBm",
+    "km": "lengthkm",
+    "lat": "degree",
+    "lon": "degree",
+    "m": "lengthm",
+    "m/s": "velocityms",
+    "ms": "ms",
+    "s": "s",
+}
+
+
+class UnknownUnitError(Exception):
+    """A device class measures in a unit that nobody has told us how to show."""
+
+
+def grafana_unit(senml: str) -> str:
+    """Grafana's id of a unit.
+
+    Raises:
+        UnknownUnitError: there is none; it belongs into the table above.
+    """
+    try:
+        return _GRAFANA[senml]
+    except KeyError as error:
+        raise UnknownUnitError(f"unit: expected one of {', '.join(_GRAFANA)}, got {senml!r}") from error
+
+
+def grafana_units() -> frozenset[str]:
+    """Every id that a field of a device class can have."""
+    return frozenset(_GRAFANA.values())
+
+
+def decimals(senml: str) -> int | None:
+    """Digits after the point where Grafana's own choice hides what matters: five of a degree are about a metre."""
+    return 5 if senml in {"lat", "lon"} else None

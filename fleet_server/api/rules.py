@@ -1,0 +1,87 @@
+"""What each route asks for: one table, deny by default. A route that is not in it is nobody's."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from fleet_server.access.roles import Permission
+
+P = Permission
+
+
+class Rule(NamedTuple):
+    """``permission``: None is whoever is known. ``everywhere``: only who has it at no node alone, because what the
+    route tells or does is of the whole server.
+    """
+
+    permission: Permission | None
+    everywhere: bool = False
+
+
+_LOOK: Final = Rule(P.FLEET_READ)
+_SAY: Final = Rule(P.REGISTRY_CHANGE)
+_SAY_ALL: Final = Rule(P.REGISTRY_CHANGE, everywhere=True)
+_SERVER: Final = Rule(P.SERVER_READ, everywhere=True)
+_HOOKS: Final = Rule(P.WEBHOOKS_READ, everywhere=True)
+_HOOK: Final = Rule(P.WEBHOOKS_CHANGE, everywhere=True)
+_AUDIT: Final = Rule(P.AUDIT_READ, everywhere=True)
+# hashes and no entries: a witness in other hands needs no right to read
+_WITNESS: Final = Rule(None)
+
+RULES: Final[Mapping[str, Rule]] = {
+    "GET /v1/me": Rule(None),
+    "GET /v1/devices": _LOOK,
+    "GET /v1/devices/{device}": _LOOK,
+    "GET /v1/devices/{device}/latest": _LOOK,
+    "GET /v1/devices/{device}/series/{stream}": _LOOK,
+    "GET /v1/devices/{device}/events": _LOOK,
+    "GET /v1/devices/{device}/registration": _LOOK,
+    "PUT /v1/devices/{device}/registration": _SAY,
+    "PATCH /v1/devices/{device}/registration": _SAY,
+    "DELETE /v1/devices/{device}/registration": _SAY,
+    "GET /v1/org-nodes": _LOOK,
+    "GET /v1/org-nodes/{node}": _LOOK,
+    "PUT /v1/org-nodes/{node}": _SAY,
+    "PATCH /v1/org-nodes/{node}": _SAY,
+    "DELETE /v1/org-nodes/{node}": _SAY,
+    "GET /v1/duty-units": _LOOK,
+    "GET /v1/duty-units/{unit}": _LOOK,
+    "PUT /v1/duty-units/{unit}": _SAY,
+    "PATCH /v1/duty-units/{unit}": _SAY,
+    "DELETE /v1/duty-units/{unit}": _SAY,
+    "POST /v1/imports/devices": _SAY_ALL,
+    "POST /v1/imports/org-nodes": _SAY_ALL,
+    "POST /v1/imports/duty-units": _SAY_ALL,
+    "GET /v1/fleet": _LOOK,
+    "GET /v1/latest": _LOOK,
+    "GET /v1/gaps": _LOOK,
+    "GET /v1/happenings": _LOOK,
+    "GET /v1/changes": _LOOK,
+    "GET /v1/quarantine": Rule(P.QUARANTINE_READ),
+    "GET /v1/quarantine/{row_id}": Rule(P.QUARANTINE_READ),
+    "POST /v1/quarantine/{row_id}/replay": Rule(P.QUARANTINE_REPLAY),
+    "GET /v1/facts": _SERVER,
+    "GET /metrics": _SERVER,
+    "GET /v1/sinks": _SERVER,
+    "GET /v1/sinks/{sink}/refused": _SERVER,
+    "POST /v1/sinks/{sink}/rebuild": Rule(P.SERIES_REBUILD, everywhere=True),
+    "GET /v1/webhooks": _HOOKS,
+    "POST /v1/webhooks": _HOOK,
+    "GET /v1/webhooks/{webhook}": _HOOKS,
+    "PATCH /v1/webhooks/{webhook}": _HOOK,
+    "DELETE /v1/webhooks/{webhook}": _HOOK,
+    "POST /v1/webhooks/{webhook}/test": _HOOK,
+    "GET /v1/webhooks/{webhook}/deliveries": _HOOKS,
+    "POST /v1/webhooks/{webhook}/deliveries/{happening}/retry": _HOOK,
+    "GET /v1/audit": _AUDIT,
+    "GET /v1/audit/export": _AUDIT,
+    "GET /v1/audit/checkpoint": _WITNESS,
+    "GET /v1/audit/consistency": _WITNESS,
+    "GET /v1/audit/proof": _WITNESS,
+    "GET /v1/tokens": Rule(P.PEOPLE_READ, everywhere=True),
+    "GET /v1/tokens/{token}": Rule(P.PEOPLE_READ, everywhere=True),
+    "POST /v1/tokens": Rule(P.PEOPLE_CHANGE),
+    "POST /v1/tokens/{token}/approve": Rule(P.PEOPLE_CHANGE),
+    "POST /v1/tokens/{token}/revoke": Rule(P.PEOPLE_CHANGE),
+}
+OPEN: Final = frozenset({"GET /v1/health"})
+"""What is told without a token, beside the API's document."""

@@ -1,0 +1,342 @@
+"""Writes what the batch store holds to one sink, for ever: what is new first, then places that are stale.
+
+Order is everything here too: the cursor moves, and a stale place is clean, only when every point was answered with
+success or stands refused by itself. So whatever dies, the same points are written again.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from broker_config.text import shown
+from fleet_server.projection import presence
+from fleet_server.projection.feed import Feed, Item, LeftOut, LeftOutReason, Readings, Refused, StalePlace
+from fleet_server.projection.labels import LabelsOf
+from fleet_server.projection.points import Lines, UnspeakableError, between, encode, packed
+from fleet_server.projection.tally import Tally, told
+from fleet_server.projection.target import Answer, PrepareError, Target
+from fleet_server.projection.verdict import REFUSED_RETRY_S, Delivery, Verdict, verdict, wait_s
+from fleet_server.projection.view import SinkState, SinkStatus
+from fleet_server.telemetry.store import FencedError, StoreError
+from fleet_server.telemetry.view import TelemetryView
+
+log = structlog.get_logger()
+
+LOOK_S: Final = 1.0
+"""Between two looks for something new."""
+ROUND_RECORDS_MAX: Final = 2_000
+"""Between two moves of the cursor, and so what a crash repeats."""
+ROUND_PLACES_MAX: Final = 500
+ROUND_POINTS_MAX: Final = 100_000
+"""Of stale places, before what is new has its turn again."""
+POST_BYTES_MAX: Final = 4 * 1024 * 1024
+POST_BYTES_MIN: Final = 64 * 1024
+"""A body is not made smaller than this, however often a server finds it too large; then it is halved each time."""
+TRIES_IN_ROUND_MAX: Final = 8
+"""Of one body; then the round is given up, so that what it holds in memory is not held through an outage."""
+ALONE_MAX: Final = 100
+"""So many points refused one by one at either end of a body, and none ever taken: then it is not the points."""
+AHEAD_MS_MAX: Final = 300_000
+"""Readings further ahead of the server's clock are left out."""
+RETENTION_MARGIN_MS: Final = 3_600_000
+"""What the sink would drop within this time is not written: it may drop it before it has read it."""
+DAY_MS: Final = 86_400_000
+GAPS_EVERY_S: Final = 300.0
+"""Gaps cost more to find than the rest of presence, and are older news."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectorSettings:
+    """``retention_d`` and ``presence_every_s``: 0 is for ever, and never."""
+
+    name: str
+    points_max: int
+    retention_d: int
+    presence_every_s: float
+
+
+class _AwayError(Exception):
+    """The sink did not take it, and was waited for; the round is given up."""
+
+
+class Projector:
+    """One sink. ``run`` it once; ``status`` is for any thread."""
+
+    def __init__(
+        self,
+        settings: ProjectorSettings,
+        feed: Feed,
+        labels: LabelsOf,
+        view: TelemetryView | None,
+        *,
+        new_target: Callable[[], Target],
+        now_ms: Callable[[], int],
+        rng: random.Random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """*new_target* is called in the loop that runs; *view* None writes no presence."""
+        self._settings = settings
+        self._feed = feed
+        self._labels = labels
+        self._view = view
+        self._new_target = new_target
+        self._now_ms = now_ms
+        self._rng = rng
+        self._sleep = sleep
+        self._target: Target
+        self._prepared = False
+        self._taken = False
+        self._tries = 0
+        self._bytes_max = POST_BYTES_MAX
+        self._tally = Tally()
+        self._moments = presence.Moments(settings.presence_every_s)
+        self._gaps_due_s = 0.0
+        self._gaps: dict[str, presence.GapCounts] = {}
+        self._devices = 0
+
+    @property
+    def name(self) -> str:
+        return self._settings.name
+
+    def rebuild(self, from_ms: int) -> int:
+        """See :meth:`fleet_server.projection.view.SinkView.rebuild`."""
+        return self._feed.mark_stale(self.name, from_ms=from_ms, now_ms=self._now_ms())
+
+    async def run(self) -> None:
+        """Until cancelled.
+
+        Raises:
+            FencedError: another server owns the store now.
+        """
+        self._target = self._new_target()
+        try:
+            while True:
+                await self._turn()
+        finally:
+            await self._target.close()
+
+    async def drain(self) -> None:
+        """Write all there is, whatever it takes, and return. Raises as :meth:`once`."""
+        self._target = self._new_target()
+        try:
+            while await self._prepared_once():
+                pass
+        finally:
+            await self._target.close()
+
+    async def _prepared_once(self) -> bool:
+        try:
+            if not self._prepared:
+                await self._prepare()
+            return await self.once()
+        except _AwayError:
+            return True
+
+    async def _turn(self) -> None:
+        try:
+            worked = await self._prepared_once()
+        except FencedError:
+            raise
+        except Exception as error:
+            self._fail(SinkState.FAILED, f"{type(error).__name__}: {error}")
+            if not isinstance(error, StoreError):
+                log.exception("the projection made a mistake", sink=self.name)
+            await self._sleep(REFUSED_RETRY_S)
+            return
+        if not worked:
+            await self._sleep(LOOK_S)
+
+    async def once(self) -> bool:
+        """One round: new commits, some stale places, presence if it is due; whether there was anything to write.
+
+        Raises:
+            StoreError, UnknownSinkError, _AwayError
+        """
+        await self._presence()
+        worked = await self._new()
+        return await self._stale() or worked
+
+    # what is written
+
+    async def _new(self) -> bool:
+        name = self.name
+        commits = self._feed.commits(name, records_max=ROUND_RECORDS_MAX, now_ms=self._now_ms())
+        if commits.up_to == commits.after:
+            return False
+        refused = await self._write(commits.items)
+        self._feed.advance(name, commits, refused, now_ms=self._now_ms())
+        return True
+
+    async def _stale(self) -> bool:
+        name = self.name
+        places = self._feed.stale(name, places_max=ROUND_PLACES_MAX)
+        if not places:
+            return False
+        taken: list[StalePlace] = []
+
+        def items() -> Iterator[Item]:
+            points = 0
+            for place in places:
+                taken.append(place)
+                for item in self._feed.read(place):
+                    points += len(item.times_ms) if isinstance(item, Readings) else 0
+                    yield item
+                if points >= ROUND_POINTS_MAX:
+                    return
+
+        refused = await self._write(items())
+        self._feed.written(name, taken, refused, now_ms=self._now_ms())
+        return True
+
+    async def _write(self, items: Iterable[Item]) -> list[Refused]:
+        refused: list[Refused] = []
+        for body in packed(self._lines(items), points_max=self._settings.points_max, bytes_max=self._bytes_max):
+            refused += await self._deliver(body)
+        return refused
+
+    def _lines(self, items: Iterable[Item]) -> Iterator[Lines]:
+        now_ms, retention_d = self._now_ms(), self._settings.retention_d
+        oldest_ms = now_ms - retention_d * DAY_MS + RETENTION_MARGIN_MS if retention_d else -_EVER_MS
+        for item in items:
+            if isinstance(item, LeftOut):
+                self._tally.left_out[item.reason] += item.points
+                continue
+            readings, left = between(item, oldest_ms, now_ms + AHEAD_MS_MAX)
+            for one in left:
+                self._tally.left_out[one.reason] += one.points
+            if readings is not None:
+                yield self._encoded(readings)
+
+    def _encoded(self, readings: Readings) -> Lines:
+        try:
+            return encode(readings, self._labels.labels(readings.device, readings.times_ms[0]))
+        except UnspeakableError as error:
+            self._tally.left_out[LeftOutReason.UNSPEAKABLE] += len(readings.times_ms)
+            self._note(str(error))
+            return Lines(b"", 0)
+
+    # how it is written
+
+    async def _deliver(self, body: Lines) -> list[Refused]:
+        """Write *body* whatever it takes. Raises _AwayError."""
+        delivery = Delivery(body)
+        tries = 0
+        while (part := delivery.body) is not None:
+            answer = await self._post(part.data)
+            found = verdict(answer)
+            if found is Verdict.SPLIT and not self._taken and len(delivery.refused) >= ALONE_MAX:
+                if delivery.turned:
+                    found = Verdict.REFUSED
+                else:
+                    delivery.turn()
+                    continue
+            if found in _AWAY:
+                tries += 1
+                await self._wait(answer, found)
+                if found is Verdict.REFUSED or tries >= TRIES_IN_ROUND_MAX:
+                    raise _AwayError
+            else:
+                self._went(found, answer)
+                delivery.answered(found, f"{answer.status}: {shown(answer.text)}")
+        self._tally.written += delivery.written
+        self._tally.refused += len(delivery.refused)
+        return delivery.refused
+
+    async def _post(self, body: bytes) -> Answer:
+        self._tally.posts += 1
+        answer = await self._target.write(body)
+        self._tally.posts_failed += answer.status != _SUCCESS
+        return answer
+
+    def _went(self, found: Verdict, answer: Answer) -> None:
+        """The sink answered, and took it or found fault with it."""
+        if found is Verdict.WRITTEN:
+            if self._tally.took(self._now_ms()):
+                log.info("the sink takes points again", sink=self.name, tries=self._tries)
+            self._taken, self._tries = True, 0
+        else:
+            self._note(told(answer))
+        if found is Verdict.HALVE:
+            self._bytes_max = max(POST_BYTES_MIN, self._bytes_max // 2)
+
+    def _away(self, answer: Answer, found: Verdict) -> None:
+        self._tries += 1
+        self._fail(_STATES[found], told(answer))
+        if found is Verdict.REFUSED:  # it may have lost its bucket, or our rights
+            self._prepared = self._taken = False
+
+    async def _wait(self, answer: Answer, found: Verdict) -> None:
+        self._away(answer, found)
+        await self._sleep(wait_s(answer, found, self._tries, self._rng, datetime.now(UTC)))
+
+    async def _prepare(self) -> None:
+        try:
+            await self._target.prepare()
+        except PrepareError as error:
+            # there is nothing in it that could be halved
+            found = Verdict.WAIT if verdict(error.answer) is Verdict.WAIT else Verdict.REFUSED
+            self._tries += 1
+            self._fail(_STATES[found], str(error))
+            await self._sleep(wait_s(error.answer, found, self._tries, self._rng, datetime.now(UTC)))
+            raise _AwayError from error
+        self._prepared = True
+
+    # presence
+
+    async def _presence(self) -> None:
+        """The moment's state, if it is due; what is not taken at once is dropped."""
+        now_s = asyncio.get_running_loop().time()
+        missed = self._moments.due(now_s)
+        if self._view is None or missed is None:
+            return
+        self._tally.left_out[LeftOutReason.NOT_ANSWERING] += missed * self._devices
+        at_ms = self._now_ms()
+        if now_s >= self._gaps_due_s:
+            self._gaps_due_s = now_s + GAPS_EVERY_S
+            self._gaps = presence.gap_counts(self._view.gaps(None, from_ms=at_ms - DAY_MS, to_ms=at_ms))
+        devices = self._view.devices()
+        self._devices = len(devices)
+        lines = map(self._encoded, presence.readings(devices, self._gaps, at_ms))
+        for body in packed(lines, points_max=self._settings.points_max, bytes_max=self._bytes_max):
+            await self._try(body)
+
+    async def _try(self, body: Lines) -> None:
+        """Write *body* as far as it is taken without waiting."""
+        delivery = Delivery(body)
+        while (part := delivery.body) is not None and len(delivery.refused) < ALONE_MAX:
+            answer = await self._post(part.data)
+            found = verdict(answer)
+            if found in _AWAY:
+                self._away(answer, found)
+                break
+            self._went(found, answer)
+            delivery.answered(found, "")
+        self._tally.written += delivery.written
+        self._tally.refused += len(delivery.refused)
+        left = body.points - delivery.written - len(delivery.refused)
+        self._tally.left_out[LeftOutReason.NOT_ANSWERING] += left
+
+    # status
+
+    def status(self) -> SinkStatus:
+        """See :class:`SinkStatus`. Raises StoreError, UnknownSinkError."""
+        return self._tally.status(self.name, self._feed.behind(self.name), self._now_ms())
+
+    def _note(self, text: str) -> None:
+        self._tally.note(text, self._now_ms())
+
+    def _fail(self, state: SinkState, text: str) -> None:
+        news = self._tally.failed(state, text, self._now_ms())
+        level = log.warning if news else log.debug
+        level("the sink takes nothing", sink=self.name, state=str(state), error=shown(text))
+
+
+_SUCCESS: Final = 204
+_EVER_MS: Final = 2**62
+_AWAY: Final = frozenset({Verdict.WAIT, Verdict.REFUSED})
+_STATES: Final = {Verdict.WAIT: SinkState.WAITING, Verdict.REFUSED: SinkState.REFUSED}

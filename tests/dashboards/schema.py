@@ -1,0 +1,140 @@
+"""``python -m tests.dashboards.schema``: holds every rendered dashboard to Grafana's own types with TypeScript.
+
+What npm installs is kept outside the repository, below ``$XDG_CACHE_HOME/fieldfleet``, and used again.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.dashboards.asked import Json, dashboards, panels
+from tests.servers import program
+
+PACKAGES: Final[Mapping[str, str]] = {"@grafana/schema": "13.2.2", "typescript": "5.9.3"}
+INSTALL_S_MAX: Final = 120
+COMPILE_S_MAX: Final = 60
+_MODULES: Final = "@grafana/schema/dist/esm/raw/composable"
+_KINDS: Final[Mapping[str, str]] = {
+    "stat": "Stat",
+    "state-timeline": "StateTimeline",
+    "table": "Table",
+    "timeseries": "TimeSeries",
+}
+"""Type of a panel -> how the schema's modules call it."""
+_LOOSE: Final = """\
+// JSON has no enumerations: their members' values stand for them.
+type Loose<T> = T extends string ? `${T}` : T extends number ? number : T extends boolean ? boolean
+  : T extends (infer U)[] ? Loose<U>[] : T extends object ? { [K in keyof T]: Loose<T[K]> } : T;
+"""
+
+
+class SchemaToolsError(Exception):
+    """npm did not install what the check needs; the message ends with what it said."""
+
+
+def faults(boards: Mapping[str, Json], workspace: Path) -> list[str]:
+    """What TypeScript says of *boards*, a line each; *workspace* is written to.
+
+    Raises:
+        SchemaToolsError: the tools cannot be installed.
+    """
+    tools = installed(PACKAGES)
+    (workspace / "node_modules").symlink_to(tools / "node_modules")
+    sources = []
+    for number, board in enumerate(boards.values()):
+        sources.append(workspace / f"board_{number}.ts")
+        sources[-1].write_text(_source(board), encoding="utf-8")
+    done = subprocess.run(
+        [
+            str(tools / "node_modules/.bin/tsc"),
+            *("--noEmit", "--strict", "--skipLibCheck", "--pretty", "false"),
+            *("--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"),
+            *map(str, sources),
+        ],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        timeout=COMPILE_S_MAX,
+        check=False,
+    )
+    told = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert bool(told) == bool(done.returncode), done.stderr
+    return told
+
+
+def _source(board: Json) -> str:
+    imports = [
+        f"import type * as {name} from '{_MODULES}/{name.lower()}/panelcfg/x/{name}PanelCfg_types.gen';"
+        for name in _KINDS.values()
+    ]
+    return "\n".join(["import type { Dashboard } from '@grafana/schema';", *imports, _LOOSE, *_values(board), ""])
+
+
+def _values(board: Json) -> Iterator[str]:
+    yield f"export const board = {json.dumps(board, indent=1)} satisfies Loose<Dashboard>;"
+    for panel in panels(board):
+        kind, number = _KINDS[panel["type"]], panel["id"]
+        yield f"export const options_{number} = {json.dumps(panel['options'])} satisfies Loose<{kind}.Options>;"
+        custom = panel["fieldConfig"]["defaults"].get("custom")
+        if custom is not None:
+            yield f"export const custom_{number} = {json.dumps(custom)} satisfies Loose<{kind}.FieldConfig>;"
+
+
+def installed(packages: Mapping[str, str]) -> Path:
+    """Where exactly these are, installed now or before.
+
+    Raises:
+        SchemaToolsError: they cannot be.
+    """
+    named = "_".join(f"{name.rpartition('/')[2]}-{version}" for name, version in packages.items())
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldfleet"
+    place = home / named
+    if not place.is_dir():
+        home.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{named}.", dir=home))
+        try:
+            _install(packages, partial)
+            partial.rename(place)
+        except OSError:
+            if not place.is_dir():  # another test worker may have been quicker
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return place
+
+
+def _install(packages: Mapping[str, str], directory: Path) -> None:
+    npm = program("npm")
+    if npm is None:
+        raise SchemaToolsError("no npm on this machine")
+    done = subprocess.run(
+        [
+            *(npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--legacy-peer-deps"),
+            *(f"{name}@{version}" for name, version in packages.items()),
+        ],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S_MAX,
+        check=False,
+    )
+    if done.returncode:
+        raise SchemaToolsError(f"npm ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def main() -> None:
+    """The command: prints every fault; exit code 1 if there is one."""
+    with tempfile.TemporaryDirectory() as workspace:
+        found = faults(dashboards(), Path(workspace))
+    print("\n".join(found) or "nothing is wrong")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

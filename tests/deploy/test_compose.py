@@ -1,0 +1,214 @@
+"""compose.yaml without a container engine: its schema, what it promises of each service, and what it mounts."""
+
+import os
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from dashboards.provisioning import DASHBOARDS_DIRECTORY, DATABASE, PASSWORD_FILE, READER, URL
+from dashboards.rendered import files
+from fleet_server import site
+from fleet_server.config import API_PORT
+from tests.deploy.files import COMPOSE, DEPLOY, ROOT, compose, services
+
+SERVICES = services()
+RUNNING = sorted(name for name, service in SERVICES.items() if service["restart"] != "no")
+
+
+def _docker_compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker-compose", "-f", str(COMPOSE), *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.server("docker-compose")
+def test_compose_itself_takes_the_file() -> None:
+    done = _docker_compose("config", FIELDFLEET_HOST="fleet.example")
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["services"].keys() == SERVICES.keys()
+
+
+@pytest.mark.server("docker-compose")
+def test_nothing_starts_before_the_host_is_named() -> None:
+    done = _docker_compose("config", "-q")
+    assert done.returncode != 0
+    assert "the name or address at which devices reach this machine" in done.stderr
+
+
+def test_a_site_has_these_services() -> None:
+    assert set(RUNNING) == {"loopback", "mosquitto", "fleet-server", "influxdb", "grafana", "postgres"}
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_a_service_is_watched_bounded_and_started_again(name: str) -> None:
+    service = SERVICES[name]
+    assert service["healthcheck"]["test"]
+    assert service["restart"] == "unless-stopped"
+    assert service["mem_limit"]
+    assert service["cpus"]
+    assert service["pids_limit"]
+    assert service["logging"]["options"]["max-size"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_can_do_no_more_than_it_must(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert not service.get("privileged")
+    assert service["read_only"] is True
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["user"].split(":")[0] not in {"", "0", "root"}
+    assert "/var/run/docker.sock" not in str(service.get("volumes"))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_an_image_is_pinned_by_a_version(name: str) -> None:
+    tag = SERVICES[name]["image"].rpartition(":")[2]
+    assert re.match(r"\d+\.\d+", tag), tag
+
+
+def test_our_own_image_has_the_version_of_what_is_in_it() -> None:
+    ours = {service["image"] for service in SERVICES.values() if "build" in service}
+    assert ours == {f"fieldfleet:{version('fieldfleet')}"}
+
+
+def test_two_ports_are_open_and_one_of_them_on_loopback_only() -> None:
+    opened = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert sorted(opened) == ["127.0.0.1:3000:3000", f"{site.DEVICE_PORT}:{site.DEVICE_PORT}"]
+
+
+def test_broker_and_server_share_a_loopback_that_outlives_both() -> None:
+    assert SERVICES["mosquitto"]["network_mode"] == "service:loopback"
+    assert SERVICES["fleet-server"]["network_mode"] == "service:loopback"
+    assert str(API_PORT) in str(SERVICES["fleet-server"]["healthcheck"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("grafana", "postgres"), ("grafana", "loopback"), ("influxdb", "postgres")]
+)
+def test_who_has_nothing_to_say_to_another_cannot(one: str, other: str) -> None:
+    assert not set(SERVICES[one]["networks"]) & set(SERVICES[other]["networks"])
+
+
+def test_stores_are_on_networks_without_a_way_out() -> None:
+    internal = {name for name, network in compose()["networks"].items() if network.get("internal")}
+    for name in ("influxdb", "postgres"):
+        assert set(SERVICES[name]["networks"]) <= internal
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_waits_for_the_health_of_what_it_needs(name: str) -> None:
+    needed = SERVICES[name].get("depends_on", {})
+    assert all(
+        condition == {"condition": "service_completed_successfully" if other == "init" else "service_healthy"}
+        for other, condition in needed.items()
+    )
+
+
+def test_every_mounted_path_is_in_the_repository_and_read_only() -> None:
+    mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", []) if mount.startswith(".")]
+    assert len(mounts) == 3
+    for mount in mounts:
+        source, _, mode = mount.split(":")
+        assert (ROOT / source).exists()
+        assert mode == "ro"
+
+
+def test_every_named_volume_is_declared_and_used() -> None:
+    used = {
+        mount.split(":")[0]
+        for service in SERVICES.values()
+        for mount in service.get("volumes", [])
+        if not mount.startswith(".")
+    }
+    assert used == compose()["volumes"].keys()
+
+
+def test_only_what_makes_the_site_sees_the_authorities() -> None:
+    seeing = [name for name, service in SERVICES.items() if "site:/site" in service.get("volumes", [])]
+    assert seeing == ["init"]
+    assert SERVICES["init"]["network_mode"] == "none"
+    assert SERVICES["mosquitto"]["volumes"] == ["broker:/broker:ro"]
+
+
+def test_no_secret_is_in_the_file_or_in_an_environment() -> None:
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD|TOKEN|SECRET|KEY", name):
+                assert name.endswith("_FILE"), name
+                assert str(value).startswith("/run/secrets/")
+    assert all(secret.keys() == {"file"} for secret in compose()["secrets"].values())
+
+
+def _secret_targets(name: str) -> set[str]:
+    return {
+        f"/run/secrets/{secret['target'] if isinstance(secret, dict) else secret}"
+        for secret in SERVICES[name].get("secrets", [])
+    }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_secret_file_that_a_service_reads_is_given_to_it(name: str) -> None:
+    named = re.findall(r"/run/secrets/[\w-]+", str(SERVICES[name].get("environment", {})))
+    assert set(named) <= _secret_targets(name)
+
+
+def test_every_secret_is_given_to_one_service() -> None:
+    given = [
+        secret["source"] if isinstance(secret, dict) else secret
+        for service in SERVICES.values()
+        for secret in service.get("secrets", [])
+    ]
+    assert sorted(given) == sorted(compose()["secrets"])
+
+
+def test_the_server_finds_the_containers_by_their_names() -> None:
+    told = tomllib.loads((DEPLOY / "containers.toml").read_text(encoding="utf-8"))
+    url = urlsplit(told["database"]["url"])
+    database = SERVICES["postgres"]["environment"]
+    assert url.hostname == "postgres"
+    assert (url.username, url.path) == (database["POSTGRES_USER"], f"/{database['POSTGRES_DB']}")
+    assert told["database"]["password_file"] in _secret_targets("fleet-server")
+
+
+def test_the_server_writes_to_the_bucket_that_influxdb_is_told_to_make() -> None:
+    told = tomllib.loads((DEPLOY / "containers.toml").read_text(encoding="utf-8"))["influx"]
+    environment = SERVICES["influxdb"]["environment"]
+    assert told["url"] == URL
+    assert told["org"] == environment["DOCKER_INFLUXDB_INIT_ORG"]
+    assert told["bucket"] == environment["DOCKER_INFLUXDB_INIT_BUCKET"] == DATABASE
+    assert f"{told['retention_d']}d" == environment["DOCKER_INFLUXDB_INIT_RETENTION"]
+    assert told["token_file"] in _secret_targets("fleet-server")
+
+
+def test_grafana_finds_what_is_rendered_where_it_is_mounted() -> None:
+    (provider,) = yaml.safe_load(files()["provisioning/dashboards/fieldfleet.yaml"])["providers"]
+    mounts = dict(mount.split(":")[:2] for mount in SERVICES["grafana"]["volumes"])
+    assert mounts["./dashboards/grafana/dashboards"] == provider["options"]["path"] == DASHBOARDS_DIRECTORY
+    home = PurePosixPath(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == DASHBOARDS_DIRECTORY
+    assert f"dashboards/{home.name}" in files()
+
+
+def test_grafana_asks_as_the_user_whom_influxdb_is_told_of() -> None:
+    environment = SERVICES["influxdb"]["environment"]
+    assert URL == "http://influxdb:8086"
+    assert environment["DOCKER_INFLUXDB_INIT_BUCKET"] == DATABASE
+    assert PASSWORD_FILE in _secret_targets("grafana")
+    assert PASSWORD_FILE in _secret_targets("influxdb")
+    told = (DEPLOY / "influxdb" / "grafana-user.sh").read_text()
+    assert f"--username {READER} " in told
+    assert f"cat {PASSWORD_FILE})" in told
