@@ -182,7 +182,8 @@ def test_a_token_that_others_may_read_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "fleet-server.toml").write_text(text)
     with pytest.raises(config.ConfigError) as caught:
         config.load(tmp_path / "fleet-server.toml")
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["influx.token_file", "influx.ca_file"]
+    faults = [fault.split(":")[0] for fault in caught.value.faults]
+    assert faults == ["audit.key_file", "influx.token_file", "influx.ca_file"]
 
 
 MAIL = """
