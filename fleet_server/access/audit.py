@@ -87,6 +87,13 @@ class Head(NamedTuple):
     prev: str
 
 
+class Place(NamedTuple):
+    """Which entry of which log, from 0: what a receipt names."""
+
+    log: int
+    number: int
+
+
 class Wanted(NamedTuple):
     """Which entries are meant; None is any. ``from_ms <= at_ms < to_ms``."""
 

@@ -18,7 +18,7 @@ from typing import Final
 from broker_config.ids import SiteId
 from broker_config.text import shown
 from fleet_server.access import audit, notes, tlog
-from fleet_server.access.audit import AuditError, Draft, Head, Phase
+from fleet_server.access.audit import AuditError, Draft, Head, Phase, Place
 from fleet_server.access.audit_store import AuditStore, LostHashError
 from fleet_server.access.notes import Checkpoint, NoteError, Signer
 from fleet_server.access.refusals import RefusalTally
@@ -114,14 +114,15 @@ class Auditor:
             self._failing = True
             self._keep(over)
 
-    def record(self, draft: Draft) -> None:
-        """Durable once it returns.
+    def record(self, draft: Draft) -> Place:
+        """Durable once it returns; where it is.
 
         Raises:
             StoreError: the store cannot take it; what it is about must not be done.
             BrokenLogError: nor will it, until an operator has begun a new log.
         """
-        self._record([draft])
+        head = self._record([draft])
+        return Place(head.log, head.size - 1)
 
     def finish(self, draft: Draft) -> None:
         """Record an outcome, now or with what comes next: what it is about is done already."""
@@ -161,27 +162,25 @@ class Auditor:
             head = self._head
             return AuditFacts(head.log, head.size, self._signed, len(self._waiting), self._fault_of(head.log))
 
-    def _record(self, drafts: Sequence[Draft]) -> None:
+    def _record(self, drafts: Sequence[Draft]) -> Head:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         if not waiting and not drafts:
-            return
+            return self._head
         try:
-            head = self._open()
-            self._head = self.store.append([*waiting, *drafts]) if head else self._head
+            self._check_open()
+            self._head = head = self.store.append([*waiting, *drafts])
         except Exception:
             self._keep(waiting, first=True)
             raise
+        return head
 
-    def _open(self) -> Head:
-        """The head, of a log that takes entries."""
+    def _check_open(self) -> None:
+        """Raises BrokenLogError: the newest log takes no entries."""
         head = self.store.head()
-        if head is None:
-            raise StoreError("there is no audit log yet")
-        fault = self._fault_of(head.log)
+        fault = "" if head is None else self._fault_of(head.log)
         if fault:
             raise BrokenLogError(f"the audit log is not the one that was signed: {fault}")
-        return head
 
     def _keep(self, drafts: Sequence[Draft], *, first: bool = False) -> None:
         with self._lock:

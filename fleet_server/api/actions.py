@@ -7,6 +7,7 @@ that is forgotten all the same is recorded, by its method and path.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import msgspec
 from starlette.routing import compile_path
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -14,10 +15,13 @@ UNNAMED: Final = "request"
 
 
 class Action(NamedTuple):
-    """``subject``: the parameter of the path that names it, or the word itself if the path has none."""
+    """``subject``: the parameter of the path that names it; if the path has none, the field of the JSON body.
+    ``told``: fields of the body that are recorded as they are, so never one that holds a secret.
+    """
 
     name: str
     subject: str = ""
+    told: tuple[str, ...] = ()
 
 
 CHANGES: Final[Mapping[tuple[str, str], Action]] = {
@@ -40,7 +44,7 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("DELETE", "/v1/webhooks/{webhook}"): Action("webhook.drop", "webhook"),
     ("POST", "/v1/webhooks/{webhook}/test"): Action("webhook.test", "webhook"),
     ("POST", "/v1/webhooks/{webhook}/deliveries/{happening}/retry"): Action("webhook.retry", "webhook"),
-    ("POST", "/v1/tokens"): Action("token.create"),
+    ("POST", "/v1/tokens"): Action("token.create", "token", told=("grants", "days")),
     ("POST", "/v1/tokens/{token}/approve"): Action("token.approve", "token"),
     ("POST", "/v1/tokens/{token}/revoke"): Action("token.revoke", "token"),
 }
@@ -50,15 +54,42 @@ READS: Final[Mapping[tuple[str, str], Action]] = {
 }
 """Of what is read, this is recorded too; checkpoints and proofs are mere hashes, and witnesses ask all the time."""
 
-_PATTERNS: Final = {
-    (method, path): (compile_path(path)[0], action) for (method, path), action in {**CHANGES, **READS}.items()
-}
+_PATTERNS: Final = [
+    (method, compile_path(path)[0], action) for (method, path), action in {**CHANGES, **READS}.items()
+]
 
 
-def action_of(method: str, path: str) -> Action | None:
-    """What a request is recorded as, with its subject filled in; None: not at all."""
-    for (wanted, _), (pattern, action) in _PATTERNS.items():
-        found = pattern.match(path) if wanted == method else None
-        if found is not None:
-            return Action(action.name, found.groupdict().get(action.subject, ""))
-    return None if method in SAFE else Action(UNNAMED, f"{method} {path}")
+class Found(NamedTuple):
+    """What a request is recorded as."""
+
+    name: str
+    subject: str
+    data: Mapping[str, str]
+
+
+def found_in(method: str, path: str, body: bytes) -> Found | None:
+    """What a request is recorded as; None: not at all."""
+    for wanted, pattern, action in _PATTERNS:
+        matched = pattern.match(path) if wanted == method else None
+        if matched is not None:
+            fields = _fields(body) if action.told else {}
+            subject = matched.groupdict().get(action.subject) or _text(fields.get(action.subject, ""))
+            return Found(action.name, subject, {name: _text(fields[name]) for name in action.told if name in fields})
+    return None if method in SAFE else Found(UNNAMED, f"{method} {path}", {})
+
+
+def is_recorded(method: str, path: str) -> bool:
+    """Whether it is at all."""
+    return method not in SAFE or any(pattern.match(path) for wanted, pattern, _ in _PATTERNS if wanted == method)
+
+
+def _fields(body: bytes) -> Mapping[str, object]:
+    """Of a body as it came, which may be anything."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value, order="sorted").decode()

@@ -18,14 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker_config.text import shown
 from fleet_server.access.audit import Draft, Phase, bounded
 from fleet_server.access.auditor import Auditor, BrokenLogError
-from fleet_server.api.actions import Action, action_of
+from fleet_server.api.actions import found_in, is_recorded
 from fleet_server.api.guard import asking
 from fleet_server.api.problems import ProblemError, answer
 from fleet_server.telemetry.store import StoreError
 
 REQUEST_ID: Final = "X-Request-Id"
 REQUEST_ID_BYTES: Final = 8
-NO_ANSWER: Final = "none"
 CRASHED: Final = "500"
 
 _logger = logging.getLogger(__name__)
@@ -43,12 +42,11 @@ class Recording:
             await self._app(scope, receive, send)
             return
         principal = asking(scope)
-        action = None if principal is None else action_of(scope["method"], scope["path"])
-        if principal is None or action is None:
+        if principal is None or not is_recorded(scope["method"], scope["path"]):
             await self._app(scope, receive, _Counted(send, self._auditor, _source(scope)).send)
             return
         body, again = await _body(receive)
-        intent = self._intent(scope, principal.holder, action, body)
+        intent = self._intent(scope, principal.holder, body)
         try:
             await run_in_threadpool(self._auditor.record, intent)
         except StoreError as error:
@@ -57,21 +55,21 @@ class Recording:
         await self._done(intent, scope, again, send)
 
     async def _done(self, intent: Draft, scope: Scope, receive: Receive, send: Send) -> None:
-        status = CRASHED
+        answered = False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal answered
             if message["type"] == "http.response.start":
-                status = str(message["status"])
+                answered = True
                 MutableHeaders(scope=message)[REQUEST_ID] = intent.request
-                await self._finish(intent, status)
+                await self._finish(intent, str(message["status"]))
             await send(message)
 
         try:
             await self._app(scope, receive, watched)
         except BaseException:
-            if status == CRASHED:
-                await self._finish(intent, status)
+            if not answered:
+                await self._finish(intent, CRASHED)
             raise
 
     async def _finish(self, intent: Draft, status: str) -> None:
@@ -82,19 +80,22 @@ class Recording:
             )
             await run_in_threadpool(self._auditor.finish, done)
 
-    def _intent(self, scope: Scope, actor: str, action: Action, body: bytes) -> Draft:
+    def _intent(self, scope: Scope, actor: str, body: bytes) -> Draft:
+        found = found_in(scope["method"], scope["path"], body)
+        assert found is not None
         query = scope["query_string"].decode("ascii", "backslashreplace")
+        told = {"query": query} if query else {}
         return Draft(
             # what is only read has no outcome that anybody would ask for
             phase=Phase.FACT if scope["method"] == "GET" else Phase.INTENT,
             at_ms=self._auditor.now_ms(),
             actor=bounded(actor),
             source=bounded(_source(scope)),
-            action=action.name,
-            subject=bounded(action.subject),
+            action=found.name,
+            subject=bounded(found.subject),
             request=secrets.token_hex(REQUEST_ID_BYTES),
             body_sha256=hashlib.sha256(body).hexdigest() if body else "",
-            data={"query": bounded(query)} if query else {},
+            data={name: bounded(text) for name, text in {**found.data, **told}.items()},
         )
 
 

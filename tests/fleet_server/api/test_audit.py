@@ -19,7 +19,7 @@ from fleet_server.access.auditor import Auditor
 from fleet_server.access.people import FIRST
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.audit import SqlAudit
-from fleet_server.api.actions import CHANGES, READS, SAFE, action_of
+from fleet_server.api.actions import CHANGES, READS, SAFE, found_in
 from fleet_server.api.app import create_app
 from fleet_server.telemetry.store import StoreError
 from tests.fleet_server.access.drafts import SIGNER, SITE
@@ -88,11 +88,16 @@ def test_every_operation_that_changes_something_has_an_action(app: FastAPI) -> N
 
 def test_every_subject_is_a_parameter_of_its_path() -> None:
     for (method, path), action in {**CHANGES, **READS}.items():
-        assert not action.subject or f"{{{action.subject}}}" in path
-        found = action_of(method, path.replace("{", "x-").replace("}", ""))
+        assert not action.subject or f"{{{action.subject}}}" in path or action.told
+        found = found_in(method, path.replace("{", "x-").replace("}", ""), b'{"token": "li"}')
         assert found is not None
         assert found.name == action.name
         assert bool(found.subject) == bool(action.subject)
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'{"token": {}}', b'{"token": null, "grants": "\\ud800"}'])
+def test_a_body_may_be_anything(body: bytes) -> None:
+    assert found_in("POST", "/v1/tokens", body) is not None
 
 
 async def test_a_change_is_an_intent_and_an_outcome(asking: httpx.AsyncClient) -> None:
@@ -126,6 +131,23 @@ async def test_a_change_that_was_refused_is_recorded_as_such(
     assert answer.status_code == status
     intent, outcome = [each for each in await recorded(asking) if each["request"] == answer.headers["x-request-id"]]
     assert (intent["phase"], outcome["phase"], outcome["outcome"]) == ("intent", "outcome", str(status))
+
+
+async def test_who_may_not_is_recorded_by_their_name(own: Fleet, own_app: FastAPI, asking: httpx.AsyncClient) -> None:
+    made = await asking.post(
+        "/v1/tokens", json={"token": "li", "name": "Li", "grants": [{"role": "viewer", "node": None}]}
+    )
+    assert made.status_code == 201, made.text
+    viewer = made.json()
+    async with client_of(own_app, token=viewer["secret"]) as reading:
+        answer = await reading.put(PATH, json=CENTRE, headers=NEW)
+    assert answer.status_code == 403
+    intent, outcome = await recorded(asking, action="org_node.put")
+    assert {intent["actor"], outcome["actor"]} == {"li"}
+    assert outcome["outcome"] == "403"
+    created = (await recorded(asking, action="token.create"))[0]
+    assert (created["subject"], created["data"]) == ("li", {"grants": '[{"node":null,"role":"viewer"}]'})
+    assert viewer["secret"] not in (await asking.get("/v1/audit")).text
 
 
 async def test_a_handler_that_crashes_has_an_outcome(own: Fleet, own_app: FastAPI, asking: httpx.AsyncClient) -> None:

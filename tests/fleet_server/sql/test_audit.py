@@ -98,6 +98,14 @@ def test_two_servers_share_a_log(store: SqlAudit, engine: Engine) -> None:
     assert verdict(store).passed
 
 
+def test_who_records_is_told_where(store: SqlAudit) -> None:
+    auditor = started(store)
+    for number in range(3):
+        log, index = auditor.record(draft(number))
+        (raw,) = store.entries(log, from_index=index, rows_max=1)
+        assert audit.read(raw).subject == f"car-{number}"
+
+
 def test_several_entries_are_entered_together_or_not_at_all(store: SqlAudit) -> None:
     started(store)
     before = store.head()
