@@ -33,7 +33,7 @@ class Api:
         self.fleet: Fleet = told(directory / "store.db")
         port = free_port()
         self.url = f"http://{HOST}:{port}"
-        app = create_app(self.fleet.ports, TOKEN)
+        app = create_app(self.fleet.ports)
         self.server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_config=None))
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
