@@ -134,6 +134,7 @@ class Projector:
 
     def _begin(self) -> None:
         self._target = self._new_target()
+        self._met = False
         # whatever ended the last run may have ended the sink too
         self._feed.rewind(self.name, now_ms=self._now_ms())
 
