@@ -155,10 +155,10 @@ def _registry(config: Config) -> tuple[Engine, SqlRegistry]:
         engine = database.connect(url)
         database.migrate(engine)
         return engine, SqlRegistry(engine)
+    except (database.UnavailableError, StoreError) as error:
+        _fail(f"database: {error}", EXIT_FAILED)
     except (database.DatabaseError, OSError, UnicodeDecodeError) as error:
         _fail(f"database: {error}", EXIT_CONFIG)
-    except StoreError as error:
-        _fail(f"database: {error}", EXIT_FAILED)
 
 
 def _auditor(config: Config, engine: Engine) -> Auditor:

@@ -25,6 +25,8 @@ STREAMS_MAX: Final = 64
 """At once; each holds a connection of the API's."""
 HEARTBEAT_S: Final = 15.0
 """A comment after so much silence, so that nobody on the way takes the connection for dead."""
+STREAM_S_MAX: Final = 900.0
+"""Then it ends and the client comes back, so that a token that was revoked meanwhile is asked for."""
 ROWS_MAX: Final = 500
 """Read of the feed at once."""
 RECONNECT_MS: Final = 2_000
@@ -124,10 +126,11 @@ def routes(feed: Feed, bell: Bell) -> APIRouter:
 
 async def _events(feed: Feed, bell: Bell, place: int, page: FeedPage, chosen: Filter) -> AsyncIterator[bytes]:
     yield HELLO
+    end_s = asyncio.get_running_loop().time() + STREAM_S_MAX
     with bell.listening() as more:
         # what was recorded between the first reading and now has rung for nobody: so do not wait before the second
         waits = False
-        while not bell.closed:
+        while not bell.closed and asyncio.get_running_loop().time() < end_s:
             if place < page.pruned:
                 yield truncated(place, page.pruned)
             elif place > page.newest:
@@ -135,7 +138,8 @@ async def _events(feed: Feed, bell: Bell, place: int, page: FeedPage, chosen: Fi
             for happening in page.happenings:
                 yield frame(happening)
             place = page.up_to if place <= page.newest else page.newest
-            if waits and len(page.happenings) < ROWS_MAX and not await _rung(more):
+            # a page may be short and not the last: what is not for this client was left out
+            if waits and place >= page.newest and not await _rung(more):
                 yield HEARTBEAT
             waits = True
             more.clear()

@@ -53,7 +53,7 @@ def follow(connect: Connect, wait: Callable[[float], None], lost: Callable[[str]
     Args:
         connect: see there; what it raises the first time is raised.
         wait: sleeps so many seconds.
-        lost: hears why, once for each time that the server is away.
+        lost: hears why, once for each time that the server is away; a stream that was ended in order is no loss.
 
     Raises:
         CommandError: the server was never there, or it refuses.
@@ -65,13 +65,11 @@ def follow(connect: Connect, wait: Callable[[float], None], lost: Callable[[str]
             for event in events(connect(seen)):
                 seen, known, away = event.id or seen, True, False
                 yield event
-            reason = "the server ended the stream"
             known = True
         except CommandError as error:
             if error.code is not Exit.UNREACHABLE or not known:
                 raise
-            reason = str(error).splitlines()[0]
-        if not away:
-            lost(reason)
+            if not away:
+                lost(str(error).splitlines()[0])
             away = True
         wait(RECONNECT_S)

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +17,8 @@ import uvicorn
 from fleet_server.api import changes
 from fleet_server.api.app import create_app
 from fleet_server.cli.feed import FeedEvent, events
-from fleet_server.outbound.happenings import Kind, News
-from fleet_server.outbound.store import HAPPENING_MS_MAX
+from fleet_server.outbound.happenings import Happening, Kind, News
+from fleet_server.outbound.store import HAPPENING_MS_MAX, FeedPage, Filter
 from tests.fleet_server.api.test_problems import problem
 from tests.fleet_server.fleet import NOW, TOKEN, Fleet, told
 from tests.servers import HOST, accepts, free_port, wait_until
@@ -260,6 +261,46 @@ async def test_a_server_that_stops_ends_its_streams(api: Api) -> None:
         rest = [line async for line in stream.rest()]
         await stopping
     assert rest == [": fieldfleet", ""]
+
+
+async def test_a_stream_ends_in_time_and_the_next_goes_on_behind_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(changes, "STREAM_S_MAX", 0.2)
+    ids = api.happen(Kind.GAP_LOST)
+    async with following(api, after=0) as stream:
+        assert await stream.ids(1) == ids
+        assert {line async for line in stream.rest()} <= {": still here", ""}
+    more = api.happen(Kind.GAP_LOST)
+    async with following(api, seen=str(ids[-1])) as stream:
+        assert await stream.ids(1) == more
+
+
+async def test_who_may_see_little_of_a_long_past_gets_it_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left out for one who may see only some nodes makes pages short, and short is not the end."""
+    monkeypatch.setattr(changes, "ROWS_MAX", 5)
+    api.happen(*([Kind.GAP_LOST] * 50), org="hq/st-2")
+    ids = api.happen(Kind.GAP_LOST)
+    whole = api.fleet.ports.feed
+
+    class Scoped:
+        def after(self, after: int, chosen: Filter, *, rows_max: int) -> FeedPage:
+            page = whole.after(after, chosen, rows_max=rows_max)
+            return replace(page, happenings=tuple(each for each in page.happenings if each.news.org == "hq/st-1"))
+
+        def before(self, before: int | None, chosen: Filter, *, rows_max: int) -> list[Happening]:
+            return whole.before(before, chosen, rows_max=rows_max)
+
+    first = whole.after(0, Filter(), rows_max=5)
+    found: list[bytes] = []
+    async with asyncio.timeout(WAIT_S_MAX):
+        async for part in changes._events(Scoped(), api.fleet.bell, 0, replace(first, happenings=()), Filter()):
+            found.append(part)
+            if part.startswith(b"id: "):
+                break
+    assert found[0] == changes.HELLO
+    assert found[1].startswith(f"id: {ids[0]}\n".encode())
 
 
 async def test_a_stranger_follows_nothing(api: Api) -> None:

@@ -152,7 +152,7 @@ def test_after_a_loss_the_feed_goes_on_behind_what_was_seen_and_the_loss_is_told
 
     feed = follow(connect, waits.append, losses.append)
     assert [next(feed).data, next(feed).data] == ["a", "b"]
-    assert (asked, len(waits), losses) == ([None, "1", "1", "1"], 3, ["the server ended the stream"])
+    assert (asked, len(waits), losses) == ([None, "1", "1", "1"], 3, ["cannot reach it"])
 
 
 @pytest.mark.parametrize("code", [Exit.UNREACHABLE, Exit.PROBLEM])
