@@ -28,6 +28,8 @@ from fleet_server.telemetry.store import StoreError
 ENTRIES_A_READ: Final = 500
 LOOKED_BACK_MAX: Final = 10_000
 """Entries before the last checkpoint that a start reads again."""
+APPENDED_MAX: Final = 10_000
+"""Entries since the last look whose places are remembered, to be found there again."""
 WAITING_MAX: Final = 256
 """Outcomes that the store has not taken yet."""
 SERVER: Final = "server"
@@ -67,6 +69,7 @@ class Auditor:
         self._waiting: list[Draft] = []
         self._strangers = RefusalTally()
         self._head = Head(0, 0, audit.GENESIS)
+        self._appended: set[Head] = set()  # since the last look
         self._signed = 0
         self._failing = False
 
@@ -169,11 +172,19 @@ class Auditor:
             return self._head
         try:
             self._check_open()
-            self._head = head = self.store.append([*waiting, *drafts])
+            head = self.store.append([*waiting, *drafts])
         except Exception:
             self._keep(waiting, first=True)
             raise
+        self._reach(head)
         return head
+
+    def _reach(self, head: Head) -> None:
+        """Remember how far the log was seen to be; threads may come here in another order than they appended."""
+        with self._lock:
+            self._head = max(self._head, head)
+            if len(self._appended) < APPENDED_MAX:
+                self._appended.add(head)
 
     def _check_open(self) -> None:
         """Raises BrokenLogError: the newest log takes no entries."""
@@ -197,18 +208,30 @@ class Auditor:
 
     def _look(self, log: int, *, back: int) -> tuple[str | None, Head]:
         """Look again at all since the last checkpoint and *back* entries before; that checkpoint, and the head."""
-        # in this order: what was signed before the head is read must be there
+        # in this order: what was appended or signed before the head is read must be there
+        with self._lock:
+            appended, self._appended = self._appended, set()
+        try:
+            return self._compare(log, back, appended)
+        except StoreError:
+            with self._lock:
+                self._appended |= appended
+            raise
+
+    def _compare(self, log: int, back: int, appended: set[Head]) -> tuple[str | None, Head]:
         note = self.store.checkpoint(log)
-        self._head = head = self.store.end_of(log)
+        head = self.store.end_of(log)
         if self._fault_of(log):
             return note, head
         fault = self._unsigned(note, head) if note is not None else ""
         signed = Checkpoint("", 0, tlog.EMPTY_ROOT) if note is None or fault else notes.checkpoint_of(note)
         try:
-            fault = fault or self._altered(signed, head, max(0, signed.size - back))
+            fault = fault or self._altered(signed, head, max(0, signed.size - back), appended)
         except LostHashError as error:
             fault = str(error)
         self._signed = signed.size
+        with self._lock:
+            self._head = max(self._head, head)
         if fault:
             self._broken = log, fault
             logger.critical("the audit log is not the one that was signed", extra={"log": log, "why": fault})
@@ -227,8 +250,16 @@ class Auditor:
             return f"{checkpoint.size} entries were signed, and {head.size} are there"
         return ""
 
-    def _altered(self, signed: Checkpoint, head: Head, begin: int) -> str:
-        """Read the entries from *begin* on: do they follow each other, and are they those of the tree?"""
+    def _altered(self, signed: Checkpoint, head: Head, begin: int, appended: set[Head]) -> str:
+        """Read the entries from *begin* on: do they follow each other, and are they those of the tree, and those that
+        this server has *appended*?
+        """
+        heads = [each for each in appended if each.log == head.log]
+        mine = {each.size: each for each in heads}
+        if len(mine) < len(heads):
+            return "this server has entered two entries in one place: the first is gone"
+        if max(mine, default=0) > head.size:
+            return f"this server has entered {max(mine)} entries, and {head.size} are there"
         frontier = tlog.Frontier(begin, self.store.subtrees(head.log, begin))
         at = self.store.head_at(head.log, begin)
         if frontier.size == signed.size and frontier.root() != signed.root:
@@ -242,6 +273,8 @@ class Auditor:
                 return f"entry {at.size} does not follow the one before it"
             frontier.append(tlog.leaf_hash(raw))
             at = Head(at.log, at.size + 1, audit.digest(raw))
+            if mine.get(at.size, at) != at:
+                return f"entry {at.size - 1} is not the one that this server has entered"
             if frontier.size == signed.size and frontier.root() != signed.root:
                 return f"its first {signed.size} entries are not those that were signed"
         if at != head or self.store.hashes(head.log, [Leaves(0, head.size)])[0] != frontier.root():

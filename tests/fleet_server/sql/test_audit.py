@@ -163,6 +163,21 @@ def test_what_was_changed_since_the_last_checkpoint_is_not_signed(auditor: Audit
     assert "entry 22" in auditor.facts().fault
 
 
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_what_was_taken_away_since_the_last_checkpoint_is_found_while_the_server_runs(
+    auditor: Auditor, engine: Engine, more: int
+) -> None:
+    """Whoever deletes entries before they are signed has only until the next checkpoint."""
+    note = auditor.store.checkpoint(LOG)
+    for number in range(2):
+        auditor.record(draft(number))
+    changed_below(engine, "DELETE FROM audit_entry WHERE number > 21", "DELETE FROM audit_node WHERE place > 40")
+    for number in range(more):
+        auditor.record(draft(100 + number))
+    assert auditor.sign() == note
+    assert "this server has entered" in auditor.facts().fault
+
+
 def test_columns_that_only_find_an_entry_say_nothing(auditor: Auditor, engine: Engine) -> None:
     changed_below(engine, "UPDATE audit_entry SET actor = 'nobody' WHERE number = 5")
     assert verdict_of(auditor).passed
