@@ -3,7 +3,7 @@
 **Before a change** its intent is durable, or the change is refused. **After it** the outcome is recorded; if the
 store takes none just then it is kept, and goes before the next intent: a store that is down stops the next change.
 
-**A log that is not what was signed** (rows changed under the server, a database put back from somewhere) takes no
+**A log that is not what was signed**, or not what this server has entered since (rows changed under it), takes no
 more entries: every change is refused, until somebody on the server's machine has looked, and begins a new log
 (``fleet-server begin-audit-log``), whose first entry names the fault. The old one stays as it is, for whoever asks.
 Reading goes on all the while, and so does all that devices report: ingest stands on another store.
@@ -188,6 +188,8 @@ class Auditor:
 
     def _check_open(self) -> None:
         """Raises BrokenLogError: the newest log takes no entries."""
+        if not self._broken[1]:
+            return
         head = self.store.head()
         fault = "" if head is None else self._fault_of(head.log)
         if fault:
