@@ -24,11 +24,14 @@ from sqlalchemy import Engine
 from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.mac import MacKey, Purpose
 from broker_config.text import shown
+from fleet_server.access.auditor import BEGIN, Auditor, own_fact
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
+from fleet_server.access.notes import NoteError, Signer
 from fleet_server.access.people import PeopleError
 from fleet_server.adapters import mqtt
 from fleet_server.adapters.mail import MailSender, MailSettings
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.outbox import SqlOutbox
@@ -70,6 +73,7 @@ API_STOP_S: Final = 5.0
 API_CONNECTIONS_MAX: Final = 256
 API_KEEP_ALIVE_S: Final = 30
 GC_ALLOCATIONS: Final = 50_000
+RESTORED: Final = "restored from a backup"
 
 log = structlog.get_logger()
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -104,7 +108,7 @@ def run(config: ConfigFile) -> None:
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     engine, registry = _registry(settings)
-    ports = _Operators(engine, registry, SqlKeptAnswers(engine), _people(engine, token))
+    ports = _Operators(engine, registry, SqlKeptAnswers(engine), _people(engine, token), _auditor(settings, engine))
     senders = _senders(settings)
     try:
         uvloop.run(_run(settings, master, security, store, listener, ports, senders))
@@ -126,6 +130,7 @@ class _Operators(NamedTuple):
     registry: SqlRegistry
     kept: SqlKeptAnswers
     people: SqlPeople
+    auditor: Auditor
 
 
 def _people(engine: Engine, token: str) -> SqlPeople:
@@ -150,10 +155,27 @@ def _registry(config: Config) -> tuple[Engine, SqlRegistry]:
         engine = database.connect(url)
         database.migrate(engine)
         return engine, SqlRegistry(engine)
+    except (database.UnavailableError, StoreError) as error:
+        _fail(f"database: {error}", EXIT_FAILED)
     except (database.DatabaseError, OSError, UnicodeDecodeError) as error:
         _fail(f"database: {error}", EXIT_CONFIG)
+
+
+def _auditor(config: Config, engine: Engine) -> Auditor:
+    """The audit log, looked at and ready, or known to be broken."""
+    assert config.audit.key_file is not None
+    try:
+        signer = Signer.parse(config.audit.key_file.read_text(encoding="ascii"))
+        auditor = Auditor(SqlAudit(engine), signer, SiteId(config.site_id), now_ms=now_ms)
+        auditor.start()
+    except (OSError, UnicodeDecodeError, NoteError) as error:
+        _fail(f"audit.key_file: {error}", EXIT_CONFIG)
     except StoreError as error:
         _fail(f"database: {error}", EXIT_FAILED)
+    fault = auditor.facts().fault
+    if fault:
+        log.critical("every change is refused: the audit log is not the one that was signed", why=fault)
+    return auditor
 
 
 async def _run(
@@ -237,6 +259,7 @@ async def _run(
         outbound.wake,
         sinks,
         operators.people,
+        operators.auditor,
     )
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
@@ -254,6 +277,10 @@ async def _run(
     keeping = threading.Event()
     kept = threading.Thread(target=keeper.run, args=(keeping,), name="keeper", daemon=True)
     kept.start()
+    auditing = threading.Event()
+    checkpoint_s = config.audit.checkpoint_s
+    audited = threading.Thread(target=operators.auditor.run, args=(auditing, checkpoint_s), name="audit", daemon=True)
+    audited.start()
     outbound.start()
     # what is there now stays; later garbage is young, and looking through all of it costs receipts their promptness
     gc.collect()
@@ -272,6 +299,8 @@ async def _run(
         server.should_exit = True
         await asyncio.to_thread(kept.join, API_STOP_S)
         await asyncio.to_thread(api.join, API_STOP_S)
+        auditing.set()  # behind the API, so that the last checkpoint covers all that it did
+        await asyncio.to_thread(audited.join, API_STOP_S)
 
 
 def _sinks(config: Config, store: SqliteStore, view: TelemetryView, labels: LabelsOf) -> Sinks:
@@ -358,8 +387,8 @@ def backup(config: ConfigFile, to: Annotated[Path, typer.Argument(help="a file t
 def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="what backup wrote")]) -> None:
     """Put a backup in the store's place and begin a new store epoch, so that devices offer again what it lacks.
 
-    What operators said comes back from SOURCE.operators if it is there. The server must be stopped; what was there is
-    kept beside it.
+    What operators said comes back from SOURCE.operators if it is there, and a new audit log begins. The server must
+    be stopped; what was there is kept beside it. After PostgreSQL was restored: fleet-server begin-audit-log.
     """
     settings = _loaded(config)
     path, operators = settings.state_dir / STORE_FILE, settings.state_dir / DATABASE_FILE
@@ -371,10 +400,37 @@ def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="wha
         if not settings.database.url and _beside(source).is_file():
             set_aside(operators, now_ms=now_ms())
             copy_back(_beside(source), operators)
+            _begin_log(settings, RESTORED)  # the old one goes on elsewhere, as its witnesses saw
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     kept = f"; the store that was there is {aside.name} now" if aside is not None else ""
     print(f"restored; store epoch {epoch}{kept}")
+
+
+@app.command(
+    "begin-audit-log",
+    epilog='Example: fleet-server begin-audit-log --config site/server/fleet-server.toml --why "see case 12"',
+)
+def begin_audit_log(
+    config: ConfigFile, why: Annotated[str, typer.Option(help="What was found; the new log's first entry says it.")]
+) -> None:
+    """Begin a new audit log, because the one there is not what was signed; that one stays as it is.
+
+    Every witness refuses the new log until somebody there has been told of it, too. The server may run.
+    """
+    try:
+        number = _begin_log(_loaded(config), why)
+    except StoreError as error:
+        _fail(f"database: {error}", EXIT_FAILED)
+    print(f"audit log {number} has begun; the ones before it: fieldfleet audit export --log NUMBER")
+
+
+def _begin_log(config: Config, why: str) -> int:
+    engine, _ = _registry(config)
+    try:
+        return SqlAudit(engine).begin(own_fact(BEGIN, why, at_ms=now_ms())).log
+    finally:
+        engine.dispose()
 
 
 def _senders(config: Config) -> Callable[[], Mapping[Sort, Sender]]:

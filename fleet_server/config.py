@@ -133,6 +133,13 @@ class Database(Struct, frozen=True):
     password_file: Path | None = None
 
 
+class Audit(Struct, frozen=True):
+    """What signs the audit log, and how long an entry waits for that."""
+
+    key_file: Path | None = None
+    checkpoint_s: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
+
+
 class Tls(StrEnum):
     """How the way to a mail server is protected; ``none`` only to one on this machine."""
 
@@ -202,6 +209,7 @@ class Config(Struct, frozen=True):
     ingest: Ingest = Ingest()
     seal: Seal = Seal()
     database: Database = Database()
+    audit: Audit = Audit()
     outbound: Outbound = Outbound()
     mail: Mail | None = None
     influx: Influx | None = None
@@ -277,6 +285,7 @@ def load(path: Path) -> Config:
         *_not_secret("mac.master_key_file", config.mac.master_key_file),
         *_not_secret("api.token_file", config.api.token_file),
         *(_not_secret("database.password_file", file) if (file := config.database.password_file) else ()),
+        *(_not_secret("audit.key_file", key) if (key := config.audit.key_file) else (_no_audit_key(path),)),
         *(_unreadable("outbound.ca_file", file) if (file := config.outbound.ca_file) else ()),
         *(
             _not_secret("mail.password_file", config.mail.password_file)
@@ -291,6 +300,10 @@ def load(path: Path) -> Config:
     if faults:
         raise ConfigError(str(path), tuple(faults))
     return config
+
+
+def _no_audit_key(path: Path) -> str:
+    return f"audit.key_file: missing; make the key with: fleet-server make-audit-key --config {path}"
 
 
 def read_text(path: Path) -> str:

@@ -86,6 +86,11 @@ DEVICES_CONNECTED: Final = f"{PREFIX}devices_connected"
 DEVICES_REPORTING: Final = f"{PREFIX}devices_reporting"
 DEVICES_HEALTHY: Final = f"{PREFIX}devices_healthy"
 
+AUDIT_ENTRIES: Final = f"{PREFIX}audit_entries"
+AUDIT_SIGNED: Final = f"{PREFIX}audit_signed_entries"
+AUDIT_WAITING: Final = f"{PREFIX}audit_waiting"
+AUDIT_BROKEN: Final = f"{PREFIX}audit_broken"
+
 PRESENCE: Final = "presence"
 """Measurement of the time series: what the server knows of each device, once in ``influx.presence_every_s``."""
 

@@ -23,12 +23,14 @@ from broker_config.ids import ContractError, DeviceId, SiteId
 from broker_config.render import mosquitto
 from broker_config.text import shown
 from fleet_server import config
-from fleet_server.access import ca, keys
+from fleet_server.access import audit, ca, keys, notes
 
 SITE_FILE: Final = "site.toml"
 SERVER_CONFIG: Final = "server/fleet-server.toml"
 TOKEN_FILE: Final = "server/api-token"  # noqa: S105 - a path
 MASTER_KEY_FILE: Final = "server/master.key"
+AUDIT_KEY: Final = "audit.key"
+AUDIT_PUBLIC_KEY: Final = "audit.pub"
 BROKER_DIRECTORY: Final = "broker"
 BROKER_CONFIG: Final = mosquitto.CONFIG_FILE
 DEVICE_CA: Final = "ca/device-ca"
@@ -83,6 +85,7 @@ class Secrets:
     server_ca: ca.Issued
     master: keys.MasterKey
     token: str = field(repr=False)
+    audit_seed: bytes = field(repr=False)
 
 
 def new_site(site_id: SiteId, *, hosts: tuple[str, ...], device_port: int, server_port: int, api_port: int) -> Site:
@@ -133,6 +136,16 @@ def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: da
         "server/server-ca.crt": server_ca,
         MASTER_KEY_FILE: File(secrets.master.text().encode(), secret=True),
         TOKEN_FILE: File(f"{secrets.token}\n".encode(), secret=True),
+        **{f"server/{name}": file for name, file in audit_files(site.site_id, secrets.audit_seed).items()},
+    }
+
+
+def audit_files(site_id: SiteId, seed: bytes) -> Files:
+    """The key that signs the audit log, and its public half for whoever is to check that."""
+    signer = notes.Signer(audit.key_name(site_id), seed)
+    return {
+        AUDIT_KEY: File(signer.text().encode(), secret=True),
+        AUDIT_PUBLIC_KEY: File(f"{signer.verifier.text()}\n".encode()),
     }
 
 
@@ -207,6 +220,14 @@ master_key_file = "master.key"
 [api]
 port = {site.api_port}
 token_file = "api-token"
+{audit_table()}"""
+
+
+def audit_table() -> str:
+    """What the server's configuration says of the audit log."""
+    return f"""
+[audit]
+key_file = {_toml(AUDIT_KEY)}
 """
 
 

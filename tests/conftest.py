@@ -19,7 +19,7 @@ AREA_BUDGETS_S: Final = {
     "edge_agent": 240,
     "faults": 600,
     "fleet_server": 600,
-    "system": 300,
+    "system": 600,
 }
 """Of one worker's time; two workers run, and .ci/run bounds the whole."""
 

@@ -438,8 +438,8 @@ def _running(server: SeriesServer) -> Iterator[SeriesServer]:
 
 
 @contextmanager
-def influxd(directory: Path) -> Iterator[SeriesServer]:
-    """InfluxDB 1, ended with the block; it tells nobody of itself."""
+def influxd(directory: Path, *, guarded: bool = False) -> Iterator[SeriesServer]:
+    """InfluxDB 1, ended with the block; it tells nobody of itself. *guarded*: it wants a password."""
     directory.mkdir(exist_ok=True)
     port, other_port = free_ports(2)
     config = directory / "influxdb.conf"
@@ -457,6 +457,7 @@ store-enabled = false
 [http]
 bind-address = "{HOST}:{port}"
 log-enabled = false
+auth-enabled = {"true" if guarded else "false"}
 """,
         encoding="utf-8",
     )

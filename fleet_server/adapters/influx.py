@@ -29,7 +29,7 @@ from broker_config.text import shown
 from fleet_server.projection.target import NO_ANSWER, Answer, PrepareError
 
 POST_TIMEOUT_S: Final = 30.0
-CONNECTIONS_MAX: Final = 2
+CONNECTIONS_MAX: Final = 1
 DAY_S: Final = 86_400
 POLICY: Final = "fieldfleet"
 """The retention policy that is made in InfluxDB 1, and what the bucket is called towards InfluxQL in 2."""
@@ -63,6 +63,7 @@ class InfluxTarget:
     def __init__(self, settings: InfluxSettings) -> None:
         self._settings = settings
         v1 = settings.flavour == "v1"
+        self._connections = 0
         self._client = InfluxDBClientAsync(
             url=settings.url,
             token="" if v1 else settings.token,  # an empty one is not sent
@@ -71,6 +72,7 @@ class InfluxTarget:
             allow_redirects=_NO_ROOM_FOR_REDIRECTS,
             connection_pool_maxsize=CONNECTIONS_MAX,
             ssl_context=settings.security,
+            client_session_type=self._session,
         )
         self._api = self._client.api_client
         if v1 and settings.token:
@@ -88,7 +90,19 @@ class InfluxTarget:
         if self._settings.gzip:
             packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
             body = packer.compress(body) + packer.flush()
-        return await self._call(self._path, "POST", self._query, body)
+        before = self._connections
+        answer = await self._call(self._path, "POST", self._query, body)
+        return answer._replace(fresh=self._connections != before)
+
+    def _session(self, **options: Any) -> aiohttp.ClientSession:  # noqa: ANN401 - the client's own
+        """A session that counts its connections."""
+
+        async def made(*_: object) -> None:
+            self._connections += 1
+
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(made)
+        return aiohttp.ClientSession(**{**options, "trace_configs": [trace]})
 
     async def _call(self, path: str, method: str, query: list[tuple[str, str]], body: bytes | None) -> Answer:
         try:

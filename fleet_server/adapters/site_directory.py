@@ -8,9 +8,9 @@ from typing import Final
 
 from broker_config.ids import DeviceId, SiteId
 from fleet_server import site as plan
-from fleet_server.access import ca, keys
+from fleet_server.access import ca, keys, notes
 from fleet_server.adapters.files import PRIVATE_DIRECTORY, PRIVATE_FILE, write_durably
-from fleet_server.config import read_tables, read_text
+from fleet_server.config import parse, read_tables, read_text
 
 PUBLIC_FILE: Final = 0o644
 
@@ -44,11 +44,31 @@ def create(
 def new_secrets(now: datetime) -> plan.Secrets:
     """Two authorities, a master key and a token of 256 bits, from the system's randomness."""
     return plan.Secrets(
+        audit_seed=randomness.token_bytes(notes.KEY_BYTES),
         device_ca=ca.new_ca("fieldfleet device CA", now=now),
         server_ca=ca.new_ca("fieldfleet server CA", now=now),
         master=keys.MasterKey.new(),
         token=plan.TOKEN_PREFIX + randomness.token_urlsafe(plan.TOKEN_RANDOM_BYTES),
     )
+
+
+def make_audit_key(config_file: Path) -> str:
+    """Make the key of the audit log beside a server's configuration; what is to be added to that.
+
+    Raises:
+        SiteError: there is a key already, which is never overwritten, or it cannot be made.
+        ConfigError: no configuration of a server.
+    """
+    directory = config_file.resolve().parent
+    config = parse(read_text(config_file), base=directory, source=str(config_file))
+    if (directory / plan.AUDIT_KEY).exists():
+        raise plan.SiteError(f"{directory / plan.AUDIT_KEY}: is there already, and is never overwritten")
+    try:
+        for name, file in plan.audit_files(config.site_id, randomness.token_bytes(notes.KEY_BYTES)).items():
+            write_durably(directory / name, file.content, mode=PRIVATE_FILE if file.secret else PUBLIC_FILE)
+    except OSError as error:
+        raise plan.SiteError(f"{directory}: the key cannot be made: {error}") from error
+    return "" if config.audit.key_file else plan.audit_table()
 
 
 def write_new(directory: Path, files: plan.Files) -> None:

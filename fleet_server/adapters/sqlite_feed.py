@@ -51,13 +51,15 @@ class SqliteFeed:
         """See the port."""
         with self._access.writing(self._own_token()) as connection:
             cursor = schema.meta(connection, "sealed_up_to")
-            connection.execute("INSERT OR IGNORE INTO sink(name, cursor, refused) VALUES(?, ?, 0)", (name, cursor))
+            connection.execute(
+                "INSERT OR IGNORE INTO sink(name, cursor, settled, refused) VALUES(?1, ?2, ?2, 0)", (name, cursor)
+            )
 
     def forget_sink(self, name: str) -> None:
         """See the port."""
         with self._access.writing(self._own_token()) as connection:
             sink = _sink(connection, name)[0]
-            for table, column in (("stale", "sink"), ("dead_letter", "sink"), ("sink", "id")):
+            for table, column in (("stale", "sink"), ("unsettled", "sink"), ("dead_letter", "sink"), ("sink", "id")):
                 connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (sink,))  # noqa: S608 - constants
         self.heard_ms.pop(name, None)
 
@@ -191,18 +193,40 @@ class SqliteFeed:
                 "DELETE FROM stale WHERE sink = ? AND hour = ? AND series = ? AND mark = ?",
                 [(number, place.hour, place.series, place.mark) for place in places],
             )
+            connection.executemany(
+                "INSERT OR REPLACE INTO unsettled VALUES(?, ?, ?, ?)",
+                [(number, place.hour, place.series, now_ms) for place in places],
+            )
             _bury(connection, number, refused, now_ms)
             self._access.failpoint("written.stored")
         self._access.failpoint("written.done")
+
+    def settle(self, sink: str, *, up_to: int, before_ms: int) -> None:
+        """See the port."""
+        with self._access.writing(self._own_token()) as connection:
+            number = _sink(connection, sink)[0]
+            connection.execute("UPDATE sink SET settled = min(cursor, max(settled, ?)) WHERE id = ?", (up_to, number))
+            connection.execute("DELETE FROM unsettled WHERE sink = ? AND written_ms <= ?", (number, before_ms))
+
+    def rewind(self, sink: str, *, now_ms: int) -> None:
+        """See the port."""
+        with self._access.writing(self._own_token()) as connection:
+            number = _sink(connection, sink)[0]
+            connection.execute("UPDATE sink SET cursor = settled WHERE id = ?", (number,))
+            places = connection.execute("SELECT hour, series FROM unsettled WHERE sink = ?", (number,)).fetchall()
+            if places:
+                mark = next_part(connection)
+                rows = [(number, hour, series, mark, now_ms) for hour, series in places]
+                connection.executemany(MARK_STALE, rows)
+                connection.execute("DELETE FROM unsettled WHERE sink = ?", (number,))
 
     def mark_stale(self, sink: str, *, from_ms: int, now_ms: int) -> int:
         """See the port. Not fenced: it writes nothing that another owner's memory knows of."""
         with self._access.writing(None) as connection:
             number, _, _ = _sink(connection, sink)
             # first, so that whatever is sealed from now on is read from the log or marked by the sealer
-            connection.execute(
-                "UPDATE sink SET cursor = ? WHERE id = ?", (schema.meta(connection, "sealed_up_to"), number)
-            )
+            sealed_up_to = schema.meta(connection, "sealed_up_to")
+            connection.execute("UPDATE sink SET cursor = ?1, settled = ?1 WHERE id = ?2", (sealed_up_to, number))
         marked = 0
         day = self._day_before(None)
         while day is not None and day >= from_ms // HOUR_MS // HOURS_A_DAY:

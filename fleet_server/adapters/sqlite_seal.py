@@ -137,11 +137,11 @@ class Sealer:
         return harvest
 
     def _ceiling(self, connection: sqlite3.Connection, now_ms: int) -> int | None:
-        """The last commit that may be sealed: the slowest cursor of the sinks that keep up."""
+        """The last commit that may be sealed: the least that is settled of the sinks that keep up."""
         if self._index.unsealed_records >= UNSEALED_RECORDS_MAX:
             return None
-        sinks = connection.execute("SELECT name, cursor FROM sink").fetchall()
-        alive = [cursor for name, cursor in sinks if now_ms - self._heard_ms.get(name, NO_TIME) < SINK_PATIENCE_MS]
+        sinks = connection.execute("SELECT name, settled FROM sink").fetchall()
+        alive = [settled for name, settled in sinks if now_ms - self._heard_ms.get(name, NO_TIME) < SINK_PATIENCE_MS]
         return min(alive, default=None)
 
     def _take(self, harvest: _Harvest, row: LogRow, at_ms: int, log_id: int) -> None:
@@ -243,16 +243,18 @@ class Sealer:
         connection.executemany("INSERT OR REPLACE INTO latest VALUES(?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _tell_sinks(self, connection: sqlite3.Connection, harvest: _Harvest, mark: int, now_ms: int) -> None:
-        """What a sink has not had is stale there, and its cursor goes on behind it."""
-        for sink, cursor in connection.execute("SELECT id, cursor FROM sink").fetchall():
+        """What a sink has not had, or may yet lose, is stale there, and its cursor goes on behind it."""
+        for sink, settled in connection.execute("SELECT id, settled FROM sink").fetchall():
             places = [
                 (sink, hour, self._names.series(connection, device, stream), mark, now_ms)
                 for (device, stream, hour), newest in harvest.newest.items()
-                if newest > cursor and stream != JOURNAL
+                if newest > settled and stream != JOURNAL
             ]
             connection.executemany(MARK_STALE, places)
-            if cursor < harvest.up_to:
-                connection.execute("UPDATE sink SET cursor = ? WHERE id = ?", (harvest.up_to, sink))
+            connection.execute(
+                "UPDATE sink SET cursor = max(cursor, ?1), settled = max(settled, ?1) WHERE id = ?2",
+                (harvest.up_to, sink),
+            )
 
     def merge(self, *, records_max: int, now_ms: int, token: int) -> int:
         """Make one part of each hour that is over and has several; return how many records it went through."""

@@ -142,6 +142,7 @@ class SqliteStore:
             connection.execute("DELETE FROM event WHERE at_ms < ?", (before_ms,))
             connection.execute("DELETE FROM silence WHERE to_ms < ?", (before_ms,))
             connection.execute("DELETE FROM stale WHERE hour < ?", (day * HOURS_A_DAY,))
+            connection.execute("DELETE FROM unsettled WHERE hour < ?", (day * HOURS_A_DAY,))
             # the next batch of a boot that still runs tells it again
             boots = connection.execute(
                 "SELECT device, boot FROM boot_offset b WHERE seen_ms < ? AND NOT EXISTS"

@@ -14,10 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
 from fleet_server.access import acting
+from fleet_server.access.auditor import Auditor
 from fleet_server.access.people_store import People
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
 from fleet_server.api import (
+    audit,
     changes,
     devices,
     imports,
@@ -36,6 +38,7 @@ from fleet_server.api.bodies import Bodies
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.kept_answers import KeptAnswers
 from fleet_server.api.problems import Fault
+from fleet_server.api.recording import Recording
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.store import Feed, Subscriptions
 from fleet_server.projection.view import SinkView
@@ -61,6 +64,9 @@ the answer is the first one's.
 
 **Pages.** Lists take `limit` and `cursor`; `next` of an answer is the cursor of the next page, null on the last.
 
+**The audit log** has an entry for everything that is asked to be changed, and one for its outcome; `X-Request-Id` of
+the answer finds them in `/v1/audit`. What cannot be recorded is not done.
+
 **Errors** are problem documents (RFC 9457), `application/problem+json`. A query parameter that is unknown, or given
 twice, is an error.
 """
@@ -84,6 +90,7 @@ class Ports:
     wake: Callable[[], None]
     sinks: SinkView
     people: People
+    auditor: Auditor
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -102,12 +109,14 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
     problems.install(app)
     registry = ScopedRegistry(ports.registry, acting.scope)
     view = ScopedView(ports.view, registry, acting.scope)
+    # the last added is the first asked: a body is bounded, and a repeat answered, before anything is recorded
+    app.add_middleware(Recording, auditor=ports.auditor)
     app.add_middleware(Bodies, kept=ports.kept, clock=clock)
     app.add_middleware(Known, people=ports.people, clock=clock)
     app.add_middleware(_Headers)
     guarded = [Depends(guard()), Depends(_refuse_unknown_query)]
     refused = problems.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-    app.include_router(operations.open_routes(view), dependencies=[Depends(_refuse_unknown_query)])
+    app.include_router(operations.open_routes(view, ports.auditor), dependencies=[Depends(_refuse_unknown_query)])
     for router in (
         devices.routes(view, registry, clock),
         registrations.routes(registry, clock),
@@ -115,7 +124,8 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         imports.routes(registry, clock),
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view, registry, ports.sinks),
+        operations.routes(view, registry, ports.sinks, ports.auditor),
+        audit.routes(ports.auditor),
         changes.routes(ScopedFeed(ports.feed, acting.scope), ports.bell),
         webhooks.routes(ports.subscriptions, clock, ports.wake),
         sinks.routes(ports.sinks, clock),

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fleet_server import metrics
+from fleet_server.access.auditor import Auditor
 from fleet_server.api import models
 from fleet_server.projection.view import SinkStatus, SinkView
 from fleet_server.registry.store import Registry
@@ -24,23 +25,25 @@ class ExpositionResponse(Response):
     media_type = "text/plain; version=0.0.4"
 
 
-def open_routes(view: TelemetryView) -> APIRouter:
+def open_routes(view: TelemetryView, auditor: Auditor) -> APIRouter:
     """What is told without a token."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/v1/health", summary="Whether the server can work")
     def health() -> models.Health:
-        """For a supervisor: `ok`, or `degraded` while the broker is not connected."""
-        return models.Health(status=OK if view.facts().connected else DEGRADED)
+        """For a supervisor: `ok`, or `degraded` while the broker is not connected, or the audit log is broken."""
+        sound = view.facts().connected and not auditor.facts().fault
+        return models.Health(status=OK if sound else DEGRADED)
 
     return router
 
 
-def routes(view: TelemetryView, registry: Registry, sinks: SinkView) -> APIRouter:
+def routes(view: TelemetryView, registry: Registry, sinks: SinkView, auditor: Auditor) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
     collectors = CollectorRegistry()
     collectors.register(_Facts(view, registry, sinks))
+    collectors.register(_AuditFacts(auditor))
     ProcessCollector(registry=collectors)
 
     @router.get("/v1/facts", summary="How ingest is doing")
@@ -92,6 +95,23 @@ def _of_sinks(sinks: list[SinkStatus]) -> Iterator[Metric]:
         for reason, count in status.points_left_out.items():
             left_out.add_metric([status.name, reason], count)
     yield left_out
+
+
+class _AuditFacts(Collector):
+    """How the audit log is."""
+
+    def __init__(self, auditor: Auditor) -> None:
+        self._auditor = auditor
+
+    def collect(self) -> Iterator[Metric]:
+        facts = self._auditor.facts()
+        for name, description, value in (
+            (metrics.AUDIT_ENTRIES, "Entries of the audit log.", facts.entries),
+            (metrics.AUDIT_SIGNED, "Entries that the last checkpoint covers.", facts.signed),
+            (metrics.AUDIT_WAITING, "Outcomes that the store has not taken yet.", facts.waiting),
+            (metrics.AUDIT_BROKEN, "1 while the log is not the one that was signed.", 1 if facts.fault else 0),
+        ):
+            yield GaugeMetricFamily(name, description, value=value)
 
 
 def _facts(facts: IngestFacts) -> models.Facts:

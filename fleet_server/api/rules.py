@@ -23,6 +23,9 @@ _SAY_ALL: Final = Rule(P.REGISTRY_CHANGE, everywhere=True)
 _SERVER: Final = Rule(P.SERVER_READ, everywhere=True)
 _HOOKS: Final = Rule(P.WEBHOOKS_READ, everywhere=True)
 _HOOK: Final = Rule(P.WEBHOOKS_CHANGE, everywhere=True)
+_AUDIT: Final = Rule(P.AUDIT_READ, everywhere=True)
+# hashes and no entries: a witness in other hands needs no right to read
+_WITNESS: Final = Rule(None)
 
 RULES: Final[Mapping[str, Rule]] = {
     "GET /v1/me": Rule(None),
@@ -69,6 +72,11 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /v1/webhooks/{webhook}/test": _HOOK,
     "GET /v1/webhooks/{webhook}/deliveries": _HOOKS,
     "POST /v1/webhooks/{webhook}/deliveries/{happening}/retry": _HOOK,
+    "GET /v1/audit": _AUDIT,
+    "GET /v1/audit/export": _AUDIT,
+    "GET /v1/audit/checkpoint": _WITNESS,
+    "GET /v1/audit/consistency": _WITNESS,
+    "GET /v1/audit/proof": _WITNESS,
     "GET /v1/tokens": Rule(P.PEOPLE_READ, everywhere=True),
     "GET /v1/tokens/{token}": Rule(P.PEOPLE_READ, everywhere=True),
     "POST /v1/tokens": Rule(P.PEOPLE_CHANGE),

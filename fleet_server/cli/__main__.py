@@ -7,7 +7,7 @@ import typer
 
 from broker_config import limits
 from broker_config.text import shown
-from fleet_server.cli import answers, outbound_commands, tables
+from fleet_server.cli import answers, audit_commands, outbound_commands, tables
 from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.options import (
     ENTRIES_DEFAULT,
@@ -60,6 +60,7 @@ SIMULATE_EPILOG: Final = "\n\n".join(
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
 quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not what they said.")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(audit_commands.app, name="audit")
 add_commands(app)
 add_people_commands(app)
 outbound_commands.add_commands(app)

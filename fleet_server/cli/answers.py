@@ -46,6 +46,33 @@ class Imported(Struct, frozen=True):
     unchanged: int
 
 
+class AuditEntry(Struct, frozen=True):
+    """See the API's ``AuditEntry``."""
+
+    log: int
+    index: int
+    at_ms: int
+    phase: str
+    actor: str
+    source: str
+    action: str
+    subject: str
+    outcome: str
+    count: int
+
+
+class AuditEntries(Struct, frozen=True):
+    """See the API's ``AuditPage``."""
+
+    entries: list[AuditEntry]
+
+
+class Consistency(Struct, frozen=True):
+    """See the API's ``ConsistencyProof``."""
+
+    hashes: list[str]
+
+
 class FleetRow(Struct, frozen=True):
     """See the API's ``FleetRow``."""
 

@@ -104,6 +104,18 @@ class Server:
         """The answer as it comes. Raises CommandError."""
         return self._send("GET", path, NONE).content
 
+    def stream(self, path: str, parameters: Parameters = NONE) -> Iterator[bytes]:
+        """The answer in parts, as they come. Raises CommandError, also in the middle."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        try:
+            with self._client.stream("GET", path, params=given or None) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _problem(answer, self.place)
+                yield from answer.iter_bytes()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+
     def post(self, path: str) -> Json:
         """Ask for something to be done. Raises CommandError."""
         return self.send("POST", path)

@@ -1,4 +1,4 @@
-"""``fleet-server init`` and ``add-device``: what makes a site, on the machine that keeps its authorities."""
+"""``fleet-server init``, ``add-device`` and ``make-audit-key``: what makes a site, where its authorities are kept."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,10 @@ SiteDirectory = Annotated[Path, typer.Option("--dir", help="The site's directory
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Mount both on the program's command line."""
+    """Mount them on the program's command line."""
     app.command("init")(init)
     app.command("add-device")(add_device)
+    app.command("make-audit-key")(make_audit_key)
 
 
 def init(
@@ -52,6 +53,8 @@ def init(
         raise _refused(error) from error
     typer.echo(f"site {site.site_id[:8]} made in {directory}")
     typer.echo(f"next: fleet-server add-device ID --dir {directory}")
+    public = directory / "server" / plan.AUDIT_PUBLIC_KEY
+    typer.echo(f"audit: keep a copy of {public} on another machine, for fieldfleet audit verify and witness")
     typer.echo(f"broker: cd {directory / plan.BROKER_DIRECTORY} && mosquitto -c {plan.BROKER_CONFIG}")
 
 
@@ -70,6 +73,22 @@ def add_device(
         raise _refused(error) from error
     typer.echo(f"device {device} made in {made}")
     typer.echo(f"next: copy it to the device, then: edge-agent run --config {plan.AGENT_CONFIG}")
+
+
+def make_audit_key(
+    config: Annotated[Path, typer.Option("--config", help="The server's fleet-server.toml.", dir_okay=False)],
+) -> None:
+    """Make the key that signs the audit log, for a site that was made before there was one.
+
+    Example: fleet-server make-audit-key --config site/server/fleet-server.toml
+    """
+    try:
+        missing = site_directory.make_audit_key(config)
+    except (ContractError, ConfigError) as error:
+        raise _refused(error) from error
+    typer.echo(f"made {config.with_name(plan.AUDIT_KEY)}; give {plan.AUDIT_PUBLIC_KEY} to who is to check exports")
+    if missing:
+        typer.echo(f"add to {config}:\n{missing}")
 
 
 def _refused(error: Exception) -> typer.Exit:

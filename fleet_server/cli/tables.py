@@ -9,6 +9,7 @@ from rich.text import Text
 
 from broker_config.text import shown
 from fleet_server.cli.answers import (
+    AuditEntry,
     Device,
     Event,
     Fleet,
@@ -209,6 +210,25 @@ def quarantine(found: Sequence[Quarantined]) -> Table:
             Text(shown(row.detail)),
             Text(str(row.payload_bytes)),
             Text(utc(row.replayed_ms)),
+        )
+    return table
+
+
+def audit(found: Sequence[AuditEntry]) -> Table:
+    """One line an entry."""
+    table = _table("time", "log", "entry", "actor", "from", "action", "subject", "what", "outcome", "count")
+    for row in found:
+        table.add_row(
+            Text(utc(row.at_ms)),
+            Text(str(row.log)),
+            Text(str(row.index)),
+            Text(shown(row.actor)),
+            Text(shown(row.source)),
+            Text(shown(row.action)),
+            Text(shown(row.subject)),
+            Text(shown(row.phase)),
+            Text(shown(row.outcome), style="" if row.outcome < "4" else "bold yellow"),
+            Text(str(row.count)),
         )
     return table
 

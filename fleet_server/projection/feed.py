@@ -3,7 +3,8 @@
 A *sink* has a cursor: the number of the commit up to which everything was answered with success. What is sealed
 into columns before the sink had it, and what gets its time only later, is remembered as *stale places*, a few bytes
 for each stream and hour, and read again from the columns: so a sink that is away for days holds up nothing.
-Both change only when the caller says that the sink has it; a repetition gives the same points.
+Both change only when the caller says that the sink has it; a repetition gives the same points. What it has stays
+*unsettled* until the caller says that it cannot be lost there any more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -136,6 +137,12 @@ class Feed(Protocol):
 
     def written(self, sink: str, places: Sequence[StalePlace], refused: Sequence[Refused], *, now_ms: int) -> None:
         """The sink has all of *places* but *refused*; those that became stale anew stay. Durable."""
+
+    def settle(self, sink: str, *, up_to: int, before_ms: int) -> None:
+        """Commits *up_to* that, and places written by *before_ms*, will not be asked for again by ``rewind``."""
+
+    def rewind(self, sink: str, *, now_ms: int) -> None:
+        """Begin again at what is not settled: commits are given again, places are stale again. Durable."""
 
     def mark_stale(self, sink: str, *, from_ms: int, now_ms: int) -> int:
         """Have every hour from *from_ms* on written again, and what is not sealed yet.

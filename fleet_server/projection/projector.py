@@ -17,9 +17,10 @@ from broker_config.text import shown
 from fleet_server.projection import presence
 from fleet_server.projection.feed import Feed, Item, LeftOut, LeftOutReason, Readings, Refused, StalePlace
 from fleet_server.projection.labels import LabelsOf
+from fleet_server.projection.margin import SETTLE_MS, Margin
 from fleet_server.projection.points import Lines, UnspeakableError, between, encode, packed
 from fleet_server.projection.tally import Tally, told
-from fleet_server.projection.target import Answer, PrepareError, Target
+from fleet_server.projection.target import NO_ANSWER, Answer, PrepareError, Target
 from fleet_server.projection.verdict import REFUSED_RETRY_S, Delivery, Verdict, verdict, wait_s
 from fleet_server.projection.view import SinkState, SinkStatus
 from fleet_server.telemetry.store import FencedError, StoreError
@@ -94,6 +95,8 @@ class Projector:
         self._tries = 0
         self._bytes_max = POST_BYTES_MAX
         self._tally = Tally()
+        self._margin = Margin()
+        self._broken = self._met = False
         self._moments = presence.Moments(settings.presence_every_s)
         self._gaps_due_s = 0.0
         self._gaps: dict[str, presence.GapCounts] = {}
@@ -113,7 +116,7 @@ class Projector:
         Raises:
             FencedError: another server owns the store now.
         """
-        self._target = self._new_target()
+        self._begin()
         try:
             while True:
                 await self._turn()
@@ -122,20 +125,38 @@ class Projector:
 
     async def drain(self) -> None:
         """Write all there is, whatever it takes, and return. Raises as :meth:`once`."""
-        self._target = self._new_target()
+        self._begin()
         try:
             while await self._prepared_once():
                 pass
         finally:
             await self._target.close()
 
+    def _begin(self) -> None:
+        self._target = self._new_target()
+        self._met = False
+        # whatever ended the last run may have ended the sink too
+        self._feed.rewind(self.name, now_ms=self._now_ms())
+
     async def _prepared_once(self) -> bool:
         try:
             if not self._prepared:
                 await self._prepare()
+            self._settle()
             return await self.once()
         except _AwayError:
             return True
+
+    def _settle(self) -> None:
+        """What the sink has had for long enough is settled; if it may have been restarted, the rest is not."""
+        now_ms = self._now_ms()
+        if self._margin.rewind_due(now_ms):
+            log.info("the sink may have been restarted: its last seconds are written again", sink=self.name)
+            self._feed.rewind(self.name, now_ms=now_ms)
+            self._margin.rewound(now_ms)
+        up_to = self._margin.settled(now_ms)
+        if up_to is not None:
+            self._feed.settle(self.name, up_to=up_to, before_ms=now_ms - SETTLE_MS)
 
     async def _turn(self) -> None:
         try:
@@ -169,7 +190,8 @@ class Projector:
         if commits.up_to == commits.after:
             return False
         refused = await self._write(commits.items)
-        self._feed.advance(name, commits, refused, now_ms=self._now_ms())
+        if self._feed.advance(name, commits, refused, now_ms=self._now_ms()):
+            self._margin.gave(self._now_ms(), commits.up_to)
         return True
 
     async def _stale(self) -> bool:
@@ -190,7 +212,9 @@ class Projector:
                     return
 
         refused = await self._write(items())
-        self._feed.written(name, taken, refused, now_ms=self._now_ms())
+        now_ms = self._now_ms()
+        self._feed.written(name, taken, refused, now_ms=now_ms)
+        self._margin.gave(now_ms)
         return True
 
     async def _write(self, items: Iterable[Item]) -> list[Refused]:
@@ -251,6 +275,12 @@ class Projector:
         self._tally.posts += 1
         answer = await self._target.write(body)
         self._tally.posts_failed += answer.status != _SUCCESS
+        if answer.status == NO_ANSWER:
+            self._broken = True
+        elif self._met and (self._broken or answer.fresh):
+            self._margin.doubt()
+            self._broken = False
+        self._met = self._met or answer.status != NO_ANSWER
         return answer
 
     def _went(self, found: Verdict, answer: Answer) -> None:

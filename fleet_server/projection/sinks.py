@@ -36,12 +36,15 @@ class Sinks:
             StoreError
         """
         names = [projector.name for projector in self._projectors]
-        for name in self._feed.sinks():
+        known = self._feed.sinks()
+        for name in known:
             if name not in names:
                 self._feed.forget_sink(name)
                 log.warning("a sink is not configured any more and is forgotten", sink=name)
         for name in names:
             self._feed.add_sink(name)
+            if name not in known:
+                log.info("a new sink begins with what is new; fleet-server rebuild --from gives it more", sink=name)
         if self._projectors:
             self._thread.start()
             self._ready.wait()

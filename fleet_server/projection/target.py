@@ -7,11 +7,15 @@ NO_ANSWER: Final = 0
 
 
 class Answer(NamedTuple):
-    """What the server said. ``retry_after``: that header as it came, empty if there is none; ``text``: why not."""
+    """What the server said. ``retry_after``: that header as it came, empty if there is none; ``text``: why not.
+
+    ``fresh``: on a new connection; it may be another process than the one that answered before.
+    """
 
     status: int
     retry_after: str = ""
     text: str = ""
+    fresh: bool = False
 
 
 class PrepareError(Exception):

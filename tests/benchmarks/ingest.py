@@ -14,12 +14,12 @@ import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import mqtt5
 import paho.mqtt.client as paho
@@ -49,10 +49,6 @@ DRAIN_WAIT_S: Final = 300.0
 RECEIPT_EVERY: Final = 10
 GC_ALLOCATIONS: Final = 50_000
 """As in ``fleet_server.__main__``."""
-
-
-Beside: TypeAlias = Callable[[SqliteStore], Callable[[], None]]
-"""Begins work beside ingest, and gives what ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +162,8 @@ class Bench:
         link.disconnect()
         return rate
 
-    async def stored(
-        self, load: Sequence[Message], values: int, directory: Path, beside: Beside | None = None
-    ) -> Rate:
-        """The server's side of telemetry, until the last message is committed and its receipt sent.
-
-        *beside*: what else works on the store meanwhile; it is ended when the clock has stopped.
-        """
+    async def stored(self, load: Sequence[Message], values: int, directory: Path) -> Rate:
+        """The server's side of telemetry, until the last message is committed and its receipt sent."""
         client_id = "_ingest"
         await self.fill(client_id, load)
         store = SqliteStore(directory / "telemetry.db", now_ms=_now_ms())
@@ -201,7 +192,6 @@ class Bench:
         started_s, cpu_s = time.perf_counter(), time.process_time()
         running = asyncio.create_task(service.run(stop))
         await service.started.wait()
-        end = beside(store) if beside is not None else None
         async with asyncio.timeout(DRAIN_WAIT_S):
             while service.facts().records_stored < len(load) or not service.committed:
                 await asyncio.sleep(0.002)
@@ -209,8 +199,6 @@ class Bench:
                     running.result()
         seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
         facts = service.facts()
-        if end is not None:
-            await asyncio.to_thread(end)
         stop.set()
         await running
         assert facts.records_quarantined == facts.records_duplicate == 0, facts

@@ -139,8 +139,7 @@ async def run(directory: Path, *, seed: int, kills: int, control: str | None = N
     async with far_server(FarServer()) as far:
         for _ in range(kills):
             far.modes.clear()
-            kinds = (Mode.GOOD, *FAULTS) if control is None else (Mode.GOOD, Mode.FORGETS)
-            far.then(rng.choices(kinds, k=rng.randrange(100, 200)))
+            far.then(rng.choices((Mode.GOOD, *FAULTS), k=rng.randrange(100, 200)))
             process = await _started(path, far.url, seed, commits=True)
             assert process.stdout is not None
             await process.stdout.readline()
@@ -148,7 +147,11 @@ async def run(directory: Path, *, seed: int, kills: int, control: str | None = N
             assert process.returncode is None, "the program ended by itself"
             process.kill()
             await process.wait()
+        _commit_more(path, seed)
+        if control is not None:  # of the last process, because a next one would write its last seconds again
+            far.always = Mode.FORGETS
         await _drain(far, path, seed)
+        far.always = Mode.GOOD
         want, batches = _want(path, seed)
         report = Report(
             seed=seed,
@@ -184,6 +187,14 @@ async def _drain(far: FarServer, path: Path, seed: int) -> None:
     process = await _started(path, far.url, seed, commits=False)
     await asyncio.wait_for(process.communicate(), DRAIN_S_MAX)
     assert process.returncode == 0, f"the program ended with {process.returncode}"
+
+
+def _commit_more(path: Path, seed: int) -> None:
+    """A batch of each device that no process can have projected yet."""
+    store, token, restored = opened(path)
+    seq = max((numbers[-1] for numbers in held(restored).values()), default=0) + 1
+    store.commit(group([(device, record(seed, device, seq)) for device in DEVICES], LATE_MS), token=token)
+    store.close()
 
 
 def _want(path: Path, seed: int) -> tuple[Points, int]:

@@ -281,6 +281,9 @@ every_s = {s.store_seal_every_s}
 [api]
 port = {self.site.api_port}
 token_file = "api-token"
+
+[audit]
+key_file = "audit.key"
 """,
             encoding="utf-8",
         )

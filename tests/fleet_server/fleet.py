@@ -21,8 +21,10 @@ from broker_config.telemetry import (
     key_text,
 )
 from broker_config.telemetry import encode as encode_batch
+from fleet_server.access.auditor import Auditor
 from fleet_server.access.keys import MasterKey, derive
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.outbox import SqlOutbox
@@ -40,6 +42,7 @@ from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
 from fleet_server.telemetry.view import IngestFacts
+from tests.fleet_server.access.drafts import SIGNER, SITE
 
 T0: Final = 1_767_254_400_000
 """2026-01-01T08:00:00Z."""
@@ -93,6 +96,8 @@ class Fleet:
         engine = database.connect(database.sqlite_url(path.with_name("operators.db")))
         database.migrate(engine)
         self.registry = SqlRegistry(engine)
+        self.auditor = Auditor(SqlAudit(engine), SIGNER, SITE, now_ms=lambda: NOW)
+        self.auditor.start()
         self.people = SqlPeople(engine)
         self.people.ensure_first(TOKEN, now_ms=T0)
         self.keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
@@ -107,6 +112,7 @@ class Fleet:
             lambda: None,
             Sinks(self.store.feed, [self._sink()]),
             self.people,
+            self.auditor,
         )
 
     def _sink(self) -> Projector:

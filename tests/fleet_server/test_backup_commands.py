@@ -7,8 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fleet_server.__main__ import DATABASE_FILE, STORE_FILE, app
+from fleet_server.access.auditor import own_fact
 from fleet_server.adapters import site_directory
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.config import API_PORT
@@ -63,3 +65,26 @@ def test_what_operators_said_comes_back(config: Path, tmp_path: Path) -> None:
         DATABASE_FILE,
         STORE_FILE,
     ]
+
+
+def test_a_restored_audit_log_is_a_new_one(config: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    store = SqlAudit(database.connect(database.sqlite_url(config.parent / "state" / DATABASE_FILE)))
+    before = store.begin(own_fact("audit.begin", "", at_ms=1_000))
+    run("backup", "--config", str(config), str(copy))
+    store.append([own_fact("server.start", "", at_ms=2_000)])
+    run("restore", "--config", str(config), str(copy))
+    store = SqlAudit(database.connect(database.sqlite_url(config.parent / "state" / DATABASE_FILE)))
+    head = store.head()
+    assert head is not None
+    assert head.log > before.log
+    assert store.end_of(before.log) == before
+    assert b"restored from a backup" in store.entries(head.log, from_index=0, rows_max=1)[0]
+
+
+def test_a_new_audit_log_begins_on_demand(config: Path) -> None:
+    said = run("begin-audit-log", "--config", str(config), "--why", "case 12")
+    store = SqlAudit(database.connect(database.sqlite_url(config.parent / "state" / DATABASE_FILE)))
+    head = store.head()
+    assert head is not None
+    assert str(head.log) in said

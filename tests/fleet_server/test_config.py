@@ -105,7 +105,9 @@ def test_a_loaded_file_names_missing_files_and_open_secrets(tmp_path: Path) -> N
     (tmp_path / "api-token").chmod(0o640)
     with pytest.raises(config.ConfigError) as caught:
         config.load(tmp_path / "fleet-server.toml")
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["mac.master_key_file", "api.token_file"]
+    faults = [fault.split(":")[0] for fault in caught.value.faults]
+    assert faults == ["mac.master_key_file", "api.token_file", "audit.key_file"]
+    assert "fleet-server make-audit-key --config" in caught.value.faults[-1]
 
 
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:

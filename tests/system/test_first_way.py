@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,21 @@ def test_a_server_that_is_stopped_and_started_has_what_it_had(rig: Rig) -> None:
     after = json.loads(fieldfleet(rig, "series", DEVICE, "cpu", "--json"))["columns"]["load_1m"]
     assert after[: len(before)] == before
     rig.settle()
+
+
+def test_what_an_operator_does_is_proved_by_an_export(rig: Rig, tmp_path: Path) -> None:
+    """Across a kill of the server, right behind the change."""
+    key, state = rig.server_file.with_name("audit.pub"), tmp_path / "witness.json"
+    fieldfleet(rig, "register", "car-90", "--class", "host")
+    fieldfleet(rig, "audit", "witness", str(state), "--key", str(key))
+    rig.server.kill()
+    rig.start_server()
+    file = tmp_path / "audit.ndjson"
+    fieldfleet(rig, "register", "car-91", "--class", "host")
+    fieldfleet(rig, "audit", "export", str(file))
+    fieldfleet(rig, "audit", "witness", str(state))
+    command("fleet_server.cli", "audit", "verify", str(file), "--key", str(key))
+    told = json.loads(fieldfleet(rig, "audit", "list", "--action", "device.register", "--json"))
+    assert {entry["subject"] for entry in told["entries"]} == {"car-90", "car-91"}
+    starts = json.loads(fieldfleet(rig, "audit", "list", "--action", "server.start", "--json"))
+    assert len(starts["entries"]) >= 2

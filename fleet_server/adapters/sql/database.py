@@ -16,7 +16,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from broker_config.text import shown
 
@@ -31,6 +31,10 @@ DRIVERS: Final = (SQLITE, POSTGRESQL)
 
 class DatabaseError(Exception):
     """The database cannot be opened, or is not one that this version can use."""
+
+
+class UnavailableError(DatabaseError):
+    """The database does not answer; it may later."""
 
 
 def sqlite_url(path: Path) -> str:
@@ -100,7 +104,8 @@ def migrate(engine: Engine) -> None:
     """Bring the database to this version's shape; a no-op if it has it.
 
     Raises:
-        DatabaseError: it cannot be opened, or a newer version has changed it.
+        UnavailableError: it does not answer.
+        DatabaseError: it is none, or a newer version has changed it.
     """
     try:
         with writing(engine) as connection:
@@ -110,6 +115,8 @@ def migrate(engine: Engine) -> None:
     except CommandError as error:
         newest = ScriptDirectory(str(SCRIPTS)).get_current_head()
         raise DatabaseError(f"the database is not of this version, whose newest is {newest}: {error}") from error
+    except OperationalError as error:
+        raise UnavailableError(f"{engine.url.render_as_string()}: {shown(error)}") from error
     except SQLAlchemyError as error:
         raise DatabaseError(f"{engine.url.render_as_string()}: {shown(error)}") from error
 

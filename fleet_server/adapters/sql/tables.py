@@ -107,6 +107,41 @@ idempotency: Final = Table(
     Index(None, "at_ms"),
 )
 
+# The audit log, all three only ever added to; triggers stop accidents, checkpoints show the rest. ``entry`` is what
+# counts, the columns beside it only find it.
+audit_entry: Final = Table(
+    "audit_entry",
+    metadata,
+    Column("log", BigInteger, primary_key=True, autoincrement=False),  # when it began
+    Column("number", BigInteger, primary_key=True, autoincrement=False),  # from 0
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("entry", LargeBinary, nullable=False),  # canonical bytes
+    Index(None, "at_ms"),
+    Index(None, "actor", "log", "number"),
+    Index(None, "action", "log", "number"),
+    Index(None, "subject", "log", "number"),
+)
+
+audit_node: Final = Table(
+    "audit_node",
+    metadata,
+    Column("log", BigInteger, primary_key=True, autoincrement=False),
+    Column("place", BigInteger, primary_key=True, autoincrement=False),  # tlog.place
+    Column("hash", LargeBinary, nullable=False),
+)
+
+audit_checkpoint: Final = Table(
+    "audit_checkpoint",
+    metadata,
+    Column("log", BigInteger, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("note", Text, nullable=False),
+)
+
 # The feed. Ids are never given again, and are seen in their order: who adds one holds the table until it commits.
 happening: Final = Table(
     "happening",

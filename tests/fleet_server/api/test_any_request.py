@@ -25,6 +25,11 @@ TEMPLATES = [
     ("GET", "/v1/quarantine/{row_id}"),
     ("POST", "/v1/quarantine/{row_id}/replay"),
     ("GET", "/v1/facts"),
+    ("GET", "/v1/audit"),
+    ("GET", "/v1/audit/checkpoint"),
+    ("GET", "/v1/audit/consistency"),
+    ("GET", "/v1/audit/export"),
+    ("GET", "/v1/audit/proof"),
     ("GET", "/metrics"),
 ]
 NAMES = ["limit", "cursor", "from", "to", "points", "fields", "device", "reason"]

@@ -11,7 +11,7 @@ from fleet_server.outbound.bell import Bell
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import DeviceSummary, IngestFacts
 from tests.fleet_server.api.conftest import client_of
-from tests.fleet_server.fleet import TOKEN
+from tests.fleet_server.fleet import TOKEN, Fleet
 
 
 def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
@@ -144,25 +144,26 @@ class Letting:
         raise AssertionError(name)
 
 
-def all_from(broken: Any) -> Ports:
-    return Ports(broken, broken, broken, broken, broken, Bell(), lambda: None, broken, Letting())
+def all_from(broken: Any, fleet: Fleet) -> Ports:
+    """All but the audit log, which takes what it is told."""
+    return Ports(broken, broken, broken, broken, broken, Bell(), lambda: None, broken, Letting(), fleet.auditor)
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/devices", "/v1/health", "/v1/facts", "/metrics", "/v1/devices/car-7", "/v1/changes", "/v1/webhooks"]
 )
-async def test_a_store_that_cannot_answer_is_503_and_tells_no_secret(path: str) -> None:
-    async with client_of(create_app(all_from(Broken(StoreError("disk I/O error at /var/secret"))))) as client:
+async def test_a_store_that_cannot_answer_is_503_and_tells_no_secret(path: str, fleet: Fleet) -> None:
+    async with client_of(create_app(all_from(Broken(StoreError("disk I/O error at /var/secret")), fleet))) as client:
         assert "secret" not in str(problem(await client.get(path), 503, "store-unavailable"))
 
 
-async def test_a_replay_that_is_not_answered_in_time_is_503() -> None:
-    async with client_of(create_app(all_from(Broken(TimeoutError())))) as client:
+async def test_a_replay_that_is_not_answered_in_time_is_503(fleet: Fleet) -> None:
+    async with client_of(create_app(all_from(Broken(TimeoutError()), fleet))) as client:
         problem(await client.post("/v1/quarantine/1/replay"), 503, "store-unavailable")
 
 
-async def test_our_own_fault_is_500_without_its_inside() -> None:
-    async with client_of(create_app(all_from(Broken(RuntimeError("password=1234"))))) as client:
+async def test_our_own_fault_is_500_without_its_inside(fleet: Fleet) -> None:
+    async with client_of(create_app(all_from(Broken(RuntimeError("password=1234")), fleet))) as client:
         assert "1234" not in str(problem(await client.get("/v1/devices"), 500, "internal"))
 
 
@@ -176,6 +177,6 @@ class Disconnected(Broken):
         return []
 
 
-async def test_health_without_a_broker_is_degraded() -> None:
-    async with client_of(create_app(all_from(Disconnected(AssertionError())))) as client:
+async def test_health_without_a_broker_is_degraded(fleet: Fleet) -> None:
+    async with client_of(create_app(all_from(Disconnected(AssertionError()), fleet))) as client:
         assert (await client.get("/v1/health")).json() == {"status": "degraded"}

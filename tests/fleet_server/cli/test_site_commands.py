@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from broker_config.ids import server_user
 from fleet_server import config
+from fleet_server.access import notes
 from fleet_server.adapters import site_directory
 from fleet_server.cli import site_commands
 
@@ -54,6 +55,8 @@ def test_the_layout(site: Path) -> None:
         "devices/car-7/mac.json",
         "devices/car-7/server-ca.crt",
         "server/api-token",
+        "server/audit.key",
+        "server/audit.pub",
         "server/fleet-server.toml",
         "server/master.key",
         "server/server-ca.crt",
@@ -75,6 +78,33 @@ def test_the_server_reads_its_configuration(site: Path) -> None:
     assert loaded.state_dir == site / "server" / "state"
     assert (loaded.broker.host, loaded.broker.port, loaded.api.port) == ("127.0.0.1", 8884, 8470)
     assert loaded.site_id == site_directory.read_site(site).site_id
+
+
+def test_the_audit_log_has_a_key_of_its_own_named_for_the_site(site: Path) -> None:
+    signer = notes.Signer.parse((site / "server" / "audit.key").read_text())
+    assert signer.name == f"fieldfleet/{site_directory.read_site(site).site_id}/audit"
+    assert notes.Verifier.parse((site / "server" / "audit.pub").read_text()) == signer.verifier
+    assert config.load(site / "server" / "fleet-server.toml").audit.key_file == site / "server" / "audit.key"
+
+
+def test_a_site_that_was_made_before_gets_its_key(tmp_path: Path) -> None:
+    run("init", "--dir", str(tmp_path / "site"))
+    server = tmp_path / "site" / "server"
+    file = server / "fleet-server.toml"
+    file.write_text(file.read_text().partition("[audit]")[0])
+    for name in ("audit.key", "audit.pub"):
+        (server / name).unlink()
+    with pytest.raises(config.ConfigError, match="make-audit-key"):
+        config.load(file)
+    code, output = run("make-audit-key", "--config", str(file))
+    assert code == 0, output
+    file.write_text(file.read_text() + output.partition(":\n")[2])
+    assert config.load(file).audit.key_file == server / "audit.key"
+    assert stat.S_IMODE((server / "audit.key").stat().st_mode) == 0o600
+    before = (server / "audit.key").read_bytes()
+    code, output = run("make-audit-key", "--config", str(file))
+    assert (code, "never overwritten" in output) == (1, True)
+    assert (server / "audit.key").read_bytes() == before
 
 
 def test_the_token_is_long_and_knows_its_name(site: Path) -> None:

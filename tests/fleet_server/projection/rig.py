@@ -1,6 +1,7 @@
 """A projector over a real store; the points that must come of it, by brute force; and lines taken apart again."""
 
 import asyncio
+import itertools
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterable
@@ -127,10 +128,16 @@ def projector(
         ClassLabels(),
         view,
         new_target=target,
-        now_ms=lambda: now_ms,
+        now_ms=ticking(now_ms),
         rng=random.Random(SEED),
         sleep=Pauses() if sleep is None else sleep,
     )
+
+
+def ticking(from_ms: int) -> Callable[[], int]:
+    """A clock that goes on by half a second whenever it is looked at."""
+    times = itertools.count(from_ms, 500)
+    return lambda: next(times)
 
 
 def to(url: str, **options: bool | str) -> Callable[[], Target]:

@@ -41,7 +41,11 @@ def taken(store: SqliteStore, now_ms: int = START_MS) -> Commits:
 
 
 def advance(store: SqliteStore, now_ms: int = START_MS) -> bool:
-    return store.feed.advance(SINK, taken(store), (), now_ms=now_ms)
+    """The sink has all, and for long."""
+    commits = taken(store)
+    done = store.feed.advance(SINK, commits, (), now_ms=now_ms)
+    store.feed.settle(SINK, up_to=commits.up_to, before_ms=now_ms)
+    return done
 
 
 def stale_hours(store: SqliteStore) -> list[int]:
@@ -286,7 +290,7 @@ def test_a_store_of_version_1_is_brought_to_version_2_with_all_it_holds(tmp_path
     one_by_one(store, token, range(3, 4))
     store.close()
     with closing(sqlite3.connect(path)) as connection:
-        for table in ("sink", "stale", "dead_letter"):
+        for table in ("sink", "stale", "unsettled", "dead_letter"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("PRAGMA user_version = 1")
     store, token, restored = opened(path)

@@ -1,19 +1,24 @@
 """InfluxDB 1 and VictoriaMetrics themselves: what they answer for is what the store holds."""
 
+import asyncio
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker_config.telemetry import Batch
+from fleet_server.adapters.influx import InfluxTarget
+from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.projection.feed import Feed
+from fleet_server.projection.target import PrepareError
 from fleet_server.projection.view import SinkState
 from fleet_server.telemetry.store import Series
-from tests.fleet_server.projection.rig import SEED, SINK, filled_store, projector, sealed_wholly, to
+from tests.fleet_server.projection.rig import SEED, SINK, filled_store, influx, projector, sealed_wholly, to
 from tests.fleet_server.store.fleet import HOUR_MS, LATE_MS, START_MS, batch, group
 from tests.servers import SeriesServer, influxd, victoria_metrics, wait_until
 
@@ -166,3 +171,63 @@ def exported(server: SeriesServer) -> dict[tuple[str, str, int], float]:
             assert len(set(values)) == 1, "the same sample, written again, is another"
             found[metric["device"], metric["__name__"].removeprefix("power_"), at] = values[0]
     return found
+
+
+@pytest.mark.server("victoria-metrics")
+async def test_what_victoria_metrics_said_it_had_and_lost_when_it_was_killed_is_there_again(tmp_path: Path) -> None:
+    store, token = filled_store(tmp_path / "s.db")
+    with victoria_metrics(tmp_path / "victoria") as server:
+        one = projector(store.feed, to(server.url), sleep=lambda _: asyncio.sleep(0.01))
+        one._now_ms = lambda: LATE_MS  # nothing settles
+        running = asyncio.create_task(one.run())
+        try:
+            store.commit(group(records(random.Random(SEED), (None, 1.0))), token=token)
+            await until(lambda: one.status().behind_commits == 0, "all of it is taken")
+            written = one.status().points_written
+            server.kill()
+            server.start()
+            store.commit(group([("car-1", batch(BATCHES + 1, START_MS))]), token=token)
+            await until(lambda: one.status().points_written == 2 * written + 2, "it is written again")
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+        server.get("/internal/force_flush")
+        values = sum(1 for device in DEVICES for value in _values(store, device) if value is not None)
+        wait_until(lambda: len(exported(server)) >= values, "all of it can be read")
+        assert len(exported(server)) == values
+
+
+async def until(ready: Callable[[], bool], what: str) -> None:
+    await asyncio.to_thread(wait_until, ready, what)
+
+
+@pytest.mark.server("influxd")
+async def test_a_password_is_asked_for_and_given(tmp_path: Path) -> None:
+    with influxd(tmp_path / "influxd", guarded=True) as server:
+        server.post("/query", q="CREATE USER fleet WITH PASSWORD 'right' WITH ALL PRIVILEGES")
+        settings = influx(server.url, flavour="v1", manage=True)
+        for token, refused in (("", True), ("fleet:wrong", True), ("fleet:right", False)):
+            target = InfluxTarget(replace(settings, token=token))
+            try:
+                if refused:
+                    with pytest.raises(PrepareError, match=r"401: .*influx\.token_file"):
+                        await target.prepare()
+                else:
+                    await target.prepare()
+                answer = await target.write(b"power,device=car-1 a_pct=1 1")
+                assert answer.status == (401 if refused else 204)
+            finally:
+                await target.close()
+
+
+@pytest.mark.server("victoria-metrics")
+async def test_a_server_without_buckets_is_told_as_such(victoria_server: SeriesServer) -> None:
+    target = InfluxTarget(influx(victoria_server.url, manage=True))
+    with pytest.raises(PrepareError, match=r"set influx\.manage = false"):
+        await target.prepare()
+    await target.close()
+
+
+def _values(store: SqliteStore, device: str) -> list[float | None]:
+    series = store.series(device, "power", from_ms=START_MS - HOUR_MS, to_ms=LATE_MS)
+    return [value for column in series.columns.values() for value in column]

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import metadata
+from tests.servers import HOST, free_port
 
 
 def test_migrated_tables_are_those_of_the_code(engine: Engine) -> None:
@@ -66,3 +67,9 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"this is not a database, and long enough to be taken for one" * 10)
     with pytest.raises(database.DatabaseError, match="not a database"):
         database.migrate(database.connect(database.sqlite_url(path)))
+
+
+def test_a_server_that_does_not_answer_may_later(tmp_path: Path) -> None:
+    nobody = f"postgresql+psycopg://fleet@{HOST}:{free_port()}/fleet"
+    with pytest.raises(database.UnavailableError):
+        database.migrate(database.connect(database.checked_url(nobody, "secret")))

@@ -1,0 +1,150 @@
+"""Stands before every route and behind the bound on bodies: what changes something is in the audit log, or not done.
+
+An intent before, an outcome after, whatever the handler does. So no handler can forget. Of the body only the digest
+is recorded. Requests of strangers are counted, not entered one by one.
+"""
+
+import hashlib
+import logging
+import secrets
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker_config.text import shown
+from fleet_server.access.audit import Draft, Phase, bounded
+from fleet_server.access.auditor import Auditor, BrokenLogError
+from fleet_server.api.actions import Action, action_of
+from fleet_server.api.guard import asking
+from fleet_server.api.problems import ProblemError, answer
+from fleet_server.telemetry.store import StoreError
+
+REQUEST_ID: Final = "X-Request-Id"
+REQUEST_ID_BYTES: Final = 8
+NO_ANSWER: Final = "none"
+CRASHED: Final = "500"
+
+_logger = logging.getLogger(__name__)
+
+
+class Recording:
+    """See the module's docstring."""
+
+    def __init__(self, app: ASGIApp, *, auditor: Auditor) -> None:
+        self._app = app
+        self._auditor = auditor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        principal = asking(scope)
+        action = None if principal is None else action_of(scope["method"], scope["path"])
+        if principal is None or action is None:
+            await self._app(scope, receive, _Counted(send, self._auditor, _source(scope)).send)
+            return
+        body, again = await _body(receive)
+        intent = self._intent(scope, principal.holder, action, body)
+        try:
+            await run_in_threadpool(self._auditor.record, intent)
+        except StoreError as error:
+            await answer(_unrecorded(error))(scope, receive, send)
+            return
+        await self._done(intent, scope, again, send)
+
+    async def _done(self, intent: Draft, scope: Scope, receive: Receive, send: Send) -> None:
+        status = CRASHED
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+                MutableHeaders(scope=message)[REQUEST_ID] = intent.request
+                await self._finish(intent, status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except BaseException:
+            if status == CRASHED:
+                await self._finish(intent, status)
+            raise
+
+    async def _finish(self, intent: Draft, status: str) -> None:
+        """Before the answer goes out, so that who has it finds it recorded."""
+        if intent.phase is Phase.INTENT:
+            done = msgspec.structs.replace(
+                intent, phase=Phase.OUTCOME, at_ms=self._auditor.now_ms(), outcome=status, body_sha256=""
+            )
+            await run_in_threadpool(self._auditor.finish, done)
+
+    def _intent(self, scope: Scope, actor: str, action: Action, body: bytes) -> Draft:
+        query = scope["query_string"].decode("ascii", "backslashreplace")
+        return Draft(
+            # what is only read has no outcome that anybody would ask for
+            phase=Phase.FACT if scope["method"] == "GET" else Phase.INTENT,
+            at_ms=self._auditor.now_ms(),
+            actor=bounded(actor),
+            source=bounded(_source(scope)),
+            action=action.name,
+            subject=bounded(action.subject),
+            request=secrets.token_hex(REQUEST_ID_BYTES),
+            body_sha256=hashlib.sha256(body).hexdigest() if body else "",
+            data={"query": bounded(query)} if query else {},
+        )
+
+
+class _Counted:
+    """Counts an answer that says the token is none of ours."""
+
+    def __init__(self, send: Send, auditor: Auditor, source: str) -> None:
+        self._send = send
+        self._auditor = auditor
+        self._source = source
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
+            self._auditor.refused(self._source)
+        await self._send(message)
+
+
+class _Read(NamedTuple):
+    body: bytes
+    again: Receive
+
+
+async def _body(receive: Receive) -> _Read:
+    """All of it, bounded by what stands before, and the same once more."""
+    messages: list[Message] = []
+    while True:
+        messages.append(await receive())
+        if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body"):
+            break
+    body = b"".join(message.get("body", b"") for message in messages)
+    messages.reverse()
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return _Read(body, again)
+
+
+def _source(scope: Scope) -> str:
+    client = scope.get("client")
+    return "" if client is None else str(client[0])
+
+
+def _unrecorded(error: StoreError) -> ProblemError:
+    broken = isinstance(error, BrokenLogError)
+    _logger.warning("a change was refused because it could not be recorded", extra={"error": shown(error)})
+    return ProblemError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "audit-broken" if broken else "audit-unavailable",
+        "The audit log takes nothing",
+        f"nothing was done, because it cannot be recorded: {shown(error)}",
+        expected="somebody who looks into it, and then: fleet-server begin-audit-log" if broken else None,
+    )
