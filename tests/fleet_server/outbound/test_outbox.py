@@ -122,12 +122,12 @@ def test_a_reader_sees_every_id_in_order_while_many_record(engine: Engine, outbo
 
     reader = threading.Thread(target=read)
     reader.start()
-    with ThreadPoolExecutor(4) as threads:
-        for each in [threads.submit(outbox.record, news(3), {}, {}, now_ms=T0) for _ in range(60)]:
+    with ThreadPoolExecutor(8) as threads:
+        for each in [threads.submit(outbox.record, news(3), {}, {}, now_ms=T0) for _ in range(200)]:
             each.result()
     done.set()
     reader.join()
-    assert len(found) == 180
+    assert len(found) == 600
     assert found == sorted(found)
     assert found == ids(feed)
 
