@@ -51,7 +51,8 @@ def test_init_gives_broker_and_server_their_own_files_and_no_more(tmp_path: Path
         *("mosquitto.conf", "acl", "broker.crt", "broker.key", "device-ca.crt", "server-ca.crt")
     }
     assert _names(tmp_path / "server") == {
-        *("fleet-server.toml", "server.crt", "server.key", "server-ca.crt", "master.key", "api-token")
+        *("fleet-server.toml", "server.crt", "server.key", "server-ca.crt", "master.key", "api-token"),
+        *("audit.key", "audit.pub"),
     }
     for path in (*(tmp_path / "broker").iterdir(), *(tmp_path / "server").iterdir()):
         secret = path.suffix == ".key" or path.name in {"acl", "api-token"}

@@ -34,7 +34,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.tap import TAP_SITE, Tap
 from tests.faults.witness import CARRIERS, DEVICE_CLASS, Emitted
 from tests.faults.witness import read as read_witness
-from tests.servers import HOST, Credentials, Mosquitto, free_port, wait_until
+from tests.servers import HOST, Credentials, Mosquitto, free_ports, wait_until
 
 SETTLE_S_MAX: Final = 60.0
 DEVICE: Final = device_id("car-7")
@@ -85,13 +85,13 @@ class Rig:
         self._exit = ExitStack()
         directory.mkdir(parents=True, exist_ok=True)
         self.site_directory = directory / "site"
-        device_port, server_port = free_port(), free_port()
+        device_port, server_port, api_port = free_ports(3)
         self.site = site_directory.create(
             self.site_directory,
             hosts=(HOST,),
             device_port=device_port,
             server_port=server_port,
-            api_port=free_port(),
+            api_port=api_port,
             broker_user=pwd.getpwuid(os.geteuid()).pw_name,
             now=datetime.now(UTC),
         )
