@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker_config.text import shown
 from fleet_server.access import acting
 from fleet_server.access.auditor import Auditor
+from fleet_server.access.kept_answers import KeptAnswers
 from fleet_server.access.people_store import People
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
@@ -36,7 +37,6 @@ from fleet_server.api import (
 )
 from fleet_server.api.bodies import Bodies
 from fleet_server.api.guard import Known, guard
-from fleet_server.api.kept_answers import KeptAnswers
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
 from fleet_server.outbound.bell import Bell

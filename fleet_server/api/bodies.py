@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
+from fleet_server.access.kept_answers import FRESH, UNDER_WAY, Begun, Kept, KeptAnswers
 from fleet_server.api.guard import asking
-from fleet_server.api.kept_answers import FRESH, UNDER_WAY, Begun, Kept, KeptAnswers
 from fleet_server.api.problems import ProblemError, answer, bad_request
 from fleet_server.api.times import Clock
 from fleet_server.registry.imports import CSV_BYTES_MAX

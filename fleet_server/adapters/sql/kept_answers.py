@@ -1,4 +1,4 @@
-"""The port :class:`fleet_server.api.kept_answers.KeptAnswers` in the operator's database."""
+"""The port :class:`fleet_server.access.kept_answers.KeptAnswers` in the operator's database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +7,9 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from broker_config.text import shown
+from fleet_server.access.kept_answers import DIFFERENT, FRESH, KEPT_S, UNDER_WAY, UNDER_WAY_S_MAX, Begun, Kept
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import idempotency
-from fleet_server.api.kept_answers import DIFFERENT, FRESH, KEPT_S, UNDER_WAY, UNDER_WAY_S_MAX, Begun, Kept
 from fleet_server.telemetry.store import StoreError
 
 

@@ -6,22 +6,16 @@ difference is written. A single change is an import of one row.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Row,
-    and_,
-    bindparam,
     delete,
-    false,
     func,
     insert,
-    or_,
     select,
     update,
 )
@@ -30,24 +24,36 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from broker_config.text import shown
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.device_rows import (
+    NOTHING_REPORTED,
+    UPDATE_DEVICE,
+    UPDATE_REPORTED,
+    below,
+    conditions,
+    device_of,
+    device_rows_of,
+    heard_again,
+    heard_first,
+    is_news,
+    registration_of,
+    said_columns,
+    slices,
+)
+from fleet_server.adapters.sql.org_rows import check_children, node_columns, nodes_by_name, put_units, units_by_name
 from fleet_server.adapters.sql.tables import device as devices
 from fleet_server.adapters.sql.tables import device_place, duty_unit, org_node, token_grant
 from fleet_server.projection.labels import Labels
 from fleet_server.registry import tree
 from fleet_server.registry.model import (
-    PATH_SEPARATOR,
     Device,
     DeviceFilter,
     DutyUnit,
-    Facts,
     HeldUnit,
     InUseError,
-    NodeKind,
     OrgNode,
     PlacedNode,
     Registration,
     Reported,
-    RuleError,
     StaleError,
     TakenError,
     Tally,
@@ -56,12 +62,6 @@ from fleet_server.registry.model import (
 from fleet_server.registry.places import Place, Places
 from fleet_server.registry.store import Imported
 from fleet_server.telemetry.store import StoreError
-
-NAMES_A_QUERY_MAX: Final = 500
-"""Databases bound how many values a statement may have."""
-_AFTER_SEPARATOR: Final = chr(ord(PATH_SEPARATOR) + 1)
-
-T = TypeVar("T")
 
 
 class SqlRegistry:
@@ -104,14 +104,14 @@ class SqlRegistry:
         """See the port."""
         with self._reading() as connection:
             row = connection.execute(select(devices).where(devices.c.device == device)).one_or_none()
-        return None if row is None else _device(row)
+        return None if row is None else device_of(row)
 
     def devices(self, wanted: DeviceFilter, *, after: str, rows_max: int) -> Sequence[Device]:
         """See the port."""
-        query = select(devices).where(devices.c.device > after, *_conditions(wanted))
+        query = select(devices).where(devices.c.device > after, *conditions(wanted))
         with self._reading() as connection:
             rows = connection.execute(query.order_by(devices.c.device).limit(rows_max)).all()
-        return [_device(row) for row in rows]
+        return [device_of(row) for row in rows]
 
     def tallies(self) -> Sequence[Tally]:
         """See the port."""
@@ -131,7 +131,7 @@ class SqlRegistry:
             _expect(expected, 0 if row is None else row.revision)
             self._apply(connection, [registration], places, now_ms)
             row = connection.execute(select(devices).where(devices.c.device == registration.device)).one()
-        return _device(row)
+        return device_of(row)
 
     def forget(self, device: str, *, expected: int | None, now_ms: int) -> None:
         """See the port."""
@@ -162,18 +162,18 @@ class SqlRegistry:
     ) -> Imported:
         paths = {row.node: row.path for row in connection.execute(select(org_node.c.node, org_node.c.path))}
         units = set(connection.execute(select(duty_unit.c.unit)).scalars())
-        held = {row.device: row for row in _rows(connection, devices.c.device, [row.device for row in rows])}
+        held = {row.device: row for row in device_rows_of(connection, devices.c.device, [row.device for row in rows])}
         created: list[dict[str, Any]] = []
         changed: list[dict[str, Any]] = []
         for wanted in rows:
             _known(wanted, paths, units)
             before = held.get(wanted.device)
             path = "" if wanted.node is None else paths[wanted.node]
-            if before is not None and before.registered_ms is not None and _registration(before) == wanted:
+            if before is not None and before.registered_ms is not None and registration_of(before) == wanted:
                 continue
-            said = _said(wanted, path)
+            said = said_columns(wanted, path)
             if before is None:
-                created.append({**_NOTHING_REPORTED, **said, "registered_ms": now_ms, "revision": 1})
+                created.append({**NOTHING_REPORTED, **said, "registered_ms": now_ms, "revision": 1})
             else:
                 first = now_ms if before.registered_ms is None else before.registered_ms
                 changed.append({**said, "registered_ms": first, "revision": before.revision + 1})
@@ -184,7 +184,7 @@ class SqlRegistry:
             connection.execute(insert(devices), created)
         if changed:
             connection.execute(
-                _UPDATE_DEVICE, [{"b_" + name: value for name, value in row.items()} for row in changed]
+                UPDATE_DEVICE, [{"b_" + name: value for name, value in row.items()} for row in changed]
             )
         return Imported(
             tuple(row["device"] for row in created),
@@ -200,11 +200,11 @@ class SqlRegistry:
             serial = row["serial"]
             if serial is not None and taking.setdefault(serial, row["device"]) != row["device"]:
                 raise TakenError(f"{row['device']}: serial {serial} is given to {taking[serial]} as well")
-        for other in _rows(connection, devices.c.serial, list(taking)):
+        for other in device_rows_of(connection, devices.c.serial, list(taking)):
             if other.device not in changing:
                 raise TakenError(f"{taking[other.serial]}: serial {other.serial} is {other.device}'s")
         freed = [row["device"] for row in rows if held.get(row["device"]) not in {None, row["serial"]}]
-        for names in _slices(freed):
+        for names in slices(freed):
             connection.execute(update(devices).where(devices.c.device.in_(names)).values(serial=None))
 
     def _place(self, places: list[Place], device: str, device_class: str, path: str, now_ms: int) -> None:
@@ -215,15 +215,13 @@ class SqlRegistry:
         """See the port."""
         found = dict(said)
         with self._writing() as (connection, places):
-            held = {row.device: row for row in _rows(connection, devices.c.device, list(found))}
+            held = {row.device: row for row in device_rows_of(connection, devices.c.device, list(found))}
             new = [name for name in found if name not in held]
             if new:
-                connection.execute(insert(devices), [_heard_first(name, found[name]) for name in new])
-            again = [
-                (held[name], said) for name, said in found.items() if name in held and _is_news(held[name], said)
-            ]
+                connection.execute(insert(devices), [heard_first(name, found[name]) for name in new])
+            again = [(held[name], said) for name, said in found.items() if name in held and is_news(held[name], said)]
             if again:
-                connection.execute(_UPDATE_REPORTED, [_heard_again(row, reported) for row, reported in again])
+                connection.execute(UPDATE_REPORTED, [heard_again(row, reported) for row, reported in again])
             for name in new:
                 self._place(places, name, found[name].device_class, "", now_ms)
             for row, reported in again:
@@ -243,20 +241,20 @@ class SqlRegistry:
     def nodes(self) -> Sequence[PlacedNode]:
         """See the port."""
         with self._reading() as connection:
-            return sorted(_nodes(connection).values(), key=lambda placed: placed.path)
+            return sorted(nodes_by_name(connection).values(), key=lambda placed: placed.path)
 
     def put_node(self, node: OrgNode, *, expected: int | None, create: bool, now_ms: int) -> PlacedNode:
         """See the port."""
         with self._writing() as (connection, places):
-            held = _nodes(connection)
+            held = nodes_by_name(connection)
             _expect_one(held.get(node.node), "node", node.node, expected, create=create)
             self._put_nodes(connection, [node], held, places, now_ms)
-            return _nodes(connection)[node.node]
+            return nodes_by_name(connection)[node.node]
 
     def drop_node(self, node: str, *, expected: int | None) -> None:
         """See the port."""
         with self._writing() as (connection, _):
-            _expect_one(_nodes(connection).get(node), "node", node, expected, create=False)
+            _expect_one(nodes_by_name(connection).get(node), "node", node, expected, create=False)
             for what, column in (
                 ("nodes stand below it", org_node.c.parent),
                 ("units belong to it", duty_unit.c.node),
@@ -269,7 +267,7 @@ class SqlRegistry:
     def import_nodes(self, rows: Sequence[OrgNode], *, now_ms: int, dry_run: bool) -> Imported:
         """See the port."""
         with self._writing() as (connection, places):
-            imported = self._put_nodes(connection, tree.in_order(rows), _nodes(connection), places, now_ms)
+            imported = self._put_nodes(connection, tree.in_order(rows), nodes_by_name(connection), places, now_ms)
             if dry_run:
                 places.clear()
                 connection.rollback()
@@ -293,13 +291,13 @@ class SqlRegistry:
             if before is None:
                 created.append(node.node)
                 held[node.node] = PlacedNode(node, path, 1)
-                connection.execute(insert(org_node).values(**_node_columns(held[node.node])))
+                connection.execute(insert(org_node).values(**node_columns(held[node.node])))
                 continue
             changed.append(node.node)
             held[node.node] = PlacedNode(node, path, before.revision + 1)
-            _check_children(node, held)
+            check_children(node, held)
             where = org_node.c.node == node.node
-            connection.execute(update(org_node).where(where).values(**_node_columns(held[node.node])))
+            connection.execute(update(org_node).where(where).values(**node_columns(held[node.node])))
             if path != before.path:
                 self._move(connection, before.path, path, held, places, now_ms)
         return Imported(tuple(created), tuple(changed), len(rows) - len(created) - len(changed))
@@ -320,7 +318,7 @@ class SqlRegistry:
                 held[name] = PlacedNode(placed.node, path, placed.revision)
                 connection.execute(update(org_node).where(org_node.c.node == name).values(path=path))
         rows = connection.execute(
-            select(devices.c.device, devices.c.device_class, devices.c.path).where(_below(old))
+            select(devices.c.device, devices.c.device_class, devices.c.path).where(below(old))
         ).all()
         for row in rows:
             path = tree.moved(old, new, [row.path])[row.path]
@@ -332,39 +330,30 @@ class SqlRegistry:
     def units(self) -> Sequence[HeldUnit]:
         """See the port."""
         with self._reading() as connection:
-            return sorted(_units(connection).values(), key=lambda held: held.unit.unit)
+            return sorted(units_by_name(connection).values(), key=lambda held: held.unit.unit)
 
     def put_unit(self, unit: DutyUnit, *, expected: int | None, create: bool) -> HeldUnit:
         """See the port."""
         with self._writing() as (connection, _):
-            held = _units(connection)
+            held = units_by_name(connection)
             _expect_one(held.get(unit.unit), "unit", unit.unit, expected, create=create)
-            _put_units(connection, [unit], held)
-            return _units(connection)[unit.unit]
+            put_units(connection, [unit], held)
+            return units_by_name(connection)[unit.unit]
 
     def drop_unit(self, unit: str, *, expected: int | None) -> None:
         """See the port."""
         with self._writing() as (connection, _):
-            _expect_one(_units(connection).get(unit), "unit", unit, expected, create=False)
+            _expect_one(units_by_name(connection).get(unit), "unit", unit, expected, create=False)
             _unused(connection, devices.c.unit, unit, "devices belong to it")
             connection.execute(delete(duty_unit).where(duty_unit.c.unit == unit))
 
     def import_units(self, rows: Sequence[DutyUnit], *, dry_run: bool) -> Imported:
         """See the port."""
         with self._writing() as (connection, _):
-            imported = _put_units(connection, rows, _units(connection))
+            imported = put_units(connection, rows, units_by_name(connection))
             if dry_run:
                 connection.rollback()
         return imported
-
-
-def _slices(names: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (names[start : start + NAMES_A_QUERY_MAX] for start in range(0, len(names), NAMES_A_QUERY_MAX))
-
-
-def _rows(connection: Connection, column: ColumnElement[Any], names: Sequence[str]) -> Iterator[Row[Any]]:
-    for some in _slices(names):
-        yield from connection.execute(select(devices).where(column.in_(some)))
 
 
 def _expect(expected: int | None, revision: int) -> None:
@@ -391,183 +380,3 @@ def _known(wanted: Registration, paths: dict[str, str], units: set[str]) -> None
         raise UnknownError("node", wanted.node)
     if wanted.unit is not None and wanted.unit not in units:
         raise UnknownError("unit", wanted.unit)
-
-
-def _conditions(wanted: DeviceFilter) -> Iterator[ColumnElement[bool]]:
-    column = devices.c
-    if wanted.device_class is not None:
-        yield column.device_class == wanted.device_class
-    if wanted.unit is not None:
-        yield column.unit == wanted.unit
-    for fact, value in (
-        (column.connected, wanted.connected),
-        (column.reporting, wanted.reporting),
-        (column.healthy, wanted.healthy),
-    ):
-        if value is not None:
-            yield fact.is_(sql_true() if value else false())
-    if wanted.registered is not None:
-        yield column.registered_ms.is_not(None) if wanted.registered else column.registered_ms.is_(None)
-    if wanted.path is not None:
-        yield _below(wanted.path)
-    if wanted.within is not None:
-        yield or_(false(), *map(_below, wanted.within))
-    if wanted.text is not None:
-        yield or_(column.device.startswith(wanted.text, autoescape=True), _begins(column.serial, wanted.text))
-
-
-def _begins(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    # not LIKE, which SQLite compares without regard to case
-    return and_(column >= text, func.substr(column, 1, len(text)) == text)
-
-
-def _below(path: str) -> ColumnElement[bool]:
-    """The node at *path*, and what stands below it: one range of the index and one place."""
-    low, high = path + PATH_SEPARATOR, path + _AFTER_SEPARATOR
-    column: ColumnElement[str] = devices.c.path
-    if PATH_SEPARATOR not in path:
-        # most of the fleet is below the root, and sorting that by id costs more than reading a page in its order:
-        # an expression keeps the planner from the index
-        column = column + ""
-    return or_(column == path, and_(column >= low, column < high))
-
-
-_NOTHING_REPORTED: Final[dict[str, Any]] = {
-    "agent": "",
-    "hardware": "",
-    "profile": "",
-    "profile_digest": "",
-    "reported_class": "",
-    "reported_ms": None,
-    "connected": False,
-    "reporting": False,
-    "healthy": False,
-}
-_SAID: Final = ("device_class", "serial", "node", "path", "unit", "note", "registered_ms", "revision")
-_UPDATE_DEVICE: Final = (
-    update(devices)
-    .where(devices.c.device == bindparam("b_device"))
-    .values({name: bindparam("b_" + name) for name in _SAID})
-)
-_REPORTED: Final = ("device_class", "agent", "hardware", "profile", "profile_digest", "reported_class", "reported_ms")
-_UPDATE_REPORTED: Final = (
-    update(devices)
-    .where(devices.c.device == bindparam("b_device"))
-    .values({name: bindparam("b_" + name) for name in _REPORTED})
-)
-
-
-def _said(wanted: Registration, path: str) -> dict[str, Any]:
-    return {
-        "device": wanted.device,
-        "device_class": wanted.device_class,
-        "serial": wanted.serial,
-        "node": wanted.node,
-        "path": path,
-        "unit": wanted.unit,
-        "note": wanted.note,
-    }
-
-
-def _reported_columns(reported: Reported) -> dict[str, Any]:
-    return {
-        "agent": reported.agent,
-        "hardware": reported.hardware,
-        "profile": reported.profile,
-        "profile_digest": reported.profile_digest,
-        "reported_class": reported.device_class,
-        "reported_ms": reported.at_ms,
-    }
-
-
-def _heard_first(name: str, reported: Reported) -> dict[str, Any]:
-    bare = _said(Registration(name, reported.device_class), "")
-    return {**_NOTHING_REPORTED, **bare, "registered_ms": None, "revision": 0, **_reported_columns(reported)}
-
-
-def _heard_again(row: Row[Any], reported: Reported) -> dict[str, Any]:
-    device_class = reported.device_class if row.registered_ms is None else row.device_class
-    return _bound({"device": row.device, "device_class": device_class, **_reported_columns(reported)})
-
-
-def _bound(columns: dict[str, Any]) -> dict[str, Any]:
-    """As the prepared updates name them: a column's own name is taken by SET."""
-    return {"b_" + name: value for name, value in columns.items()}
-
-
-def _registration(row: Row[Any]) -> Registration:
-    return Registration(row.device, row.device_class, row.serial, row.node, row.unit, row.note)
-
-
-def _device(row: Row[Any]) -> Device:
-    return Device(
-        _registration(row),
-        row.path,
-        row.registered_ms,
-        row.revision,
-        _reported(row),
-        Facts(row.connected, row.reporting, row.healthy),
-    )
-
-
-def _is_news(row: Row[Any], said: Reported) -> bool:
-    return said.at_ms is not None and replace(_reported(row), at_ms=said.at_ms) != said
-
-
-def _reported(row: Row[Any]) -> Reported:
-    return Reported(row.reported_class, row.agent, row.hardware, row.profile, row.profile_digest, row.reported_ms)
-
-
-def _nodes(connection: Connection) -> dict[str, PlacedNode]:
-    return {
-        row.node: PlacedNode(OrgNode(row.node, NodeKind(row.kind), row.name, row.parent), row.path, row.revision)
-        for row in connection.execute(select(org_node))
-    }
-
-
-def _node_columns(placed: PlacedNode) -> dict[str, Any]:
-    node = placed.node
-    return {
-        "node": node.node,
-        "kind": str(node.kind),
-        "name": node.name,
-        "parent": node.parent,
-        "path": placed.path,
-        "revision": placed.revision,
-    }
-
-
-def _check_children(node: OrgNode, held: dict[str, PlacedNode]) -> None:
-    """A node that becomes of another kind must still be one that its children may stand below."""
-    for placed in held.values():
-        if placed.node.parent == node.node and node.kind not in tree.BELOW[placed.node.kind]:
-            raise RuleError(f"{placed.node.node} is a {placed.node.kind} and may not stand below a {node.kind}")
-
-
-def _units(connection: Connection) -> dict[str, HeldUnit]:
-    return {
-        row.unit: HeldUnit(DutyUnit(row.unit, row.name, row.node), row.revision)
-        for row in connection.execute(select(duty_unit))
-    }
-
-
-def _put_units(connection: Connection, rows: Sequence[DutyUnit], held: dict[str, HeldUnit]) -> Imported:
-    nodes = set(connection.execute(select(org_node.c.node)).scalars())
-    created: list[str] = []
-    changed: list[str] = []
-    for unit in rows:
-        before = held.get(unit.unit)
-        if before is not None and before.unit == unit:
-            continue
-        if unit.node is not None and unit.node not in nodes:
-            raise UnknownError("node", unit.node)
-        columns = {"unit": unit.unit, "name": unit.name, "node": unit.node}
-        if before is None:
-            created.append(unit.unit)
-            connection.execute(insert(duty_unit).values(**columns, revision=1))
-        else:
-            changed.append(unit.unit)
-            where = duty_unit.c.unit == unit.unit
-            connection.execute(update(duty_unit).where(where).values(**columns, revision=before.revision + 1))
-        held[unit.unit] = HeldUnit(unit, 1 if before is None else before.revision + 1)
-    return Imported(tuple(created), tuple(changed), len(rows) - len(created) - len(changed))
