@@ -1,8 +1,8 @@
 """Signed orders as files: what an agent in another language must read, check, obey and refuse.
 
 ``signing.json``: the signers that the device has, the bytes that a signature covers, and envelopes with what is to
-become of each on a device that is ``device``, at ``now_ms``, and has obeyed ``last`` of each kind. The private keys are
-there too, so that its own signer can be checked.
+become of each on a device that is ``device``, at ``now_ms``, and has obeyed ``last`` of each kind. The private keys
+are there too, so that its own signer can be checked.
 """
 
 import json
@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib import dsse
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # as its own documentation does
 
 from broker_config import signing
 from broker_config.device_classes import SafetyClass
