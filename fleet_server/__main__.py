@@ -32,6 +32,7 @@ from fleet_server.adapters.sqlite_backup import backup as copy
 from fleet_server.adapters.sqlite_backup import copy_back
 from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
 from fleet_server.api.app import Ports, create_app
+from fleet_server.cli.signer_commands import add_signer_commands
 from fleet_server.cli.site_commands import add_commands
 from fleet_server.config import Config, ConfigError, load
 from fleet_server.registry.keeper import Keeper
@@ -52,6 +53,7 @@ GC_ALLOCATIONS: Final = 50_000
 log = structlog.get_logger()
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 add_commands(app)
+add_signer_commands(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="the server's fleet-server.toml")]
 

@@ -43,6 +43,11 @@ RETRY_S: Final = 0.5
 LEASE_RENEWALS: Final = 3
 """Renewals within one lease's time."""
 REPLAY_WAIT_S: Final = 30.0
+PUBLISH_WAIT_S: Final = 10.0
+PUBLISH_LOOK_S: Final = 0.05
+"""While the broker has no room, it is looked again after this long."""
+PUBLISHING_MAX: Final = 1_000
+"""Messages of other threads that wait for room at once."""
 DRAIN_WAIT_S: Final = 5.0
 SEAL_LOOK_S: Final = 0.5
 UNSEALED_RECORDS_MAX: Final = 500_000
@@ -100,6 +105,7 @@ class Service:
         self._sealer = ThreadPoolExecutor(1, "sealer")
         self._waiting: deque[_Waiting] = deque()
         self._promised = 0
+        self._publishing = 0
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -443,6 +449,35 @@ class Service:
             quarantine_bytes=self._ingest.quarantine_bytes,
             unsealed_records=self._store.unsealed_records,
         )
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Say something to a device, once ``started``, from any thread but the loop's; waits while the broker has no room. Receipts go
+        before it. It is on its way once this returns, and a broker may lose it.
+
+        Raises:
+            LinkError: there is no link, it takes nothing in time, or too many wait. Nothing was said.
+        """
+        try:
+            asyncio.run_coroutine_threadsafe(self._publish(topic, payload), self._loop).result()
+        except RuntimeError as error:  # the loop is closed: the server stops
+            raise LinkError("the server stops") from error
+
+    async def _publish(self, topic: str, payload: bytes) -> None:
+        if self._publishing >= PUBLISHING_MAX:
+            raise LinkError(f"expected at most {PUBLISHING_MAX} messages that wait, the broker takes none")
+        self._publishing += 1
+        try:
+            async with asyncio.timeout(PUBLISH_WAIT_S):
+                # looked at again and again: an event would cost every acknowledgement of a receipt something
+                while (link := self._link) is not None and link.room <= self._promised:  # noqa: ASYNC110
+                    await asyncio.sleep(PUBLISH_LOOK_S)
+        except TimeoutError as error:
+            raise LinkError(f"the broker took nothing within {PUBLISH_WAIT_S:.0f} s") from error
+        finally:
+            self._publishing -= 1
+        if link is None:
+            raise LinkError("no link to the broker")
+        link.send(link.publish(topic, payload, []))
 
     def _replay_from_thread(self, row_id: int) -> str:
         return asyncio.run_coroutine_threadsafe(self._replay(row_id), self._loop).result(REPLAY_WAIT_S)

@@ -53,12 +53,15 @@ def test_the_layout(site: Path) -> None:
         "devices/car-7/device.key",
         "devices/car-7/mac.json",
         "devices/car-7/server-ca.crt",
+        "devices/car-7/signers.json",
         "server/api-token",
         "server/fleet-server.toml",
         "server/master.key",
         "server/server-ca.crt",
         "server/server.crt",
         "server/server.key",
+        "server/signers.json",
+        "server/signing.key",
         "site.toml",
     ]
 
