@@ -103,6 +103,8 @@ class SignerServer:
             try:
                 async with asyncio.timeout(WAIT_S):
                     line = await reader.readline()
+                    if not line:
+                        return  # somebody looked whether there is a signer
                     writer.write(msgspec.json.encode(self._answer(line, uid)) + b"\n")
                     await writer.drain()
             finally:
@@ -151,7 +153,7 @@ def _peer_uid(connection: socket.socket) -> int:
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        with contextlib.suppress(OSError), _connection(path):
+        if _serves(path):
             raise FileExistsError(f"{path}: another signer serves there")
         path.unlink()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -184,6 +186,14 @@ def _connection(path: Path) -> Iterator[socket.socket]:
         connection.settimeout(WAIT_S)
         connection.connect(name)
         yield connection
+
+
+def _serves(path: Path) -> bool:
+    try:
+        with _connection(path):
+            return True
+    except OSError:
+        return False
 
 
 # The server's side --------------------------------------------------------------------------------------------------

@@ -451,8 +451,8 @@ class Service:
         )
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Say something to a device, once ``started``, from any thread but the loop's; waits while the broker has no room. Receipts go
-        before it. It is on its way once this returns, and a broker may lose it.
+        """Say something to a device, once ``started``, from any thread but the loop's; waits while the broker has no
+        room. Receipts go before it. It is on its way once this returns, and a broker may lose it.
 
         Raises:
             LinkError: there is no link, it takes nothing in time, or too many wait. Nothing was said.
