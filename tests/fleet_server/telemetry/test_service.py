@@ -8,11 +8,11 @@ import mqtt5
 import pytest
 
 from broker_config.messages import ServerState, decode
-from broker_config.topics import SERVER_STATE
+from broker_config.topics import SERVER_STATE, Down, down
 from fleet_server.adapters.mqtt import LinkError, LinkSettings, MalformedError, connect
 from fleet_server.telemetry.store import FencedError, StoreFullError
 from tests.fleet_server.fleet import Arrival
-from tests.fleet_server.telemetry.messages import ask_time, published, sealed
+from tests.fleet_server.telemetry.messages import CAR, ask_time, published, sealed
 from tests.fleet_server.telemetry.service_rig import WAIT_S, Device, Running, Scripted, server_link, serving, until
 from tests.servers import HOST, Mosquitto, free_port, mosquitto
 
@@ -257,6 +257,17 @@ async def test_no_more_is_under_way_than_the_broker_takes(tmp_path: Path) -> Non
 
 def _published_by(broker: Scripted) -> list[mqtt5.PublishPacket]:
     return [packet for heard in broker.heard[:1] for packet in heard if isinstance(packet, mqtt5.PublishPacket)]
+
+
+@pytest.mark.server("mosquitto")
+async def test_what_another_thread_publishes_reaches_the_device(tmp_path: Path, broker: Mosquitto) -> None:
+    async with serving(tmp_path / "telemetry.db", server_link(broker)) as running:
+        await running.linked()
+        device = Device()
+        await device.connect(broker)
+        await asyncio.to_thread(running.service.publish, down(CAR, Down.COMMAND), b"an order")
+        await until(lambda: device.commands == [b"an order"], "it is told")
+        await device.leave()
 
 
 async def test_what_another_thread_publishes_waits_until_the_broker_has_room(tmp_path: Path) -> None:
