@@ -107,7 +107,10 @@ class Orders:
         if not self._loaded:
             self._load()
         self._raise_floor()
-        for reason, count in self._refusals.due(self._times().mono_ms, everything=ending).items():
+        self._tell_refusals(everything=ending)
+
+    def _tell_refusals(self, *, everything: bool = False) -> None:
+        for reason, count in self._refusals.due(self._times().mono_ms, everything=everything).items():
             logger.warning("orders refused", extra={"reason": reason.value, "count": count})
             self._journal.note(Noted.COMMAND_REFUSED, {"reason": reason.value, "count": count})
 
@@ -152,7 +155,7 @@ class Orders:
     def _refuse(self, channel: Kind, refused: Refuse) -> None:
         logger.debug("order refused", extra={"reason": refused.reason.value, "kind": channel.value})
         self._refusals.add(refused.reason)
-        self.turn()
+        self._tell_refusals()
         if channel is Kind.COMMAND:
             self._tell(CommandStatus(1, refused.id, "refused", refused.reason.value))
 

@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -458,8 +458,8 @@ class Service:
             LinkError: there is no link, it takes nothing in time, or too many wait. Nothing was said.
         """
         try:
-            asyncio.run_coroutine_threadsafe(self._publish(topic, payload), self._loop).result()
-        except RuntimeError as error:  # the loop is closed: the server stops
+            asyncio.run_coroutine_threadsafe(self._publish(topic, payload), self._loop).result(2 * PUBLISH_WAIT_S)
+        except (RuntimeError, TimeoutError, CancelledError) as error:  # its loop has ended, or is about to
             raise LinkError("the server stops") from error
 
     async def _publish(self, topic: str, payload: bytes) -> None:

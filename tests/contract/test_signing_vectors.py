@@ -98,6 +98,20 @@ def test_what_becomes_of_the_orders_in_the_vectors(name: str) -> None:
     assert outcome(order["envelope"].encode()) == order["outcome"]
 
 
+def test_no_bit_of_an_order_can_be_turned_so_that_something_else_is_obeyed() -> None:
+    whole = bytearray(signing.encode(GOOD))
+    obeyed = 0
+    for at in range(len(whole)):
+        for bit in range(8):
+            whole[at] ^= 1 << bit
+            order = obeying.read(bytes(whole), Kind.COMMAND, ROOTS)
+            if not isinstance(order, Refuse) and outcome(bytes(whole)) == "obeyed":
+                assert order.claims == claims()  # spare bits of base64, or a name that nobody reads
+                obeyed += 1
+            whole[at] ^= 1 << bit
+    assert obeyed < 8
+
+
 def test_the_signers_in_the_vectors_are_read() -> None:
     assert signing.decode_roots(json.loads(VECTORS.read_text())["signers_json"].encode()) == ROOTS
 
