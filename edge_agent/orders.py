@@ -27,16 +27,9 @@ logger = logging.getLogger(__name__)
 WAITING_MAX: Final = 16
 """Orders that wait for their check; what comes beyond is refused, and said again by who wants it done."""
 PENALTY_S: Final = 1.0
-"""After a refusal the next check waits: forged orders cannot keep the processor busy."""
+"""After a check that ended in a refusal the next one waits: forged orders cannot keep the processor busy."""
 
 Check = Callable[[Order], Awaitable[frozenset[str]]]
-
-
-class Told(NamedTuple):
-    """An order as it came."""
-
-    channel: Kind
-    data: bytes
 
 
 class Times(NamedTuple):
@@ -87,20 +80,22 @@ class Orders:
         self._floor: int | None = None
         self._loaded = False
         self._refusals = obeying.Refusals()
-        self._waiting: asyncio.Queue[tuple[Order, Told]] = asyncio.Queue(WAITING_MAX)
+        self._waiting: asyncio.Queue[Order] = asyncio.Queue(WAITING_MAX)
 
     # Called by the agent ----------------------------------------------------------------------------------------
 
     def told(self, channel: Kind, data: bytes) -> None:
         """An order came. Refused at once, or taken up for :meth:`run`."""
-        read = self._read(Told(channel, data))
-        if isinstance(read, Refuse):
-            self._refuse(channel, read)
-            return
-        try:
-            self._waiting.put_nowait((read, Told(channel, data)))
-        except asyncio.QueueFull:
-            self._refuse(channel, Refuse(Refusal.BUSY))
+        order = obeying.read(data, channel, self._roots)
+        if isinstance(order, Refuse):
+            self._refuse(channel, order)
+        elif refused := obeying.hopeless(order, self._facts()):
+            self._refuse(channel, refused)
+        else:
+            try:
+                self._waiting.put_nowait(order)
+            except asyncio.QueueFull:
+                self._refuse(channel, Refuse(Refusal.BUSY))
 
     def turn(self, *, ending: bool = False) -> None:
         """What time alone makes due; *ending*: nothing is kept back for later."""
@@ -117,31 +112,24 @@ class Orders:
     async def run(self) -> None:
         """Take one order after the other until cancelled."""
         while True:
-            order, told = await self._waiting.get()
-            if not await self._take(order, told):
-                await asyncio.sleep(self._penalty_s)
+            await self._take(await self._waiting.get())
 
     # One order --------------------------------------------------------------------------------------------------
 
-    def _read(self, told: Told) -> Order | Refuse:
-        read = obeying.read(told.data, told.channel, self._roots)
-        if isinstance(read, Refuse):
-            return read
-        return obeying.hopeless(read, self._facts()) or read
-
-    async def _take(self, order: Order, told: Told) -> bool:
-        """Whether it was obeyed."""
-        decision = await self._decide(order)
-        if isinstance(decision, Refuse):
-            self._refuse(told.channel, decision)
-            return False
-        return self._obey(decision)
-
-    async def _decide(self, order: Order) -> obeying.Decision:
+    async def _take(self, order: Order) -> None:
         # another one may have been obeyed, or the time have passed, while this one waited
         refused = obeying.hopeless(order, self._facts())
         if refused is not None:
-            return refused
+            self._refuse(order.claims.kind, refused)
+            return
+        decision = await self._checked(order)
+        if isinstance(decision, Refuse):
+            self._refuse(order.claims.kind, decision)
+            await asyncio.sleep(self._penalty_s)
+        else:
+            self._obey(decision)
+
+    async def _checked(self, order: Order) -> obeying.Decision:
         try:
             verified = await self._check(order)
         except CheckError as error:
@@ -159,7 +147,7 @@ class Orders:
         if channel is Kind.COMMAND:
             self._tell(CommandStatus(1, refused.id, "refused", refused.reason.value))
 
-    def _obey(self, obey: Obey) -> bool:
+    def _obey(self, obey: Obey) -> None:
         claims, command = obey.claims, obey.command
         assert command is not None, "no other kind has anything that carries it out"
         try:
@@ -167,7 +155,7 @@ class Orders:
         except CountersError as error:
             logger.warning("counter not kept", extra={"why": shown(error)})
             self._refuse(claims.kind, Refuse(Refusal.NOT_KEPT, command.id))
-            return False
+            return
         self._last[claims.kind] = claims.counter
         logger.info("order obeyed", extra={"id": command.id, "command": command.name})
         self._journal.note(Noted.COMMAND_OBEYED, {"id": command.id, "name": command.name, "counter": claims.counter})
@@ -177,7 +165,6 @@ class Orders:
         self._tell(CommandStatus(1, command.id, "done"))
         self._journal.seal()
         self._end(claims.kind)
-        return True
 
     def _end(self, kind: Kind) -> None:
         try:

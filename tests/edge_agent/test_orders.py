@@ -154,6 +154,12 @@ async def test_without_the_servers_time_a_new_store_lets_nothing_be_obeyed(tmp_p
     assert await device.hear(GOOD) == ["obeyed", "done"]
 
 
+async def test_a_clock_that_is_moved_back_lets_nothing_be_repeated(device: Device) -> None:
+    await device.hear(GOOD)
+    device.times = Times(0, NOW_MS, NOW_MS)
+    assert await device.hear(GOOD) == ["replayed"]
+
+
 async def test_a_counter_that_cannot_be_kept_is_not_obeyed(device: Device, tmp_path: Path) -> None:
     (tmp_path / "orders.db").unlink()
     (tmp_path / "orders.db").mkdir()
@@ -248,6 +254,12 @@ def test_a_request_that_is_none_gets_no_answer(request_bytes: bytes) -> None:
         [sys.executable, "-I", "-m", "edge_agent.verify"], input=request_bytes, capture_output=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_the_childs_memory_is_bounded() -> None:
+    code = "from edge_agent import verify; verify._bound(); bytearray(verify.MEMORY_BYTES_MAX)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert b"MemoryError" in done.stderr
 
 
 def test_the_agent_does_not_load_the_library_that_checks() -> None:
