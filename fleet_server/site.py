@@ -248,11 +248,11 @@ ca_file = "server-ca.crt"
 cert_file = "device.crt"
 key_file = "device.key"
 
-[receipts]
-mac_file = "mac.json"
-
 [orders]
 signers_file = "signers.json"
+
+[receipts]
+mac_file = "mac.json"
 """
 
 
