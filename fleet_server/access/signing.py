@@ -178,13 +178,6 @@ class Issuer:
         return Envelope(payload, PAYLOAD_TYPE, (Signature(self.keyid, signature),))
 
 
-def cosigned(envelope: Envelope, key: SigningKey) -> Envelope:
-    """*envelope* with one more signature, for what needs two. Raises SignerError."""
-    signature = key.sign(signing.pre_authentication(envelope.payload_type, envelope.payload))
-    added = Signature(signing.key_id(key.algorithm, key.public), signature)
-    return msgspec.structs.replace(envelope, signatures=(*envelope.signatures, added))
-
-
 def command_request(device: DeviceId, command: Command, *, lifetime_ms: int) -> Request:
     """What to ask of the signer for a command. Raises RefusedError: no lifetime that an order may have."""
     if not 1 <= lifetime_ms <= LIFETIME_MS_MAX:

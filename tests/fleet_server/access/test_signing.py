@@ -24,7 +24,6 @@ from fleet_server.access.signing import (
     SignerError,
     State,
     command_request,
-    cosigned,
     decide,
     read_request,
 )
@@ -151,7 +150,8 @@ def test_what_it_signs_is_obeyed_and_what_is_hazardous_only_with_a_second_signat
     assert decided(signing.encode(envelope)) is None
     hazardous = {"identify": SafetyClass.HAZARDOUS}
     assert decided(signing.encode(envelope), hazardous) is Refusal.TOO_FEW_SIGNERS
-    twice = cosigned(envelope, FixedKey(SECOND))
+    second = SECOND.signature(envelope.payload)
+    twice = msgspec.structs.replace(envelope, signatures=(*envelope.signatures, second))
     assert decided(signing.encode(twice), hazardous) is None
 
 
