@@ -280,7 +280,8 @@ async def test_negative_control_an_agent_that_skips_the_check_is_seen_to_obey(
 
 
 @pytest.mark.server("mosquitto")
-async def test_killed_and_started_again_it_does_nothing_twice(tmp_path: Path, broker: Mosquitto) -> None:
+@pytest.mark.parametrize("spool", ["kept", "lost", "damaged"])
+async def test_killed_and_started_again_it_does_nothing_twice(tmp_path: Path, broker: Mosquitto, spool: str) -> None:
     rig = lay_out(tmp_path / "device", broker)
     async with rigs.server(broker) as server:
         scene = Scene(rig, broker, server)
@@ -290,6 +291,8 @@ async def test_killed_and_started_again_it_does_nothing_twice(tmp_path: Path, br
             await scene.say(second)
             await server.until(lambda: len([s for s in server.statuses if s.state == "obeyed"]) == 2, "it obeys")
             process.kill()
+            process.wait()
+        leave_spool(rig, spool)
         times = server.times_told
         with rigs.agent(rig) as process:
             await server.until(lambda: server.times_told > times, "it is back, and knows the time")
@@ -300,6 +303,15 @@ async def test_killed_and_started_again_it_does_nothing_twice(tmp_path: Path, br
             assert await rigs.stop(process) == 0
     obeyed = [s for s in server.statuses if s.state == "obeyed"]
     assert len(obeyed) == 2
+
+
+def leave_spool(rig: rigs.Rig, spool: str) -> None:
+    """As the power cut left it."""
+    for path in rig.state_dir.glob("spool.db*"):
+        if spool == "lost":
+            path.unlink()
+        elif spool == "damaged":
+            path.write_bytes(b"no spool" * 1000)
 
 
 @pytest.mark.server("mosquitto")
