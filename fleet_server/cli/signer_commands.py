@@ -1,29 +1,25 @@
 """``fleet-server signer`` and ``sign-command``: the process that holds the command key, and a command by hand."""
 
-import asyncio
 import os
 import secrets
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Final
 
-import structlog
 import typer
 
 from broker_config.ids import ContractError, device_id
 from broker_config.signing import Command
 from broker_config.text import shown
-from fleet_server.access.signing import Issuer, Policy, SignerError, command_request
-from fleet_server.adapters.signer_socket import SignerServer, SocketSigner, keep_counter, read_counter
-from fleet_server.adapters.signing_key import FileKey
-from fleet_server.config import ConfigError, SignerPlace, load_signer, load_socket
+from fleet_server.access.signing import SignerError, command_request
+from fleet_server.adapters.signer_socket import SocketSigner
+from fleet_server.config import ConfigError, load_socket
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 2
 COMMAND_ID_BYTES: Final = 8
 ERROR_CHARS_MAX: Final = 500
+SIGNER_MODULE: Final = "fleet_server.signer"
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="the server's fleet-server.toml")]
 
@@ -42,41 +38,8 @@ def signer(config: ConfigFile) -> None:
 
     Exit codes: 0 stopped, 1 failed, 2 the configuration is wrong.
     """
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
-    try:
-        place = load_signer(config)
-        issuer = Issuer(
-            FileKey.read(place.key_file),
-            Policy(place.site, lifetime_ms_max=place.lifetime_ms_max),
-            last=read_counter(place.counter_file),
-            reserve=lambda counter: keep_counter(place.counter_file, counter),
-        )
-    except (ConfigError, SignerError, OSError) as error:
-        raise _refused(error, EXIT_CONFIG) from error
-    try:
-        asyncio.run(_serve(place, issuer))
-    except OSError as error:
-        raise _refused(error, EXIT_FAILED) from error
-
-
-async def _serve(place: SignerPlace, issuer: Issuer) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = SignerServer(
-        issuer,
-        uids=place.client_uids | {os.geteuid()},
-        now_ms=lambda: time.time_ns() // 1_000_000,
-        mono_ms=lambda: time.monotonic_ns() // 1_000_000,
-    )
-    await server.run(place.socket_file, stop)
+    # in place of this process, which has the whole server in its memory
+    os.execv(sys.executable, [sys.executable, "-P", "-m", SIGNER_MODULE, str(config)])  # noqa: S606
 
 
 def sign_command(
