@@ -48,6 +48,8 @@ CLOCK_MS_MIN: Final = 1_577_836_800_000
 CLOCK_AHEAD_MS_MAX: Final = 86_400_000
 """A clock that claims to be set and is further ahead of the server's than this is absurd."""
 
+RECONNECTS_A_SECOND_MAX: Final = 300
+"""Connections in one second, unless a site says otherwise; two cores do that much TLS beside their other work."""
 RECONNECT_SPREAD_MS_MAX: Final = 120_000
 """The longest that a server may ask its devices to spread over; the most that a false word of it costs a device."""
 

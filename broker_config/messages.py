@@ -134,14 +134,27 @@ class ServerState(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="s
     spread_ms: Annotated[int, Meta(ge=0, le=limits.RECONNECT_SPREAD_MS_MAX)] = 0
 
 
-Message: TypeAlias = Birth | Will | Receipt | AskTime | Time | ServerState
+class CommandStatus(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="command_status"):
+    """``up/command``: what became of a command. What was written down of it is in the journal: this only tells it
+    sooner. ``id``: the command's own, empty if it could not be read. ``reason``: one of
+    :class:`broker_config.signing.Refusal`, of a refused one. ``interrupted``: the device died after it had decided to
+    obey, and does not begin again.
+    """
+
+    v: Literal[1]
+    id: Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?\Z")]
+    state: Literal["obeyed", "done", "refused", "interrupted"]
+    reason: Name = ""
+
+
+Message: TypeAlias = Birth | Will | Receipt | AskTime | Time | ServerState | CommandStatus
 Status: TypeAlias = Birth | Will
 M = TypeVar("M", bound=Message)
 
 _ENCODER: Final = msgspec.json.Encoder()
 _STATUS: Final = msgspec.json.Decoder(Birth | Will)
 _DECODERS: Final[dict[type, msgspec.json.Decoder[Message]]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (Birth, Will, Receipt, AskTime, Time, ServerState)
+    kind: msgspec.json.Decoder(kind) for kind in (Birth, Will, Receipt, AskTime, Time, ServerState, CommandStatus)
 }
 
 

@@ -107,12 +107,16 @@ def _all_of(path: Path) -> tuple[Settings, System, files.DeviceKeys]:
     except files.BadKeysError as error:
         faults.append(f"receipts.mac_file: {error}")
     try:
+        roots = None if settings.signers_file is None else files.read_signers(settings.signers_file)
+    except files.BadKeysError as error:
+        faults.append(f"orders.signers_file: {error}")
+    try:
         board = _system(settings)
     except (OSError, ContractError) as error:
         faults.append(f"system.boot_id_file: {error}")
     if faults:
         raise ConfigError(faults)
-    return settings, board, keys
+    return settings, board, msgspec.structs.replace(keys, roots=roots)
 
 
 # check ----------------------------------------------------------------------------------------------------------

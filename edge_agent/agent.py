@@ -13,13 +13,15 @@ import msgspec
 from broker_config import mac, messages, topics
 from broker_config.ids import ContractError, Hex16, shard_of
 from broker_config.mac import MacKey, Purpose
-from broker_config.messages import AskTime, Birth, Receipt, ServerState, Time, Will
+from broker_config.messages import AskTime, Birth, CommandStatus, Receipt, ServerState, Time, Will
 from broker_config.ranges import Ranges
+from broker_config.signing import Kind as Ordered
 from broker_config.telemetry import CONTENT_JSON, JOURNAL, PROPERTY_KEY, PROPERTY_LAST, Key
 from broker_config.text import shown
 from broker_config.topics import Down, Up
 from edge_agent import clock, session, spool
 from edge_agent.adapters import files, mqtt
+from edge_agent.adapters.counters import COUNTERS_NAME, Counters
 from edge_agent.adapters.mqtt import DatesRefusedError, Endpoint, Incoming, Link, LinkError, Outgoing
 from edge_agent.adapters.sqlite import summary
 from edge_agent.adapters.system import System, give_back_memory, hardware, random_hex16
@@ -27,6 +29,7 @@ from edge_agent.clock import Facts
 from edge_agent.config import Settings
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
+from edge_agent.orders import Orders, Times
 from edge_agent.session import Effect, Event, State
 from edge_agent.window import Window
 from edge_agent.wires import read_wire
@@ -76,6 +79,15 @@ class Agent:
             wait_s=file.receipts.receipt_wait_s,
             uniform=self._uniform,
         )
+        self._orders = Orders(
+            settings.device,
+            keys.roots,
+            {name: command.safety_class for name, command in settings.device_class.commands.items()},
+            Counters(settings.state_dir / COUNTERS_NAME),
+            journal=self._keeper,
+            tell=self._tell_command,
+            times=self._order_times,
+        )
         self._state = State.OFFLINE
         self._failures = 0
         self._link: Link | None = None
@@ -107,6 +119,7 @@ class Agent:
             for wire in self._settings.wires
             if wire.stream in drivers
         ]
+        self._wires.append(asyncio.create_task(self._orders.run()))
         while not self._left.is_set():
             if stop.is_set() and not self._stopping:
                 await self._begin_stop(drivers)
@@ -148,6 +161,7 @@ class Agent:
         for driver in drivers.values():
             await driver.close()
         self._keeper.look(self._system.facts())
+        self._orders.turn(ending=True)
         self._keeper.note(Kind.AGENT_STOP, {})
         self._keeper.seal()
         self._happened(Event.STOP)
@@ -162,6 +176,7 @@ class Agent:
         facts = self._system.facts()
         now_s = facts.mono_ms / 1000
         self._keeper.turn(facts)
+        self._orders.turn()
         if self._keeper.ready and self._state is State.OFFLINE and not self._stopping:
             self._happened(Event.START)
         self._turn_connection(facts, now_s)
@@ -403,6 +418,10 @@ class Agent:
             time = self._authentic(message, self._keys.time, Purpose.TIME, Time)
             if time is not None:
                 self._told_time(time)
+        elif message.topic == topics.down(device, Down.COMMAND):
+            self._orders.told(Ordered.COMMAND, message.payload)
+        elif message.topic == topics.down(device, Down.TWIN):
+            self._orders.told(Ordered.TWIN, message.payload)
         elif message.topic == topics.SERVER_STATE:
             state = self._decoded(message, ServerState)
             if state is not None:
@@ -473,6 +492,14 @@ class Agent:
             self._birth_wanted = True
             self._wake.set()
         self._server_epochs = epochs
+
+    def _tell_command(self, status: CommandStatus) -> None:
+        self._send(Up.COMMAND, messages.encode(status))
+
+    def _order_times(self) -> Times:
+        facts = self._system.facts()
+        state = self._keeper.clock
+        return Times(facts.mono_ms, clock.trusted_ms(state, facts), clock.served_ms(state, facts))
 
     # For people -------------------------------------------------------------------------------------------------
 

@@ -146,6 +146,11 @@ def trusted_ms(state: ClockState, facts: Facts) -> int | None:
     return None if state.source is Source.NONE else stamp(state, facts).t_ms
 
 
+def served_ms(state: ClockState, facts: Facts) -> int | None:
+    """The time by the server's own authentic word."""
+    return None if state.server is None else state.server.now(facts.mono_ms)
+
+
 def ask(state: ClockState, nonce: str, mono_ms: int) -> ClockState:
     """A question goes out; the one before, if any, counts no more."""
     return replace(state, asked=Asked(nonce, mono_ms))

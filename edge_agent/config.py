@@ -57,6 +57,12 @@ class ReceiptsTable(Struct, frozen=True):
     unreceipted_batches_max: Annotated[int, Meta(ge=1, le=1000)] = limits.UNRECEIPTED_BATCHES_MAX
 
 
+class OrdersTable(Struct, frozen=True):
+    """``[orders]``. ``signers_file`` empty: nobody may order anything."""
+
+    signers_file: Annotated[str, Meta(max_length=4096)] = ""
+
+
 class SpoolTable(Struct, frozen=True):
     """``[spool]``."""
 
@@ -103,6 +109,7 @@ class AgentFile(Struct, frozen=True):
     state_dir: Path_ = "state"
     seal_s: Annotated[float, Meta(ge=0.1, le=300)] = limits.SEAL_S
     stop_drain_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
+    orders: OrdersTable = OrdersTable()
     spool: SpoolTable = SpoolTable()
     backoff: BackoffTable = BackoffTable()
     clock: ClockTable = ClockTable()
@@ -154,6 +161,7 @@ class Settings:
     cert_file: Path
     key_file: Path
     mac_file: Path
+    signers_file: Path | None
     boot_id_file: Path
     file: AgentFile
 
@@ -188,6 +196,7 @@ def load(path: Path) -> Settings:
         ("broker.cert_file", file.broker.cert_file),
         ("broker.key_file", file.broker.key_file),
         ("receipts.mac_file", file.receipts.mac_file),
+        *((("orders.signers_file", file.orders.signers_file),) if file.orders.signers_file else ()),
         ("system.boot_id_file", file.system.boot_id_file),
     ):
         paths[place] = base / name
@@ -208,6 +217,7 @@ def load(path: Path) -> Settings:
         cert_file=paths["broker.cert_file"],
         key_file=paths["broker.key_file"],
         mac_file=paths["receipts.mac_file"],
+        signers_file=paths.get("orders.signers_file"),
         boot_id_file=paths["system.boot_id_file"],
         file=file,
     )

@@ -1,6 +1,6 @@
 """What happened to this device, for the server to explain silences by: events in chained batches.
 
-Each kind but the agent's start and stop has a bucket, so that a flapping link cannot flood the journal; what a
+Each kind that is not bounded otherwise has a bucket, so that a flapping link cannot flood the journal; what a
 bucket held back is counted in ``suppressed`` of the next event of that kind.
 """
 
@@ -29,6 +29,10 @@ class Kind(StrEnum):
     AGENT_STOP = "agent.stop"
     CLOCK_SET = "clock.set"
     CLOCK_SOURCE = "clock.source"
+    COMMAND_DONE = "command.done"
+    COMMAND_INTERRUPTED = "command.interrupted"
+    COMMAND_OBEYED = "command.obeyed"
+    COMMAND_REFUSED = "command.refused"
     DRIVER_FAULT = "driver.fault"
     DRIVER_OK = "driver.ok"
     LINK_DOWN = "link.down"
@@ -39,8 +43,18 @@ class Kind(StrEnum):
     SPOOL_OK = "spool.ok"
 
 
-UNBOUNDED: Final = frozenset({Kind.AGENT_START, Kind.AGENT_STOP, Kind.SPOOL_NEW})
-"""At most once a run."""
+UNBOUNDED: Final = frozenset(
+    {
+        Kind.AGENT_START,
+        Kind.AGENT_STOP,
+        Kind.SPOOL_NEW,
+        Kind.COMMAND_DONE,
+        Kind.COMMAND_INTERRUPTED,
+        Kind.COMMAND_OBEYED,
+        Kind.COMMAND_REFUSED,
+    }
+)
+"""At most once a run, once a signature, or (refusals) once a reason and minute."""
 
 
 @dataclass(frozen=True, slots=True)

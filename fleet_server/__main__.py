@@ -44,6 +44,7 @@ from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_
 from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.app import Ports, create_app
 from fleet_server.cli import moments
+from fleet_server.cli.signer_commands import add_signer_commands
 from fleet_server.cli.site_commands import add_commands
 from fleet_server.config import Config, ConfigError, Mail, load
 from fleet_server.outbound.bell import Bell
@@ -78,6 +79,7 @@ RESTORED: Final = "restored from a backup"
 log = structlog.get_logger()
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 add_commands(app)
+add_signer_commands(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="the server's fleet-server.toml")]
 

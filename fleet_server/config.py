@@ -16,11 +16,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct, field
 
-from broker_config import limits
+from broker_config import limits, signing
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
 from fleet_server.outbound.happenings import Kind, Severity
-from fleet_server.telemetry import reconnects
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
@@ -78,13 +77,25 @@ class Broker(Struct, frozen=True):
     cert_file: Path
     key_file: Path
     keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)] = limits.KEEP_ALIVE_S
-    reconnects_a_second_max: Annotated[int, Meta(ge=1, le=100_000)] = reconnects.A_SECOND_MAX
+    reconnects_a_second_max: Annotated[int, Meta(ge=1, le=100_000)] = limits.RECONNECTS_A_SECOND_MAX
 
 
 class Mac(Struct, frozen=True):
     """What every device's receipt and time keys are derived from."""
 
     master_key_file: Path
+
+
+class Signer(Struct, frozen=True):
+    """Where the signer is asked; and, of the signer's own: its key, what it counts by, and its policy. The server
+    that faces the broker reads none of those. ``client_uids``: who else than its own user may ask it.
+    """
+
+    socket_file: Path | None = None
+    key_file: Path | None = None
+    counter_file: Path | None = None
+    lifetime_s_max: Annotated[int, Meta(ge=1, le=signing.LIFETIME_MS_MAX // 1000)] = signing.LIFETIME_MS_MAX // 1000
+    client_uids: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=16)] = ()
 
 
 class Lease(Struct, frozen=True):
@@ -205,6 +216,7 @@ class Config(Struct, frozen=True):
     mac: Mac
     api: Api
     shards: Shards = Shards(0, 255)
+    signer: Signer = Signer()
     lease: Lease = Lease()
     ingest: Ingest = Ingest()
     seal: Seal = Seal()
@@ -304,6 +316,44 @@ def load(path: Path) -> Config:
 
 def _no_audit_key(path: Path) -> str:
     return f"audit.key_file: missing; make the key with: fleet-server make-audit-key --config {path}"
+
+
+class SignerPlace(NamedTuple):
+    """All that the signer is told."""
+
+    site: SiteId
+    socket_file: Path
+    key_file: Path
+    counter_file: Path
+    lifetime_ms_max: int
+    client_uids: frozenset[int]
+
+
+def load_signer(path: Path) -> SignerPlace:
+    """Read what the signer needs; nothing else of the file has to be there for it. Raises ConfigError."""
+    config = parse(read_text(path), base=path.resolve().parent, source=str(path))
+    table = config.signer
+    if table.socket_file is None or table.key_file is None or table.counter_file is None:
+        raise ConfigError(str(path), ("signer: expected socket_file, key_file and counter_file",))
+    faults = _not_secret("signer.key_file", table.key_file)
+    if faults:
+        raise ConfigError(str(path), tuple(faults))
+    return SignerPlace(
+        config.site_id,
+        table.socket_file,
+        table.key_file,
+        table.counter_file,
+        table.lifetime_s_max * 1000,
+        frozenset(table.client_uids),
+    )
+
+
+def load_socket(path: Path) -> Path:
+    """Where the signer is asked. Raises ConfigError: it is nowhere."""
+    config = parse(read_text(path), base=path.resolve().parent, source=str(path))
+    if config.signer.socket_file is None:
+        raise ConfigError(str(path), ("signer: expected socket_file",))
+    return config.signer.socket_file
 
 
 def read_text(path: Path) -> str:

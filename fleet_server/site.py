@@ -18,12 +18,14 @@ from typing import Annotated, Final, NamedTuple, TypeAlias
 
 from msgspec import Meta, Struct
 
-from broker_config import device_classes
+from broker_config import device_classes, signing
 from broker_config.ids import ContractError, DeviceId, SiteId
 from broker_config.render import mosquitto
+from broker_config.signing import ED25519, Roots, Signer
 from broker_config.text import shown
 from fleet_server import config
 from fleet_server.access import audit, ca, keys, notes
+from fleet_server.access.signing import ONLINE_KINDS
 
 SITE_FILE: Final = "site.toml"
 SERVER_CONFIG: Final = "server/fleet-server.toml"
@@ -31,6 +33,8 @@ TOKEN_FILE: Final = "server/api-token"  # noqa: S105 - a path
 MASTER_KEY_FILE: Final = "server/master.key"
 AUDIT_KEY: Final = "audit.key"
 AUDIT_PUBLIC_KEY: Final = "audit.pub"
+SIGNING_KEY_FILE: Final = "server/signing.key"
+SIGNERS_FILE: Final = "server/signers.json"
 BROKER_DIRECTORY: Final = "broker"
 BROKER_CONFIG: Final = mosquitto.CONFIG_FILE
 DEVICE_CA: Final = "ca/device-ca"
@@ -86,6 +90,9 @@ class Secrets:
     master: keys.MasterKey
     token: str = field(repr=False)
     audit_seed: bytes = field(repr=False)
+    signing_key_pem: bytes = field(repr=False)
+    signing_public: bytes
+    """Ed25519, 32 bytes."""
 
 
 def new_site(site_id: SiteId, *, hosts: tuple[str, ...], device_port: int, server_port: int, api_port: int) -> Site:
@@ -135,6 +142,8 @@ def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: da
         "server/server.key": File(server.key_pem, secret=True),
         "server/server-ca.crt": server_ca,
         MASTER_KEY_FILE: File(secrets.master.text().encode(), secret=True),
+        SIGNING_KEY_FILE: File(secrets.signing_key_pem, secret=True),
+        SIGNERS_FILE: File(signing.encode(_signers(site, secrets.signing_public)) + b"\n"),
         TOKEN_FILE: File(f"{secrets.token}\n".encode(), secret=True),
         **{f"server/{name}": file for name, file in audit_files(site.site_id, secrets.audit_seed).items()},
     }
@@ -157,6 +166,7 @@ def device_files(
     device_ca: ca.Issued,
     server_ca_pem: bytes,
     master: keys.MasterKey,
+    signers_json: bytes,
     now: datetime,
 ) -> Files:
     """Every file that *device* needs.
@@ -171,8 +181,16 @@ def device_files(
         "device.crt": File(issued.certificate_pem),
         "device.key": File(issued.key_pem, secret=True),
         "server-ca.crt": File(server_ca_pem),
+        "signers.json": File(signers_json),
         "mac.json": File(keys.device_keys_json(master, device), secret=True),
     }
+
+
+def _signers(site: Site, public: bytes) -> Roots:
+    """Whom a device obeys: the server's signer. What is hazardous needs a second one, which an operator adds."""
+    keyid = signing.key_id(ED25519, public)
+    kinds = tuple(sorted(kind.value for kind in ONLINE_KINDS))
+    return Roots(1, 1, site.site_id, (Signer(keyid, ED25519, public, kinds),))
 
 
 def _broker_files(site: Site, user: str | None) -> Mapping[str, str]:
@@ -217,6 +235,12 @@ key_file = "server.key"
 [mac]
 master_key_file = "master.key"
 
+[signer]
+# Where `fleet-server signer` is asked; the key and the counter are the signer's alone.
+socket_file = "state/signer.sock"
+key_file = "signing.key"
+counter_file = "state/signer.counter"
+
 [api]
 port = {site.api_port}
 token_file = "api-token"
@@ -244,6 +268,9 @@ port = {site.device_port}
 ca_file = "server-ca.crt"
 cert_file = "device.crt"
 key_file = "device.key"
+
+[orders]
+signers_file = "signers.json"
 
 [receipts]
 mac_file = "mac.json"

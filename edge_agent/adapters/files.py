@@ -9,13 +9,15 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from broker_config import signing
 from broker_config.mac import MacKey
+from broker_config.signing import BadEnvelopeError, Roots
 
 SPOOL_NAME: Final = "spool.db"
 LOCK_NAME: Final = "agent.lock"
 STATUS_NAME: Final = "status.json"
 KEYS_BYTES_MAX: Final = 4096
-SPOOL_PARTS: Final = ("", "-wal", "-shm")
+SPOOL_PARTS: Final = ("", "-wal", "-shm", "-journal")
 
 Key32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -35,10 +37,11 @@ class _KeysFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeviceKeys(Struct, frozen=True):
-    """What receipts and time answers are checked with."""
+    """What receipts, time answers and orders are checked with; without ``roots`` no order is right."""
 
     receipt: MacKey
     time: MacKey
+    roots: Roots | None = None
 
 
 def read_keys(path: Path) -> DeviceKeys:
@@ -58,6 +61,23 @@ def read_keys(path: Path) -> DeviceKeys:
         # the message names a field and a type, never a value
         raise BadKeysError(f"{path.name}: {error}") from error
     return DeviceKeys(MacKey(found.kid, bytes.fromhex(found.receipt)), MacKey(found.kid, bytes.fromhex(found.time)))
+
+
+def read_signers(path: Path) -> Roots:
+    """Read whose orders count. They are no secret, but whoever can write them commands the device.
+
+    Raises:
+        BadKeysError: no file, another one's to write, or no signers.
+    """
+    try:
+        if path.stat().st_mode & 0o022:
+            raise BadKeysError(f"{path.name}: expected mode 0644 or less, others may write it")
+        with path.open("rb") as file:
+            return signing.decode_roots(file.read(signing.ROOTS_BYTES_MAX + 1))
+    except OSError as error:
+        raise BadKeysError(f"{path.name}: {error.strerror or error}") from error
+    except BadEnvelopeError as error:
+        raise BadKeysError(f"{path.name}: {error}") from error
 
 
 def lock(state_dir: Path) -> int:

@@ -10,6 +10,7 @@ from broker_config.ids import DeviceId, SiteId
 from fleet_server import site as plan
 from fleet_server.access import ca, keys, notes
 from fleet_server.adapters.files import PRIVATE_DIRECTORY, PRIVATE_FILE, write_durably
+from fleet_server.adapters.signing_key import FileKey, new_key_pem
 from fleet_server.config import parse, read_tables, read_text
 
 PUBLIC_FILE: Final = 0o644
@@ -42,13 +43,16 @@ def create(
 
 
 def new_secrets(now: datetime) -> plan.Secrets:
-    """Two authorities, a master key and a token of 256 bits, from the system's randomness."""
+    """Two authorities, a master key, a signing key and a token of 256 bits, from the system's randomness."""
+    signing_key_pem = new_key_pem()
     return plan.Secrets(
         audit_seed=randomness.token_bytes(notes.KEY_BYTES),
         device_ca=ca.new_ca("fieldfleet device CA", now=now),
         server_ca=ca.new_ca("fieldfleet server CA", now=now),
         master=keys.MasterKey.new(),
         token=plan.TOKEN_PREFIX + randomness.token_urlsafe(plan.TOKEN_RANDOM_BYTES),
+        signing_key_pem=signing_key_pem,
+        signing_public=FileKey(signing_key_pem).public,
     )
 
 
@@ -123,6 +127,7 @@ def add_device(directory: Path, device: DeviceId, device_class: str, *, now: dat
             device_ca=_read_issued(directory, plan.DEVICE_CA),
             server_ca_pem=(directory / f"{plan.SERVER_CA}.crt").read_bytes(),
             master=keys.MasterKey.parse((directory / plan.MASTER_KEY_FILE).read_text(encoding="ascii")),
+            signers_json=(directory / plan.SIGNERS_FILE).read_bytes(),
             now=now,
         )
     except (OSError, ca.CaError) as error:

@@ -9,8 +9,6 @@ from typing import Final
 
 from broker_config import limits
 
-A_SECOND_MAX: Final = 300
-"""Connections in one second; two cores do that much TLS beside their other work."""
 DEVIATIONS: Final = 6.0
 """The stated rate lies so many standard deviations above the mean. Any second of a minute may be the worst one, those
 who tried while the broker was still away come on top, and on a busy machine they come in clumps."""

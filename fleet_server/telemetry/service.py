@@ -9,13 +9,14 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 import mqtt5
 import structlog
 
+from broker_config import limits
 from broker_config.device_classes import known_streams
 from broker_config.ids import DeviceId
 from broker_config.mac import MacKey, Purpose
@@ -50,6 +51,11 @@ RETRY_S: Final = 0.5
 LEASE_RENEWALS: Final = 3
 """Renewals within one lease's time."""
 REPLAY_WAIT_S: Final = 30.0
+PUBLISH_WAIT_S: Final = 10.0
+PUBLISH_LOOK_S: Final = 0.05
+"""While the broker has no room, it is looked again after this long."""
+PUBLISHING_MAX: Final = 1_000
+"""Messages of other threads that wait for room at once."""
 DRAIN_WAIT_S: Final = 5.0
 SEAL_LOOK_S: Final = 0.5
 SPREAD_LOOK_S: Final = 1.0
@@ -66,7 +72,7 @@ class ServiceSettings:
     seal_every_s: float
     seal_records_max: int
     ingest: IngestSettings
-    reconnects_a_second_max: int = reconnects.A_SECOND_MAX
+    reconnects_a_second_max: int = limits.RECONNECTS_A_SECOND_MAX
 
 
 @dataclass(slots=True)
@@ -108,6 +114,7 @@ class Service:
         self._sealer = ThreadPoolExecutor(1, "sealer")
         self._waiting: deque[_Waiting] = deque()
         self._promised = 0
+        self._publishing = 0
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -478,6 +485,35 @@ class Service:
             quarantine_bytes=self._ingest.quarantine_bytes,
             unsealed_records=self._store.unsealed_records,
         )
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Say something to a device, once ``started``, from any thread but the loop's; waits while the broker has no
+        room. Receipts go before it. It is on its way once this returns, and a broker may lose it.
+
+        Raises:
+            LinkError: there is no link, it takes nothing in time, or too many wait. Nothing was said.
+        """
+        try:
+            asyncio.run_coroutine_threadsafe(self._publish(topic, payload), self._loop).result(2 * PUBLISH_WAIT_S)
+        except (RuntimeError, TimeoutError, CancelledError) as error:  # its loop has ended, or is about to
+            raise LinkError("the server stops") from error
+
+    async def _publish(self, topic: str, payload: bytes) -> None:
+        if self._publishing >= PUBLISHING_MAX:
+            raise LinkError(f"expected at most {PUBLISHING_MAX} messages that wait, the broker takes none")
+        self._publishing += 1
+        try:
+            async with asyncio.timeout(PUBLISH_WAIT_S):
+                # looked at again and again: an event would cost every acknowledgement of a receipt something
+                while (link := self._link) is not None and link.room <= self._promised:  # noqa: ASYNC110
+                    await asyncio.sleep(PUBLISH_LOOK_S)
+        except TimeoutError as error:
+            raise LinkError(f"the broker took nothing within {PUBLISH_WAIT_S:.0f} s") from error
+        finally:
+            self._publishing -= 1
+        if link is None:
+            raise LinkError("no link to the broker")
+        link.send(link.publish(topic, payload, []))
 
     def _replay_from_thread(self, row_id: int) -> str:
         return asyncio.run_coroutine_threadsafe(self._replay(row_id), self._loop).result(REPLAY_WAIT_S)

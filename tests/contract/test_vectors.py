@@ -19,7 +19,17 @@ from msgspec import Struct
 from broker_config import messages, telemetry, topics
 from broker_config.ids import DeviceId, SiteId, device_id, server_client_id, server_user, shard_of
 from broker_config.mac import PROPERTY_KID, PROPERTY_MAC, MacKey, Purpose, authentic, key_info, mac
-from broker_config.messages import AskTime, Birth, Receipt, ServerState, ShardEpoch, StreamState, Time, Will
+from broker_config.messages import (
+    AskTime,
+    Birth,
+    CommandStatus,
+    Receipt,
+    ServerState,
+    ShardEpoch,
+    StreamState,
+    Time,
+    Will,
+)
 from broker_config.telemetry import PROPERTY_KEY, PROPERTY_LAST, Batch, Clock, Event, Events, Record
 from broker_config.topics import SERVER_STATE, Down, Up, down, parse_up, up
 from fleet_server.access.keys import MasterKey, derive
@@ -147,6 +157,11 @@ CASES: dict[str, list[Case]] = {
             retain=True,
         ),
         Case("going down", SERVER_STATE, ServerState(1, 1_767_225_600_000, (), "down"), retain=True),
+    ],
+    "command_status": [
+        Case("done", up(CAR, Up.COMMAND), CommandStatus(1, NONCE, "done")),
+        Case("refused", up(CAR, Up.COMMAND), CommandStatus(1, NONCE, "refused", "expired")),
+        Case("refused, and not even an id", up(CAR, Up.COMMAND), CommandStatus(1, "", "refused", "malformed")),
     ],
     "batch": [
         Case(

@@ -20,11 +20,11 @@ from paho.mqtt.properties import Properties
 from broker_config import mac, messages, telemetry, topics
 from broker_config.ids import DeviceId
 from broker_config.mac import Purpose
-from broker_config.messages import AskTime, Birth, Message, Receipt, ServerState, Time, Will
+from broker_config.messages import AskTime, Birth, CommandStatus, Message, Receipt, ServerState, Time, Will
 from broker_config.ranges import RangeSet
 from broker_config.telemetry import Key, Record
 from broker_config.topics import Down, Up
-from tests.servers import HOST, Mosquitto
+from tests.servers import HOST, Site
 
 DEVICE = DeviceId("car-7")
 KID = "00c0ffee"
@@ -40,13 +40,14 @@ class Rig:
 
     directory: Path
     config: Path
+    module: str = "edge_agent"
 
     @property
     def state_dir(self) -> Path:
         return self.directory / "state"
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "edge_agent", *arguments, "--config", str(self.config)]
+        return [sys.executable, "-m", self.module, *arguments, "--config", str(self.config)]
 
     def status(self) -> dict[str, object]:
         """What ``edge-agent status --json`` says."""
@@ -56,9 +57,7 @@ class Rig:
         return told
 
 
-def lay_out(
-    directory: Path, broker: Mosquitto | None, *, extra: str = "", profile: str = "host", top: str = ""
-) -> Rig:
+def lay_out(directory: Path, broker: Site | None, *, extra: str = "", profile: str = "host", top: str = "") -> Rig:
     """Files of a device; without a broker it has nowhere to connect to."""
     directory.mkdir(exist_ok=True)
     (directory / "mac.json").write_text(
@@ -130,10 +129,13 @@ class Server:
 
     client: aiomqtt.Client
     receipts: bool = True
+    tells_time: bool = True
+    times_told: int = 0
     store_epoch: int = 1
     clock_add_ms: int = 0
     births: list[Birth] = field(default_factory=list)
     wills: list[Will] = field(default_factory=list)
+    statuses: list[CommandStatus] = field(default_factory=list)
     records: dict[Key, bytes] = field(default_factory=dict)
     conflicts: list[Key] = field(default_factory=list)
     repeated: int = 0
@@ -178,7 +180,10 @@ class Server:
                 else:
                     self.wills.append(status)
             elif topic.channel is Up.TIME:
-                await self._answer_time(messages.decode(message.payload, AskTime))
+                if self.tells_time:
+                    await self._answer_time(messages.decode(message.payload, AskTime))
+            elif topic.channel is Up.COMMAND:
+                self.statuses.append(messages.decode(message.payload, CommandStatus))
             else:
                 assert message.properties is not None
                 properties = dict(getattr(message.properties, "UserProperty", ()))
@@ -199,6 +204,7 @@ class Server:
     async def _answer_time(self, asked: AskTime) -> None:
         now_ms = time.time_ns() // 1_000_000 + self.clock_add_ms
         await self.say(Down.TIME, Time(1, asked.nonce, now_ms, 1), Purpose.TIME, TIME_SECRET)
+        self.times_told += 1
 
     async def receipt(self, stream: str, life: str, *, conflict: tuple[tuple[int, int], ...] = ()) -> None:
         """Tell what is held."""
@@ -226,7 +232,7 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def server(broker: Mosquitto) -> AsyncIterator[Server]:
+async def server(broker: Site) -> AsyncIterator[Server]:
     """A server that hears from the start."""
     credentials = broker.server()
     async with aiomqtt.Client(
@@ -239,7 +245,7 @@ async def server(broker: Mosquitto) -> AsyncIterator[Server]:
         ),
     ) as client:
         found = Server(client)
-        for channel in (Up.STATUS, Up.TELEMETRY, Up.EVENT, Up.TIME):
+        for channel in (Up.STATUS, Up.TELEMETRY, Up.EVENT, Up.TIME, Up.COMMAND):
             await client.subscribe(topics.up_filter(channel), qos=1)
         hearing = asyncio.create_task(found.hear())
         try:

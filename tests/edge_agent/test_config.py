@@ -4,6 +4,7 @@ import pytest
 
 from broker_config import device_classes
 from edge_agent import config
+from edge_agent.adapters import files
 from edge_agent.config import ConfigError
 from firmware_bridge.registry import DRIVERS
 from tests.edge_agent import rig as rigs
@@ -88,3 +89,40 @@ def test_what_is_no_configuration(tmp_path: Path, text: str, fault: str) -> None
 
 def test_no_file_is_a_fault(tmp_path: Path) -> None:
     assert faults_of(tmp_path / "agent.toml") == ["agent.toml: No such file or directory"]
+
+
+SIGNERS = b'{"t":"signers","v":1,"version":1,"site":"' + b"5e" * 32 + b'","signers":[]}'
+
+
+def test_without_a_signers_file_nobody_may_order_anything(tmp_path: Path) -> None:
+    assert config.load(rigs.lay_out(tmp_path, None).config).signers_file is None
+
+
+def test_a_signers_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    rig = rigs.lay_out(tmp_path, None, extra='[orders]\nsigners_file = "signers.json"\n')
+    assert faults_of(rig.config) == ["orders.signers_file: no file signers.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "fault"),
+    [
+        (SIGNERS, 0o664, "others may write it"),  # whoever can write it commands the device
+        (SIGNERS, 0o646, "others may write it"),
+        (b"{}", 0o644, "missing required field"),
+        (SIGNERS[:-1] + b',"more":1}', 0o644, "unknown field"),
+        (b" " * 65_537, 0o644, "at most 65536 bytes"),
+    ],
+)
+def test_what_is_no_signers_file(tmp_path: Path, text: bytes, mode: int, fault: str) -> None:
+    path = tmp_path / "signers.json"
+    path.write_bytes(text)
+    path.chmod(mode)
+    with pytest.raises(files.BadKeysError, match=fault):
+        files.read_signers(path)
+
+
+def test_a_signers_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "signers.json"
+    path.write_bytes(SIGNERS + b"\n")
+    path.chmod(0o644)
+    assert files.read_signers(path).signers == ()

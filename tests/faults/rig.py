@@ -268,6 +268,11 @@ keep_alive_s = {s.keep_alive_s}
 [mac]
 master_key_file = "master.key"
 
+[signer]
+socket_file = "state/signer.sock"
+key_file = "signing.key"
+counter_file = "state/signer.counter"
+
 [lease]
 ttl_s = {s.lease_ttl_s}
 
@@ -312,6 +317,9 @@ keep_alive_s = {s.keep_alive_s}
 [receipts]
 mac_file = "mac.json"
 receipt_wait_s = {s.receipt_wait_s}
+
+[orders]
+signers_file = "signers.json"
 
 [spool]
 bytes_max = {s.spool_bytes_max}

@@ -54,6 +54,7 @@ def test_the_layout(site: Path) -> None:
         "devices/car-7/device.key",
         "devices/car-7/mac.json",
         "devices/car-7/server-ca.crt",
+        "devices/car-7/signers.json",
         "server/api-token",
         "server/audit.key",
         "server/audit.pub",
@@ -62,6 +63,8 @@ def test_the_layout(site: Path) -> None:
         "server/server-ca.crt",
         "server/server.crt",
         "server/server.key",
+        "server/signers.json",
+        "server/signing.key",
         "site.toml",
     ]
 

@@ -146,6 +146,7 @@ class Device:
 
     def __init__(self) -> None:
         self.told: list[Receipt | Time] = []
+        self.commands: list[bytes] = []
         self._link: Link
 
     async def connect(self, broker: Mosquitto, device: DeviceId = CAR) -> None:
@@ -161,6 +162,9 @@ class Device:
 
     def _on_packets(self, link: Link, packets: list[mqtt5.PublishPacket]) -> None:
         for packet in packets:
+            if packet.topic.endswith(topics.Down.COMMAND):
+                self.commands.append(bytes(packet.payload or b""))
+                continue
             timely = packet.topic.endswith(topics.Down.TIME)
             self.told.append(decode(packet.payload, Time) if timely else decode(packet.payload, Receipt))
         link.send(link.acknowledge([packet.packet_id for packet in packets if packet.packet_id is not None]))

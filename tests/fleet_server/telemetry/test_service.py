@@ -10,7 +10,7 @@ import pytest
 
 from broker_config.ids import DeviceId
 from broker_config.messages import ServerState, decode
-from broker_config.topics import SERVER_STATE
+from broker_config.topics import SERVER_STATE, Down, down
 from fleet_server.adapters.mqtt import LinkError, LinkSettings, MalformedError, connect
 from fleet_server.telemetry import reconnects
 from fleet_server.telemetry.store import FencedError, StoreFullError
@@ -269,6 +269,56 @@ async def test_no_more_is_under_way_than_the_broker_takes(tmp_path: Path) -> Non
 
 def _published_by(broker: Scripted) -> list[mqtt5.PublishPacket]:
     return [packet for heard in broker.heard[:1] for packet in heard if isinstance(packet, mqtt5.PublishPacket)]
+
+
+@pytest.mark.server("mosquitto")
+async def test_what_another_thread_publishes_reaches_the_device(tmp_path: Path, broker: Mosquitto) -> None:
+    async with serving(tmp_path / "telemetry.db", server_link(broker)) as running:
+        await running.linked()
+        device = Device()
+        await device.connect(broker)
+        await asyncio.to_thread(running.service.publish, down(CAR, Down.COMMAND), b"an order")
+        await until(lambda: device.commands == [b"an order"], "it is told")
+        await device.leave()
+
+
+async def test_what_another_thread_publishes_waits_until_the_broker_has_room(tmp_path: Path) -> None:
+    said: list[mqtt5.PublishPacket] = []
+    acknowledges = False
+
+    def say(_broker: Scripted, _connection: int, packet: mqtt5.Packet) -> bytes:
+        match packet:
+            case mqtt5.ConnectPacket():
+                return mqtt5.ConnAckPacket(receive_max=2).write()
+            case mqtt5.SubscribePacket():
+                return GRANT
+            case mqtt5.PublishPacket() if packet.packet_id is not None:
+                said.append(packet)
+                if acknowledges:
+                    return b"".join(mqtt5.PubAckPacket(each.packet_id or 1).write() for each in said)
+        return b""
+
+    async with Scripted(say) as broker, serving(tmp_path / "telemetry.db", broker.link) as running:
+        await running.linked()
+        publish_one = running.service.publish
+        await asyncio.to_thread(publish_one, "ff/1/04/car-7/dn/command", b"1")  # the other place is the state's
+        waiting = asyncio.create_task(asyncio.to_thread(publish_one, "ff/1/04/car-7/dn/command", b"2"))
+        await until(lambda: running.service._publishing == 1, "it waits")
+        acknowledges = True
+        link = running.service._link
+        assert link is not None
+        link.send(mqtt5.PingReqPacket().write())
+        link._outstanding.clear()  # as the acknowledgements of both would
+        await waiting
+        await until(lambda: [bytes(p.payload or b"") for p in said[1:]] == [b"1", b"2"], "both are said, in order")
+
+
+async def test_without_a_link_nothing_is_published_and_the_caller_knows(tmp_path: Path) -> None:
+    nowhere = LinkSettings(HOST, free_port(), "nobody", 30, None)
+    async with serving(tmp_path / "telemetry.db", nowhere) as running:
+        await until(running.service.started.is_set, "the service has started")
+        with pytest.raises(LinkError, match="no link"):
+            await asyncio.to_thread(running.service.publish, "ff/1/04/car-7/dn/command", b"1")
 
 
 async def test_the_server_says_that_it_is_there_and_that_it_goes(tmp_path: Path) -> None:
