@@ -52,7 +52,7 @@ def test_init_gives_broker_and_server_their_own_files_and_no_more(tmp_path: Path
     }
     assert _names(tmp_path / "server") == {
         *("fleet-server.toml", "server.crt", "server.key", "server-ca.crt", "master.key", "api-token"),
-        *("audit.key", "audit.pub"),
+        *("audit.key", "audit.pub", "signing.key", "signers.json"),
     }
     for path in (*(tmp_path / "broker").iterdir(), *(tmp_path / "server").iterdir()):
         secret = path.suffix == ".key" or path.name in {"acl", "api-token"}
