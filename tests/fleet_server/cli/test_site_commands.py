@@ -41,11 +41,14 @@ def test_the_layout(site: Path) -> None:
         "broker/acl",
         "broker/broker.crt",
         "broker/broker.key",
+        "broker/device-ca.crl",
         "broker/device-ca.crt",
         "broker/mosquitto.conf",
         "broker/server-ca.crt",
         "ca/device-ca.crt",
         "ca/device-ca.key",
+        "ca/device-root.crt",
+        "ca/device-root.key",
         "ca/server-ca.crt",
         "ca/server-ca.key",
         "devices/car-7/agent.toml",
@@ -54,6 +57,11 @@ def test_the_layout(site: Path) -> None:
         "devices/car-7/mac.json",
         "devices/car-7/server-ca.crt",
         "server/api-token",
+        "server/device-ca.crt",
+        "server/device-ca.key",
+        "server/device-root.crl",
+        "server/enrolment.crt",
+        "server/enrolment.key",
         "server/fleet-server.toml",
         "server/master.key",
         "server/server-ca.crt",
@@ -75,6 +83,27 @@ def test_the_server_reads_its_configuration(site: Path) -> None:
     assert loaded.state_dir == site / "server" / "state"
     assert (loaded.broker.host, loaded.broker.port, loaded.api.port) == ("127.0.0.1", 8884, 8470)
     assert loaded.site_id == site_directory.read_site(site).site_id
+
+
+def test_the_key_of_the_root_is_in_one_place_and_init_says_where_it_belongs(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    code, output = run("init", "--dir", str(site))
+    assert code == 0
+    assert f"take offline, and keep: {site}/ca/device-root.key" in output
+    key = (site / "ca/device-root.key").read_bytes()
+    assert [path.name for path in site.rglob("*") if path.is_file() and key in path.read_bytes()] == [
+        "device-root.key"
+    ]
+
+
+def test_without_enrolment_a_site_has_no_list_that_would_run_out(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    assert run("init", "--dir", str(site), "--no-enrolment")[0] == 0
+    assert "crl" not in (site / "broker/mosquitto.conf").read_text()
+    assert not list(site.rglob("*.crl"))
+    assert not (site / "server/device-ca.key").exists()
+    loaded = config.load(site / "server" / "fleet-server.toml")
+    assert (loaded.device_ca, loaded.enrolment) == (None, None)
 
 
 def test_the_token_is_long_and_knows_its_name(site: Path) -> None:
@@ -129,8 +158,8 @@ def test_what_is_refused_changes_nothing(site: Path, arguments: tuple[str, ...],
     ("arguments", "words"),
     [
         (("--host", "a\nlistener 1883"), "expected a name or an address"),
-        (("--device-port", "8884"), "three different ones"),
-        (("--api-port", "0"), "three different ones"),
+        (("--device-port", "8884"), "expected different ones"),
+        (("--api-port", "0"), "expected different ones"),
     ],
 )
 def test_a_site_that_cannot_be_is_not_begun(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
