@@ -66,9 +66,8 @@ def init(
         typer.echo(f"next: fieldfleet register ID --class CLASS --site {directory}, then fieldfleet claim ID")
     else:
         typer.echo(f"next: fleet-server add-device ID --dir {directory}")
-    typer.echo(
-        f"take offline, and keep: {directory / plan.DEVICE_ROOT}.key; nothing here needs it until {now.year + ca.INTERMEDIATE_DAYS // 365}"
-    )
+    needed = now.year + ca.INTERMEDIATE_DAYS // 365
+    typer.echo(f"take offline, and keep: {directory / plan.DEVICE_ROOT}.key; nothing here needs it until {needed}")
 
 
 def add_device(
