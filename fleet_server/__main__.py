@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.mac import MacKey, Purpose
 from broker_config.text import shown
+from fleet_server.access.ca import CaError
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
 from fleet_server.adapters import mqtt
 from fleet_server.adapters.mail import MailSender, MailSettings
@@ -41,6 +42,7 @@ from fleet_server.api.app import Ports, create_app
 from fleet_server.cli import moments
 from fleet_server.cli.site_commands import add_commands
 from fleet_server.config import Config, ConfigError, Mail, load
+from fleet_server.identities import Identities, made_from
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.looking import LookSettings
 from fleet_server.outbound.sending import Sender
@@ -96,6 +98,7 @@ def run(config: ConfigFile) -> None:
     except (OSError, ssl.SSLError, BadMasterKeyError, UnicodeDecodeError) as error:
         _fail(str(error), EXIT_CONFIG)
     listener = _listener(settings)
+    identities = _identities(settings, master)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         store = SqliteStore(settings.state_dir / STORE_FILE, now_ms=now_ms())
@@ -103,9 +106,11 @@ def run(config: ConfigFile) -> None:
         _fail(str(error), EXIT_FAILED)
     engine, registry = _registry(settings)
     ports = _Operators(engine, registry, SqlKeptAnswers(engine))
+    if identities is not None:
+        identities.open(engine, registry)
     senders = _senders(settings)
     try:
-        uvloop.run(_run(settings, master, token, security, store, listener, ports, senders))
+        uvloop.run(_run(settings, master, token, security, store, listener, ports, senders, identities))
     except FencedError as error:
         log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error
@@ -149,6 +154,7 @@ async def _run(
     listener: socket.socket,
     operators: _Operators,
     senders: Callable[[], Mapping[Sort, Sender]],
+    identities: Identities | None,
 ) -> None:
     def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
         return derive(master, purpose, device)
@@ -221,6 +227,7 @@ async def _run(
         bell,
         outbound.wake,
         sinks,
+        None if identities is None else identities.enrolling,
     )
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
@@ -243,6 +250,8 @@ async def _run(
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
+    if identities is not None:
+        identities.start()
     log.info("serving", api=config.api.url, store_epoch=service.facts().store_epoch)
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
@@ -250,6 +259,8 @@ async def _run(
         await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
         await telemetry
     finally:
+        if identities is not None:
+            await asyncio.to_thread(identities.stop)
         keeping.set()
         await asyncio.to_thread(outbound.stop)
         stopping.cancel()
@@ -400,6 +411,14 @@ def _listener(config: Config) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         _fail(f"api: {host}:{port}: {error.strerror}; give another [api] port", EXIT_FAILED)
+
+
+def _identities(config: Config, master: MasterKey) -> Identities | None:
+    """What gives devices their identities; None if this server signs none."""
+    try:
+        return made_from(config, master, now_ms=now_ms)
+    except (CaError, OSError, UnicodeDecodeError) as error:
+        _fail(f"enrolment: {error}", EXIT_FAILED)
 
 
 def _loaded(path: Path) -> Config:

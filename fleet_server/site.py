@@ -27,6 +27,7 @@ from fleet_server.access import ca, keys
 
 SITE_FILE: Final = "site.toml"
 SERVER_CONFIG: Final = "server/fleet-server.toml"
+SERVER_CONFIG_DIRECTORY: Final = "server"
 TOKEN_FILE: Final = "server/api-token"  # noqa: S105 - a path
 MASTER_KEY_FILE: Final = "server/master.key"
 CRL_FILE: Final = "device-ca.crl"

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Annotated, Final
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
@@ -16,8 +16,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
+from fleet_server.access.enroller import Enroller
+from fleet_server.access.enrolment_store import Enrolments
 from fleet_server.api import (
     changes,
+    claims,
     devices,
     imports,
     operations,
@@ -69,8 +72,16 @@ def system_clock() -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Enrolling:
+    """What makes claims and certificates."""
+
+    enroller: Enroller
+    store: Enrolments
+
+
+@dataclass(frozen=True, slots=True)
 class Ports:
-    """What the API stands on. ``wake``: subscriptions changed."""
+    """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices."""
 
     view: TelemetryView
     registry: Registry
@@ -80,6 +91,7 @@ class Ports:
     bell: Bell
     wake: Callable[[], None]
     sinks: SinkView
+    enrolling: Enrolling | None = None
 
 
 def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -114,10 +126,15 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
         changes.routes(ports.feed, ports.bell),
         webhooks.routes(ports.subscriptions, clock, ports.wake),
         sinks.routes(ports.sinks, clock),
+        *_enrolling(ports.enrolling, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)
     return app
+
+
+def _enrolling(enrolling: Enrolling | None, clock: times.Clock) -> tuple[APIRouter, ...]:
+    return () if enrolling is None else (claims.routes(enrolling.enroller, enrolling.store, clock),)
 
 
 def _authorised(token: str) -> Authorised:

@@ -7,7 +7,7 @@ import typer
 
 from broker_config import limits
 from broker_config.text import shown
-from fleet_server.cli import answers, outbound_commands, tables
+from fleet_server.cli import answers, enrolment_commands, outbound_commands, tables
 from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.options import (
     ENTRIES_DEFAULT,
@@ -61,6 +61,7 @@ quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not 
 app.add_typer(quarantine_app, name="quarantine")
 add_commands(app)
 outbound_commands.add_commands(app)
+enrolment_commands.add_commands(app)
 
 
 @app.command(epilog="Example: fieldfleet device car-7")
