@@ -106,8 +106,6 @@ def run(config: ConfigFile) -> None:
         _fail(str(error), EXIT_FAILED)
     engine, registry = _registry(settings)
     ports = _Operators(engine, registry, SqlKeptAnswers(engine))
-    if identities is not None:
-        identities.open(engine, registry)
     senders = _senders(settings)
     try:
         uvloop.run(_run(settings, master, token, security, store, listener, ports, senders, identities))
@@ -203,6 +201,8 @@ async def _run(
     keeper = Keeper(service.answers, operators.registry, now_ms=now_ms)
     sinks = _sinks(config, store, service.answers, PromptLabels(operators.registry, keeper))
     sinks.start()
+    if identities is not None:
+        identities.open(operators.engine, operators.registry, service.answers)
     bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
     subscriptions.keep_mail(_mail_choice(config), now_ms=now_ms())
     outbound = Outbound(

@@ -9,6 +9,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -50,19 +52,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _run(site: EmbeddedSite, pid_file: Path | None) -> None:
+async def _run(site: EmbeddedSite) -> None:
     stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    if pid_file is not None:
-        pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
+    await serve(site, stop, reload)
+
+
+@contextmanager
+def _announced(pid_file: Path | None) -> Iterator[None]:
+    """Our pid in *pid_file* while we run."""
+    if pid_file is None:
+        yield
+        return
+    pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
     try:
-        await serve(site, stop, reload)
+        yield
     finally:
-        if pid_file is not None:
-            pid_file.unlink(missing_ok=True)
+        pid_file.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options["site"] is not None:
             options["site"] = site_id(options["site"])
-        asyncio.run(_run(EmbeddedSite(**options), pid_file))
+        with _announced(pid_file):
+            asyncio.run(_run(EmbeddedSite(**options)))
     except (BadIdError, CannotListenError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

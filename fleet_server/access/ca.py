@@ -317,3 +317,8 @@ def _issued(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> I
         certificate.public_bytes(Encoding.PEM),
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
+
+
+def certificate_of(issued: Issued) -> x509.Certificate:
+    """As the library has it. Raises ValueError: not PEM."""
+    return x509.load_pem_x509_certificate(issued.certificate_pem)

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker_config.text import shown
 from fleet_server.access.enroller import Enroller
 from fleet_server.access.enrolment_store import Enrolments
+from fleet_server.access.revocation import Revoker
 from fleet_server.api import (
     changes,
     claims,
@@ -28,6 +29,7 @@ from fleet_server.api import (
     problems,
     quarantine,
     registrations,
+    revocations,
     sinks,
     telemetry,
     times,
@@ -73,10 +75,11 @@ def system_clock() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Enrolling:
-    """What makes claims and certificates."""
+    """What makes claims and certificates, and takes them back."""
 
     enroller: Enroller
     store: Enrolments
+    revoker: Revoker
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,9 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
 
 
 def _enrolling(enrolling: Enrolling | None, clock: times.Clock) -> tuple[APIRouter, ...]:
-    return () if enrolling is None else (claims.routes(enrolling.enroller, enrolling.store, clock),)
+    if enrolling is None:
+        return ()
+    return claims.routes(enrolling.enroller, enrolling.store, clock), revocations.routes(enrolling.revoker)
 
 
 def _authorised(token: str) -> Authorised:

@@ -85,6 +85,23 @@ class Certificates(Struct, frozen=True):
     certificates: list[Certificate]
 
 
+class RevocationStep(Struct, frozen=True):
+    """See the API's ``RevocationStep``."""
+
+    what: str
+    done: bool
+    at_s: float
+    detail: str
+
+
+class Revocation(Struct, frozen=True):
+    """See the API's ``Revocation``."""
+
+    out: bool
+    seconds: float
+    steps: list[RevocationStep]
+
+
 class Imported(Struct, frozen=True):
     """See the API's ``Imported``."""
 

@@ -9,6 +9,7 @@ import segno
 import typer
 from rich.table import Table
 
+from fleet_server.access.enrolment import Reason
 from fleet_server.cli import answers, tables
 from fleet_server.cli.options import (
     ENTRIES_DEFAULT,
@@ -33,6 +34,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command(epilog="Example: fieldfleet claim car-7")(claim)
     app.command(epilog="Example: fieldfleet claims --import devices.csv --to claims.csv")(claims)
     app.command(epilog="Example: fieldfleet certificates car-7")(certificates)
+    app.command(epilog="Example: fieldfleet revoke car-7 --reason stolen")(revoke)
 
 
 def claim(
@@ -101,6 +103,33 @@ def certificates(
         for each in answers.read(document, answers.Certificates).certificates:
             table.add_row(each.serial, each.state, each.issued_at or "-", each.not_after_at or "-", each.reason or "")
         show(document, table, as_json=as_json)
+
+
+def revoke(
+    device: DeviceId,
+    reason: Annotated[Reason, typer.Option(help="Why.")],
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a device out: revoke its certificates, have the broker refuse them, end its session, and prove it.
+
+    Exit code 1: not every step could be proved; what is wrong is said, and it may be done again.
+    """
+    with server_of(site, url, token_file) as server:
+        path = f"/v1/devices/{segment(device)}/revoke"
+        document = server.send("POST", path, json={"reason": reason.value})
+        done = answers.read(document, answers.Revocation)
+        table = Table("after s", "step", "done", "detail")
+        for step in done.steps:
+            table.add_row(f"{step.at_s:.2f}", step.what, "yes" if step.done else "NO", step.detail)
+        show(document, table, as_json=as_json)
+        if not done.out:
+            text = f"{device}: its certificates are revoked, but it is not proved to be out"
+            raise CommandError(Exit.PROBLEM, text, hint="do what the table says, and run this again")
+        if not as_json:
+            typer.echo(f"{device} is out: {done.seconds:.2f} s")
 
 
 def _table(found: answers.Claims) -> Table:

@@ -113,7 +113,7 @@ class Rig:
         return _part(self.directory, f"enrolment of {device}", command, self.directory, STOP_S_MAX)
 
     def wire(self, member: Member) -> None:
-        """Make an enrolled device one of the demo: its profile at a cadence one can watch, its instruments, its link."""
+        """Make an enrolled device one of the demo: a cadence that one can watch, its instruments, its link."""
         at = self.directory / "devices" / member.device
         profile = (self.profiles / f"{member.device_class}.toml").read_text(encoding="utf-8")
         (at / "profile.toml").write_text(hastened(profile), encoding="utf-8")
