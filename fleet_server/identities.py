@@ -11,11 +11,13 @@ from typing import Final
 from sqlalchemy import Engine
 
 from broker_config.enrolment import BrokerPlace
+from broker_config.ids import SiteId
 from broker_config.text import shown
 from fleet_server.access.ca import CaError
 from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.keys import MasterKey
 from fleet_server.access.revocation import BrokerError, Revoker
+from fleet_server.adapters.audit_facts import auditor
 from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
 from fleet_server.adapters.revocation_list import CrlFile
@@ -45,6 +47,7 @@ class Identities:
         table: EnrolmentTable,
         master: MasterKey,
         door: DoorSettings,
+        site: SiteId,
         *,
         now_ms: Callable[[], int],
     ) -> None:
@@ -58,6 +61,7 @@ class Identities:
         family = socket.AF_INET6 if ":" in table.host else socket.AF_INET
         self._socket = socket.create_server((table.host, table.port), family=family)
         self._door = Door(door)
+        self._site = site
         self._listener: HttpsListener | None = None
         self._stopping = threading.Event()
         self._freshening = threading.Thread(target=self._freshen, name="revocations", daemon=True)
@@ -88,7 +92,16 @@ class Identities:
             return found is not None and found.connected and found.ended_ms is None
 
         revoker = Revoker(self._keys, store, crl, self._door, is_connected, now_ms=self._now_ms)
-        self.enrolling = Enrolling(enroller, store, revoker)
+        audited = auditor(
+            store,
+            view,
+            self._keys,
+            crl,
+            self._device_ca.crl_file.parent,
+            self._site,
+            now_ms=self._now_ms,
+        )
+        self.enrolling = Enrolling(enroller, store, revoker, audited)
 
     def start(self) -> None:
         """Listen to devices."""
@@ -136,7 +149,7 @@ def made_from(config: Config, master: MasterKey, *, now_ms: Callable[[], int]) -
         reload_command=broker.reload_command,
         reload_pid_file=broker.reload_pid_file,
     )
-    return Identities(config.device_ca, config.enrolment, master, door, now_ms=now_ms)
+    return Identities(config.device_ca, config.enrolment, master, door, SiteId(config.site_id), now_ms=now_ms)
 
 
 def _signers(path: Path | None) -> str:

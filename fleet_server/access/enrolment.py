@@ -14,20 +14,23 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from broker_config.enrolment import renewal_proof
 from broker_config.ids import ContractError
 from broker_config.text import shown
-from fleet_server.access.ca import DeviceKey, WeakKeyError, checked_key
+from fleet_server.access.ca import RSA_BITS_MIN, DeviceKey, WeakKeyError, checked_key
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 CLAIM_LIFE_MS: Final = HOUR_MS
 CLAIM_LIFE_MS_MAX: Final = DAY_MS
 NONCE_LIFE_MS: Final = 300_000
+CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384"}
+KEY_KINDS: Final = frozenset({*CURVE_NAMES.values(), "RSA"})
+"""Keys that a device may have."""
 CANARY: Final = "_canary"
 """Whom a certificate names that is made to be revoked; no device can be called so."""
 
@@ -93,7 +96,8 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """One that was issued. ``serial``: 32 hex digits; ``fingerprint`` and ``key_digest``: SHA-256 of the certificate
-    and of its key. ``connected_ms``: when it was first seen in use, by a renewal that it proved.
+    and of its key, whose sort is ``key_kind``. ``connected_ms``: when it was first seen in use, by a renewal that it
+    proved.
     """
 
     serial: str
@@ -106,6 +110,7 @@ class Certificate:
     connected_ms: int | None = None
     revoked_ms: int | None = None
     reason: Reason | None = None
+    key_kind: str = ""
 
 
 def claim_digest(code: str) -> bytes:
@@ -155,6 +160,7 @@ def described(leaf: x509.Certificate, device: str, *, now_ms: int) -> Certificat
         device=device,
         fingerprint=leaf.fingerprint(hashes.SHA256()).hex(),
         key_digest=key_digest(leaf.public_key()),
+        key_kind=key_kind(leaf.public_key()),
         issued_ms=now_ms,
         not_after_ms=int(leaf.not_valid_after_utc.timestamp() * 1000),
     )
@@ -164,6 +170,15 @@ def key_digest(key: object) -> str:
     """SHA-256 of a public key's DER, hex."""
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
     return hashlib.sha256(spki).hexdigest()
+
+
+def key_kind(key: object) -> str:
+    """One of KEY_KINDS, or what it is instead."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return CURVE_NAMES.get(key.curve.name, key.curve.name)
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RSA" if key.key_size >= RSA_BITS_MIN else f"RSA-{key.key_size}"
+    return type(key).__name__
 
 
 def serial_text(serial: int) -> str:

@@ -53,8 +53,8 @@ class Enrolments(Protocol):
     def revoke(self, device: str, reason: Reason, *, now_ms: int) -> Sequence[Certificate]:
         """Revoke all of a device that have not expired, withdraw its claims; return what is revoked of it now."""
 
-    def add_revoked(self, certificate: Certificate) -> None:
-        """Enter one that is revoked from its beginning: a canary."""
+    def counting(self, *, now_ms: int) -> Sequence[Certificate]:
+        """All that still say something: active, even if expired, or revoked and not expired."""
 
     def revoked(self, *, now_ms: int) -> Sequence[Certificate]:
         """All that a broker must refuse: revoked, and not expired."""

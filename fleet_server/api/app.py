@@ -16,12 +16,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
+from fleet_server.access.device_audit import Finding
 from fleet_server.access.enroller import Enroller
 from fleet_server.access.enrolment_store import Enrolments
 from fleet_server.access.revocation import Revoker
 from fleet_server.api import (
     changes,
     claims,
+    device_audit,
     devices,
     imports,
     operations,
@@ -80,6 +82,7 @@ class Enrolling:
     enroller: Enroller
     store: Enrolments
     revoker: Revoker
+    audited: Callable[[], list[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,11 @@ def create_app(ports: Ports, token: str, *, clock: times.Clock = system_clock) -
 def _enrolling(enrolling: Enrolling | None, clock: times.Clock) -> tuple[APIRouter, ...]:
     if enrolling is None:
         return ()
-    return claims.routes(enrolling.enroller, enrolling.store, clock), revocations.routes(enrolling.revoker)
+    return (
+        claims.routes(enrolling.enroller, enrolling.store, clock),
+        revocations.routes(enrolling.revoker),
+        device_audit.routes(enrolling.audited),
+    )
 
 
 def _authorised(token: str) -> Authorised:

@@ -85,6 +85,22 @@ class Certificates(Struct, frozen=True):
     certificates: list[Certificate]
 
 
+class Finding(Struct, frozen=True):
+    """See the API's ``Finding``."""
+
+    check: str
+    subject: str
+    detail: str
+    todo: str
+
+
+class Audit(Struct, frozen=True):
+    """See the API's ``Audit``."""
+
+    checks: list[str]
+    findings: list[Finding]
+
+
 class RevocationStep(Struct, frozen=True):
     """See the API's ``RevocationStep``."""
 

@@ -34,6 +34,9 @@ def add_commands(app: typer.Typer) -> None:
     app.command(epilog="Example: fieldfleet claim car-7")(claim)
     app.command(epilog="Example: fieldfleet claims --import devices.csv --to claims.csv")(claims)
     app.command(epilog="Example: fieldfleet certificates car-7")(certificates)
+    audit_app = typer.Typer(no_args_is_help=True, help="What is wrong, or was done.")
+    audit_app.command("devices", epilog="Example: fieldfleet audit devices")(audit_devices)
+    app.add_typer(audit_app, name="audit")
     app.command(epilog="Example: fieldfleet revoke car-7 --reason stolen")(revoke)
 
 
@@ -130,6 +133,20 @@ def revoke(
             raise CommandError(Exit.PROBLEM, text, hint="do what the table says, and run this again")
         if not as_json:
             typer.echo(f"{device} is out: {done.seconds:.2f} s")
+
+
+def audit_devices(site: Site = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Look at keys, certificates, authorities, connections and the broker's files. Exit code 1: not all is well."""
+    with server_of(site, url, token_file) as server:
+        document = server.get("/v1/audit/devices")
+        found = answers.read(document, answers.Audit)
+        table = Table("check", "subject", "what is wrong", "what to do")
+        for each in found.findings:
+            table.add_row(each.check, each.subject, each.detail, each.todo)
+        nothing = tables.plain(f"{len(found.checks)} checks found nothing wrong")
+        show(document, table if found.findings else nothing, as_json=as_json)
+        if found.findings:
+            raise CommandError(Exit.PROBLEM, f"{len(found.findings)} findings")
 
 
 def _table(found: answers.Claims) -> Table:

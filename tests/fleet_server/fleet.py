@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from broker_config import topics
 from broker_config.device_classes import known_streams
 from broker_config.enrolment import BrokerPlace
-from broker_config.ids import DeviceId
+from broker_config.ids import DeviceId, SiteId
 from broker_config.mac import Purpose
 from broker_config.messages import Birth, StreamState, encode
 from broker_config.telemetry import (
@@ -29,6 +29,7 @@ from fleet_server.access import ca
 from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.keys import MasterKey, derive
 from fleet_server.access.revocation import Revoker
+from fleet_server.adapters.audit_facts import auditor
 from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
 from fleet_server.adapters.revocation_list import CrlFile
@@ -139,7 +140,9 @@ class Fleet:
 
         enroller = Enroller(settings, keys, store, class_of, master, now_ms=lambda: NOW)
         crl = CrlFile(directory / "device-ca.crl", keys, None)
-        return Enrolling(enroller, store, Revoker(keys, store, crl, door, lambda _: False, now_ms=lambda: NOW))
+        revoker = Revoker(keys, store, crl, door, lambda _: False, now_ms=lambda: NOW)
+        audited = auditor(store, self.view, keys, crl, directory, SiteId("5e" * 32), now_ms=lambda: NOW)
+        return Enrolling(enroller, store, revoker, audited)
 
     def _sink(self) -> Projector:
         """One that is configured and never runs."""

@@ -287,6 +287,18 @@ def test_revocations_in_one_second_all_count(fleet: Fleet) -> None:
             client.connect(name)
 
 
+def test_an_audit_of_it_finds_what_is_wrong_and_nothing_else(fleet: Fleet) -> None:
+    command = [sys.executable, "-m", "fleet_server.cli", "audit", "devices", "--site", str(fleet.directory)]
+    well = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert well.returncode == 0, well.stdout
+    acl = fleet.directory / "broker/acl"
+    acl.chmod(0o644)
+    wrong = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    acl.chmod(0o600)
+    assert wrong.returncode == 1
+    assert [each["check"] for each in json.loads(wrong.stdout)["findings"]] == ["over-permissive-policy"]
+
+
 def test_a_broker_that_is_started_again_refuses_still(fleet: Fleet) -> None:
     fleet.enroll("car-11", fleet.claim("car-11"))
     fleet.server.send("POST", "/v1/devices/car-11/revoke", json={"reason": "lost"})

@@ -135,10 +135,13 @@ class SqlEnrolments:
             connection.execute(update(certificates).where(living).values(revoked))
             return [each for each in _of_device(connection, device) if each.not_after_ms > now_ms]
 
-    def add_revoked(self, certificate: Certificate) -> None:
+    def counting(self, *, now_ms: int) -> Sequence[Certificate]:
         """See the port."""
-        with self._writing() as connection:
-            _enter(connection, certificate)
+        active = certificates.c.state == State.ACTIVE.value
+        revoked = (certificates.c.state == State.REVOKED.value) & (certificates.c.not_after_ms > now_ms)
+        with self._reading() as connection:
+            rows = connection.execute(select(certificates).where(active | revoked)).mappings()
+            return [_certificate(row) for row in rows]
 
     def revoked(self, *, now_ms: int) -> Sequence[Certificate]:
         """See the port."""
@@ -184,6 +187,7 @@ def _enter(connection: Connection, issued: Certificate) -> None:
                 device=issued.device,
                 fingerprint=issued.fingerprint,
                 key_digest=issued.key_digest,
+                key_kind=issued.key_kind,
                 issued_ms=issued.issued_ms,
                 not_after_ms=issued.not_after_ms,
                 state=issued.state.value,

@@ -216,6 +216,7 @@ certificate: Final = Table(
     Column("device", Text, nullable=False),
     Column("fingerprint", Text, nullable=False),
     Column("key_digest", Text, nullable=False, unique=True),
+    Column("key_kind", Text, nullable=False),
     Column("issued_ms", BigInteger, nullable=False),
     Column("not_after_ms", BigInteger, nullable=False),
     Column("state", Text, nullable=False),

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("device", sa.Text(), nullable=False),
         sa.Column("fingerprint", sa.Text(), nullable=False),
         sa.Column("key_digest", sa.Text(), nullable=False),
+        sa.Column("key_kind", sa.Text(), nullable=False),
         sa.Column("issued_ms", sa.BigInteger(), nullable=False),
         sa.Column("not_after_ms", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
