@@ -17,7 +17,7 @@ from fleet_server.access.ca import CaError
 from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.keys import MasterKey
 from fleet_server.access.revocation import BrokerError, Revoker
-from fleet_server.adapters.audit_facts import auditor
+from fleet_server.adapters.audit_facts import auditor, is_connected
 from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
 from fleet_server.adapters.revocation_list import CrlFile
@@ -87,11 +87,10 @@ class Identities:
         enroller = Enroller(settings, self._keys, store, class_of, self._master, now_ms=self._now_ms)
         crl = CrlFile(self._device_ca.crl_file, self._keys, self._device_ca.root_crl_file)
 
-        def is_connected(device: str) -> bool:
-            found = view.presence_of(device)
-            return found is not None and found.connected and found.ended_ms is None
+        def connected(device: str) -> bool:
+            return is_connected(view, device)
 
-        revoker = Revoker(self._keys, store, crl, self._door, is_connected, now_ms=self._now_ms)
+        revoker = Revoker(self._keys, store, crl, self._door, connected, now_ms=self._now_ms)
         audited = auditor(
             store,
             view,

@@ -30,7 +30,9 @@ def auditor(
         facts = Facts(
             now_ms=at_ms,
             certificates=store.counting(now_ms=at_ms),
-            connections=[Connection(each.device, each.connected, each.flaps) for each in view.devices()],
+            connections=[
+                Connection(each.device, is_connected(view, each.device), each.flaps) for each in view.devices()
+            ],
             authorities={
                 above.subject.rfc4514_string(): int(above.not_valid_after_utc.timestamp() * 1000)
                 for above in keys.chain()
@@ -41,6 +43,12 @@ def auditor(
         return audit(facts)
 
     return audited
+
+
+def is_connected(view: TelemetryView, device: str) -> bool:
+    """Whether nobody has said that its last connection ended: *connected* alone says so some seconds later."""
+    found = view.presence_of(device)
+    return found is not None and found.connected and found.ended_ms is None
 
 
 def _broker(directory: Path, site: SiteId) -> Broker:
