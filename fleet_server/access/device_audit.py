@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from fleet_server.access.enrolment import DAY_MS, KEY_KINDS, Certificate, State
+from fleet_server.access.enrolment import DAY_MS, KEY_KINDS, Certificate
+from fleet_server.access.states import State
 
 LEAF_DAYS_LEFT_MIN: Final = 7
 """A device renews ten days before the end: one that has less has not been able to."""

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Final
 
 from cryptography import x509
@@ -22,6 +21,7 @@ from broker_config.enrolment import renewal_proof
 from broker_config.ids import ContractError
 from broker_config.text import shown
 from fleet_server.access.ca import RSA_BITS_MIN, DeviceKey, WeakKeyError, checked_key
+from fleet_server.access.states import Reason, State
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -61,22 +61,6 @@ class RenewalError(EnrolmentError):
 
 class UnregisteredError(EnrolmentError):
     """The device is not, or no longer, registered."""
-
-
-class State(StrEnum):
-    """Of a certificate: what it may still do. Only ``active`` renews; only ``revoked`` is refused by the broker."""
-
-    ACTIVE = "active"
-    SUPERSEDED = "superseded"
-    REVOKED = "revoked"
-
-
-class Reason(StrEnum):
-    """Why a device is put out."""
-
-    LOST = "lost"
-    STOLEN = "stolen"
-    DECOMMISSIONED = "decommissioned"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ Trusted: whoever can write here can be any device; who can read here learns no c
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from fleet_server.access.enrolment import Certificate, Claim, Reason
+from fleet_server.access.enrolment import Certificate, Claim
+from fleet_server.access.states import Reason
 
 
 class Enrolments(Protocol):

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fleet_server.access import ca, enrolment
 from fleet_server.access.ca import Issued, Keys, Revoked
-from fleet_server.access.enrolment import EnrolmentError, Reason
+from fleet_server.access.enrolment import EnrolmentError
 from fleet_server.access.enrolment_store import Enrolments
+from fleet_server.access.states import Reason
 
 STEP_S_MAX: Final = 5.0
 """For what is waited for; what is not so by then is told as not done."""

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.access import enrolment
 from fleet_server.access.enroller import NewClaim
-from fleet_server.access.enrolment import Reason, State
+from fleet_server.access.states import Reason, State
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 
 LIFE_S_MAX = enrolment.CLAIM_LIFE_MS_MAX // 1000

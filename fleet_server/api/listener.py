@@ -1,5 +1,6 @@
 """A small HTTPS listener in a thread of its own, beside the API's: bounded, and ended with the server."""
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -8,11 +9,25 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 CONNECTIONS_MAX: Final = 64
 KEEP_ALIVE_S: Final = 5
 BACKLOG: Final = 64
 STOP_S: Final = 5.0
+CONNECTION_S_MAX: Final = 60.0
+"""However busy it is; nothing here takes a second."""
+
+
+class _Bounded(H11Protocol):
+    """A connection that ends: strangers may connect here, and some only to stay."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            transport.abort()
+        else:
+            self.loop.call_later(CONNECTION_S_MAX, transport.abort)
 
 
 class HttpsListener:
@@ -22,6 +37,7 @@ class HttpsListener:
         """Raises OSError, ssl.SSLError: the certificate or the key is not what it should be."""
         config = uvicorn.Config(
             app,
+            http=_Bounded,
             log_config=None,
             access_log=False,
             server_header=False,

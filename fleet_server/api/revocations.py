@@ -5,8 +5,8 @@ from http import HTTPStatus
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleet_server.access.enrolment import Reason
 from fleet_server.access.revocation import NothingToRevokeError, Outcome, Revoker
+from fleet_server.access.states import Reason
 from fleet_server.api.devices import DeviceName
 from fleet_server.api.problems import ProblemError, responses
 

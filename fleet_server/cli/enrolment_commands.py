@@ -5,11 +5,10 @@ import io
 from pathlib import Path
 from typing import Annotated, Final
 
-import segno
 import typer
 from rich.table import Table
 
-from fleet_server.access.enrolment import Reason
+from fleet_server.access.states import Reason
 from fleet_server.cli import answers, tables
 from fleet_server.cli.options import (
     ENTRIES_DEFAULT,
@@ -57,6 +56,8 @@ def claim(
             show(document, tables.plain(""), as_json=True)
             return
         if qr:
+            import segno  # noqa: PLC0415 - for this command alone
+
             segno.make(made.qr, error="m").terminal(compact=True)
         ca_file = f" (server-ca.crt: {site or 'site'}/server/server-ca.crt)" if url is None else ""
         typer.echo(f"{device}: {made.code}, once, until {made.expires_at}")

@@ -21,7 +21,7 @@ from edge_agent.adapters import files
 from edge_agent.adapters import x509 as keys
 from edge_agent.adapters.enrolment import EnrolmentError, Listener
 from edge_agent.identity import Pair, Remove, Write
-from fleet_server.access.enrolment import Reason, State
+from fleet_server.access.states import Reason, State
 from tests.enrolment import Office, office
 
 

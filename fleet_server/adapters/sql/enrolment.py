@@ -12,16 +12,8 @@ from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from broker_config.text import shown
-from fleet_server.access.enrolment import (
-    Certificate,
-    Claim,
-    ClaimError,
-    Reason,
-    RenewalError,
-    SharedKeyError,
-    State,
-    why_not,
-)
+from fleet_server.access.enrolment import Certificate, Claim, ClaimError, RenewalError, SharedKeyError, why_not
+from fleet_server.access.states import Reason, State
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import certificate as certificates
 from fleet_server.adapters.sql.tables import claim as claims

@@ -7,7 +7,8 @@ import pytest
 from broker_config.ids import SiteId
 from broker_config.render.mosquitto import ACL_FILE, CONFIG_FILE, MosquittoSite, render
 from fleet_server.access.device_audit import Broker, Check, Connection, Facts, audit
-from fleet_server.access.enrolment import DAY_MS, Certificate, State
+from fleet_server.access.enrolment import DAY_MS, Certificate
+from fleet_server.access.states import State
 
 NOW = 1_767_254_400_000
 FILES = render(MosquittoSite(site=SiteId("5e" * 32), crl_file="device-ca.crl"))

@@ -8,16 +8,8 @@ from itertools import count
 import pytest
 from sqlalchemy import Engine, text
 
-from fleet_server.access.enrolment import (
-    Certificate,
-    Claim,
-    ClaimError,
-    Reason,
-    RenewalError,
-    SharedKeyError,
-    State,
-    claim_digest,
-)
+from fleet_server.access.enrolment import Certificate, Claim, ClaimError, RenewalError, SharedKeyError, claim_digest
+from fleet_server.access.states import Reason, State
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 
