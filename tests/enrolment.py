@@ -57,16 +57,15 @@ def class_of(device: str) -> str | None:
 
 
 @contextmanager
-def office(directory: Path, broker: BrokerPlace | None = None) -> Iterator[Office]:
-    """Running, and ended with the block."""
+def office(directory: Path, *, old: bool = False) -> Iterator[Office]:
+    """Running, and ended with the block. *old*: the authority signed itself, as on sites of before."""
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     root, server_ca = ca.new_root("root", now=now), ca.new_ca("server", now=now)
-    # their lives are long enough for a clock that is set forward
-    authority = ca.new_intermediate(root, "devices", now=now)
+    authority = ca.new_ca("devices", now=now) if old else ca.new_intermediate(root, "devices", now=now)
     own = ca.issue_broker(server_ca, [HOST], now=now)
     for name, data in {
-        "device-ca.crt": authority.certificate_pem + root.certificate_pem,
+        "device-ca.crt": authority.certificate_pem + (b"" if old else root.certificate_pem),
         "device-ca.key": authority.key_pem,
         "server-ca.crt": server_ca.certificate_pem,
         "enrolment.crt": own.certificate_pem,
@@ -80,7 +79,7 @@ def office(directory: Path, broker: BrokerPlace | None = None) -> Iterator[Offic
     store = SqlEnrolments(engine)
     port = free_port()
     settings = EnrolmentSettings(
-        broker=broker or BrokerPlace("localhost", 8883),
+        broker=BrokerPlace("localhost", 8883),
         url=f"https://{HOST}:{port}",
         server_ca_pem=server_ca.certificate_pem.decode(),
         signers=lambda: '{"keys": []}',

@@ -214,7 +214,35 @@ def test_a_renewal_that_is_cut_at_any_step_leaves_a_working_identity(desk: Offic
         assert fits(own)
 
 
+def test_a_renewal_that_is_killed_whenever_leaves_a_working_identity(desk: Office, tmp_path: Path) -> None:
+    enrolled(desk, tmp_path / "car")
+    own = Pair(tmp_path / "car/device.crt", tmp_path / "car/device.key")
+    command = [sys.executable, "-m", "edge_agent.renewal", "--config", str(tmp_path / "car/agent.toml")]
+    kills = 0
+    for after_s in (0.02 * n for n in range(5, 25)):
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            child.wait(after_s)
+        except subprocess.TimeoutExpired:
+            kills += 1
+        child.kill()
+        child.wait()
+        assert fits(files.pairs(own)[0]), after_s
+        assert fits(own), after_s
+    print(f"{kills} kills")
+    assert subprocess.run(command, check=False, capture_output=True).returncode == renewal.RENEWED
+    files.settle(own)
+    assert fits(own)
+
+
 # renewal
+
+
+def test_a_site_whose_authority_signed_itself_enrols_and_renews_too(tmp_path: Path) -> None:
+    with office(tmp_path / "office", old=True) as desk:
+        enrolled(desk, tmp_path / "car")
+        assert renewed(desk, tmp_path / "car") == renewal.RENEWED
+        leaf(tmp_path / "car/device.next.crt").verify_directly_issued_by(desk.keys.authority().certificate)
 
 
 def renewed(desk: Office, directory: Path, *, if_due: bool = False) -> int:
