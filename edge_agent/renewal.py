@@ -44,7 +44,7 @@ def _renew(settings: Settings, url: str, own: Pair, *, if_due: bool, now_s: floa
     if waiting and not x509.is_pair(own.cert_file.read_bytes(), own.key_file.read_bytes()):
         files.follow_through(own)  # the power went while the next pair took this one's place
         waiting = False
-    if if_due and (waiting or now_s < due_s(**x509.life(own.cert_file.read_bytes())._asdict())):
+    if if_due and now_s < _due_s(x509.life(own.cert_file.read_bytes()), waiting=waiting):
         return NOT_DUE
     listener = Listener(url, settings.ca_file)
     made = x509.new_key()
@@ -60,6 +60,12 @@ def _renew(settings: Settings, url: str, own: Pair, *, if_due: bool, now_s: floa
     for step in put_next(own, cert=given.certificate.encode(), key=made.key_pem):
         files.carry_out(step)
     return RENEWED
+
+
+def _due_s(life: x509.Life, *, waiting: bool) -> float:
+    """A new pair that has not connected is replaced too, but not before it had half of the time that is left."""
+    due = due_s(**life._asdict())
+    return (due + life.not_after_s) / 2 if waiting else due
 
 
 def main(argv: Sequence[str] | None = None) -> int:

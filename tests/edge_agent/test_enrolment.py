@@ -257,6 +257,10 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_bit(desk: Offi
     desk.later(days=5)
     assert renewed(desk, tmp_path / "car", if_due=True) == renewal.RENEWED
     assert renewed(desk, tmp_path / "car", if_due=True) == renewal.NOT_DUE  # one waits to be tried
+    waiting = leaf(tmp_path / "car/device.next.crt")
+    desk.later(days=4)
+    assert renewed(desk, tmp_path / "car", if_due=True) == renewal.RENEWED  # it does not connect: another is made
+    assert leaf(tmp_path / "car/device.next.crt") != waiting
     old, new = leaf(tmp_path / "car/device.crt"), leaf(tmp_path / "car/device.next.crt")
     assert old.public_key() != new.public_key()
     assert old.subject == new.subject
