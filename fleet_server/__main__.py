@@ -370,6 +370,8 @@ def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="wha
         _fail(str(error), EXIT_FAILED)
     kept = f"; the store that was there is {aside.name} now" if aside is not None else ""
     print(f"restored; store epoch {epoch}{kept}")
+    if settings.device_ca is not None:
+        print("devices that renewed since the backup: let them, with renew_unknown = true in [device_ca] for a month")
 
 
 def _senders(config: Config) -> Callable[[], Mapping[Sort, Sender]]:

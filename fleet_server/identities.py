@@ -75,6 +75,8 @@ class Identities:
             found = registry.device(device)
             return None if found is None or found.registered_ms is None else found.registration.device_class
 
+        crl = CrlFile(self._device_ca.crl_file, self._keys, self._device_ca.root_crl_file)
+        unknown = self._device_ca.renew_unknown
         settings = EnrolmentSettings(
             broker=BrokerPlace(table.broker_host, table.broker_port),
             url=table.url,
@@ -82,10 +84,10 @@ class Identities:
             signers=lambda: _signers(table.signers_file),
             leaf_life=timedelta(days=self._device_ca.leaf_d),
             grace=timedelta(days=self._device_ca.grace_d),
+            adopts=lambda serial: unknown and not crl.has(serial),
         )
         store = SqlEnrolments(engine)
         enroller = Enroller(settings, self._keys, store, class_of, self._master, now_ms=self._now_ms)
-        crl = CrlFile(self._device_ca.crl_file, self._keys, self._device_ca.root_crl_file)
 
         def connected(device: str) -> bool:
             return is_connected(view, device)

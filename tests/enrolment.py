@@ -33,6 +33,8 @@ class Office:
     store: SqlEnrolments
     keys: FileKeys
     clock: list[int] = field(default_factory=list)
+    adopted: set[int] = field(default_factory=set)
+    """Serials that the list of revoked devices does not have, while the operator lets what is unknown renew."""
 
     @property
     def url(self) -> str:
@@ -77,13 +79,14 @@ def office(directory: Path, *, old: bool = False) -> Iterator[Office]:
     clock = [int(now.timestamp() * 1000)]
     keys = FileKeys(directory / "device-ca.crt", directory / "device-ca.key")
     store = SqlEnrolments(engine)
-    port = free_port()
+    port, adopted = free_port(), set[int]()
     settings = EnrolmentSettings(
         broker=BrokerPlace("localhost", 8883),
         url=f"https://{HOST}:{port}",
         server_ca_pem=server_ca.certificate_pem.decode(),
         signers=lambda: '{"keys": []}',
         leaf_life=timedelta(days=30),
+        adopts=lambda serial: serial in adopted,
     )
     enroller = Enroller(settings, keys, store, class_of, MasterKey(b"\1" * 32), now_ms=lambda: clock[0])
     listener = HttpsListener(
@@ -96,7 +99,7 @@ def office(directory: Path, *, old: bool = False) -> Iterator[Office]:
     listener.start()
     try:
         wait_until(lambda: accepts(port), "the listener accepts")
-        yield Office(directory, port, enroller, store, keys, clock)
+        yield Office(directory, port, enroller, store, keys, clock, adopted)
     finally:
         listener.stop()
         engine.dispose()

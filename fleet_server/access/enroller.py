@@ -61,6 +61,8 @@ class EnrolmentSettings:
     signers: Callable[[], str]
     leaf_life: timedelta = timedelta(days=ca.LEAF_DAYS)
     grace: timedelta = timedelta(days=60)
+    adopts: Callable[[int], bool] = lambda _serial: False
+    """Whether a certificate of ours renews, by its serial, that the store has lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,10 @@ class Enroller:
         def check(kept: Certificate) -> None:
             enrolment.check_renewal(kept, leaf, now_ms=now_ms, grace_ms=grace_ms)
 
+        if self._store.certificate(serial) is None and self.settings.adopts(leaf.serial_number):
+            device = enrolment.name_of(leaf)
+            self._class(device)
+            self._store.adopt(enrolment.described(leaf, device, now_ms=now_ms))
         # asked before too, so that it is told what is wrong with what is not there
         enrolment.check_renewal(self._store.certificate(serial), leaf, now_ms=now_ms, grace_ms=grace_ms)
         return self._issue(lambda issue: self._store.renew(serial, check, issue, now_ms=now_ms), key)

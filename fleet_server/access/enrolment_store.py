@@ -48,6 +48,9 @@ class Enrolments(Protocol):
             SharedKeyError: the key has a certificate.
         """
 
+    def adopt(self, certificate: Certificate) -> None:
+        """Enter one that was issued before the store was what it is. Raises SharedKeyError: the key has another."""
+
     def certificates(self, device: str) -> Sequence[Certificate]:
         """All that a device ever had, the newest first."""
 

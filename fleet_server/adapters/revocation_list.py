@@ -45,6 +45,13 @@ class CrlFile:
         found = self._read()
         return None if found is None else found.next_update_utc
 
+    def has(self, serial: int) -> bool:
+        """Whether a certificate is revoked. Raises CaError: nobody can tell."""
+        found = self._read()
+        if found is None:
+            raise CaError(f"{self._path}: there is no list of revoked devices")
+        return found.get_revoked_certificate_by_serial_number(serial) is not None
+
     def _read(self) -> x509.CertificateRevocationList | None:
         """The authority's own list, which is the first of the file; None: there is none."""
         try:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from sqlalchemy import text
 
 from broker_config.enrolment import Enrolled, RenewRequest
 from edge_agent import config, enrolling, identity, renewal
@@ -298,6 +299,18 @@ def test_a_revoked_or_superseded_device_does_not_renew(desk: Office, tmp_path: P
     assert renewed(desk, tmp_path / "second") == renewal.RENEWED
     states = [each.state for each in desk.store.certificates("car-7")]
     assert states.count(State.ACTIVE) == 2
+
+
+def test_after_a_restore_what_was_signed_renews_if_the_operator_says_so(desk: Office, tmp_path: Path) -> None:
+    enrolled(desk, tmp_path / "car")
+    forgotten = desk.store.certificates("car-7")[0].serial
+    with desk.store._engine.begin() as connection:
+        connection.execute(text("DELETE FROM certificate"))
+    with pytest.raises(EnrolmentError, match="this server did not issue it"):
+        renewed(desk, tmp_path / "car")
+    desk.adopted.add(int(forgotten, 16))
+    assert renewed(desk, tmp_path / "car") == renewal.RENEWED
+    assert [each.state for each in desk.store.certificates("car-7")] == [State.ACTIVE, State.ACTIVE]
 
 
 def test_only_the_old_key_proves_a_renewal(desk: Office, tmp_path: Path) -> None:

@@ -111,6 +111,11 @@ class SqlEnrolments:
                 connection.execute(of_old.values(connected_ms=now_ms))
         return issued
 
+    def adopt(self, certificate: Certificate) -> None:
+        """See the port."""
+        with self._writing() as connection:
+            _enter(connection, certificate)
+
     def certificates(self, device: str) -> Sequence[Certificate]:
         """See the port."""
         with self._reading() as connection:

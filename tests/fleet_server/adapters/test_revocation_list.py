@@ -51,6 +51,7 @@ def test_what_was_revoked_stays_so_when_the_database_has_forgotten_it(crl: CrlFi
     crl.publish([ca.Revoked(7, NOW)], now=NOW)
     crl.publish([ca.Revoked(8, NOW)], now=NOW + timedelta(days=1))
     assert [each.serial_number for each in lists(tmp_path)[0]] == [7, 8]
+    assert [crl.has(serial) for serial in (7, 8, 9)] == [True, True, False]
     crl.publish([], now=NOW + KEPT)
     assert [each.serial_number for each in lists(tmp_path)[0]] == []
 
