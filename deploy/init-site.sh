@@ -11,7 +11,8 @@ server=${SERVER:-/server}
 containers=${CONTAINERS:-/opt/fieldfleet/share/containers.toml}
 
 if [ ! -e "$site/site.toml" ]; then
-  fleet-server init --dir "$site" --host "$FIELDFLEET_HOST" "$@"
+  # the containers share no file that the server could write and the broker read: no enrolment here yet
+  fleet-server init --dir "$site" --host "$FIELDFLEET_HOST" --no-enrolment "$@"
 fi
 cp -a "$site/broker/." "$broker/"
 cp -a "$site/server/." "$server/"

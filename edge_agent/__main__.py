@@ -1,7 +1,7 @@
-"""``edge-agent``: run it, check its wiring, see how it does.
+"""``edge-agent``: enrol it, run it, check its wiring, see how it does.
 
-Exit codes: 0 done or all well; 1 ``check`` found a driver that does not read, or ``status`` found no agent's state;
-2 wrong usage; 3 the configuration is wrong; 4 another agent uses the state directory.
+Exit codes: 0 done or all well; 1 ``check`` found a driver that does not read, ``status`` no agent's state, or there
+is no certificate; 2 wrong usage; 3 the configuration is wrong; 4 another agent uses the state directory.
 """
 
 import argparse
@@ -222,6 +222,40 @@ def _cmd_status(path: Path, *, as_json: bool) -> int:
     return OK
 
 
+# enroll, renew --------------------------------------------------------------------------------------------------
+
+
+def _cmd_enroll(arguments: argparse.Namespace) -> int:
+    try:
+        from edge_agent import enrolling  # noqa: PLC0415  # a library that only enrolment needs
+        from edge_agent.adapters.enrolment import EnrolmentError  # noqa: PLC0415
+    except ImportError as error:
+        print(f"edge-agent: enrolment needs a library: {error}; pip install 'fieldfleet[agent]'", file=sys.stderr)
+        return NOT_WELL
+    try:
+        given = enrolling.enroll(
+            server=arguments.server,
+            claim=arguments.claim,
+            ca_file=arguments.ca,
+            directory=arguments.dir,
+            again=arguments.again,
+        )
+    except (EnrolmentError, OSError) as error:
+        print(f"edge-agent: {error}", file=sys.stderr)
+        return NOT_WELL
+    print(f"this is {given.device}, a {given.device_class}; next: edge-agent run --config {arguments.dir}/agent.toml")
+    return OK
+
+
+def _cmd_renew(path: Path) -> int:
+    try:
+        from edge_agent import renewal  # noqa: PLC0415  # as for enrolment
+    except ImportError as error:
+        print(f"edge-agent: enrolment needs a library: {error}; pip install 'fieldfleet[agent]'", file=sys.stderr)
+        return NOT_WELL
+    return renewal.main(["--config", str(path)])
+
+
 # main -----------------------------------------------------------------------------------------------------------
 
 
@@ -230,8 +264,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="edge-agent",
         description="Reads this device's instruments, keeps what they say until the fleet server has it.",
         epilog="example: edge-agent check --config agent.toml && edge-agent run --config agent.toml\n"
-        "exit codes: 0 well; 1 a driver does not read, or there is no state; 2 wrong usage; 3 wrong configuration; "
-        "4 another agent uses the state directory",
+        "exit codes: 0 well; 1 a driver does not read, or there is no state or no certificate; 2 wrong usage; "
+        "3 wrong configuration; 4 another agent uses the state directory",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -239,6 +273,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "run until SIGTERM, which is a clean stop"),
         ("check", "tell every fault of the configuration, and read each driver once"),
         ("status", "connection, clock, and what the spool holds"),
+        ("renew", "get a new certificate now, proved by the old one"),
     ):
         command = commands.add_parser(
             name,
@@ -249,9 +284,26 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")
         if name == "run":
             command.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
-        else:
+        elif name != "renew":
             command.add_argument("--json", action="store_true", help="for programs")
+    _add_enroll(commands)
     return parser
+
+
+def _add_enroll(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "make this device's key here, and get its certificate for a claim"
+    command = commands.add_parser(
+        "enroll",
+        help=summary,
+        description=summary,
+        epilog="example: edge-agent enroll --server https://fleet.example:8471 --claim ffc_... --ca server-ca.crt "
+        "--dir car-7",
+    )
+    command.add_argument("--server", required=True, metavar="URL", help="the fleet server's enrolment listener")
+    command.add_argument("--claim", required=True, metavar="CODE", help="as `fieldfleet claim DEVICE` shows it")
+    command.add_argument("--ca", type=Path, required=True, metavar="FILE", help="the site's server-ca.crt")
+    command.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where the device's files go")
+    command.add_argument("--again", action="store_true", help="replace an identity that is there; the spool stays")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -261,6 +313,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         match arguments.command:
             case "run":
                 return _cmd_run(arguments.config, arguments.log_level)
+            case "enroll":
+                return _cmd_enroll(arguments)
+            case "renew":
+                return _cmd_renew(arguments.config)
             case "check":
                 return _cmd_check(arguments.config, as_json=arguments.json)
             case _:

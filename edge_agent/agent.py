@@ -27,9 +27,11 @@ from edge_agent.adapters.sqlite import summary
 from edge_agent.adapters.system import System, give_back_memory, hardware, random_hex16
 from edge_agent.clock import Facts
 from edge_agent.config import Settings
+from edge_agent.identity import Pair
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
 from edge_agent.orders import Orders, Times
+from edge_agent.renewing import keep_renewed
 from edge_agent.session import Effect, Event, State
 from edge_agent.window import Window
 from edge_agent.wires import read_wire
@@ -102,6 +104,7 @@ class Agent:
         self._t = _Timers()
         self._wake = asyncio.Event()
         self._left = asyncio.Event()
+        self._new_identity = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
         self._connection: asyncio.Task[None] | None = None
         self._wires: list[asyncio.Task[None]] = []
@@ -120,6 +123,9 @@ class Agent:
             if wire.stream in drivers
         ]
         self._wires.append(asyncio.create_task(self._orders.run()))
+        if self._settings.file.enrolment is not None:
+            renewing = keep_renewed(self._settings.config_file, self._uniform, self._new_identity.set)
+            self._wires.append(asyncio.create_task(renewing))
         while not self._left.is_set():
             if stop.is_set() and not self._stopping:
                 await self._begin_stop(drivers)
@@ -258,14 +264,18 @@ class Agent:
         """One attempt, and the connection if it succeeds; tells the session how it ended."""
         device = self._settings.device
         broker = self._settings.file.broker
+        own = Pair(self._settings.cert_file, self._settings.key_file)
+        pairs = files.pairs(own)
+        pair = pairs[self._failures % len(pairs)]  # a new one first, and at each failure the other one
+        self._new_identity.clear()
         endpoint = Endpoint(
             broker.host,
             broker.port,
             device,
             broker.keep_alive_s,
             self._settings.ca_file,
-            self._settings.cert_file,
-            self._settings.key_file,
+            pair.cert_file,
+            pair.key_file,
         )
         self._epoch = random_hex16()
         will = messages.encode(Will(1, self._epoch, "lost"))
@@ -281,6 +291,8 @@ class Agent:
                 self._link = link
                 self._happened(Event.UP)
                 ended = Event.LOST
+                if pair is not own:
+                    await self._settle(own)
                 await self._listen(link)
                 return
         except DatesRefusedError as error:
@@ -296,8 +308,17 @@ class Agent:
         if not self._left.is_set():
             self._happened(ended)
 
+    async def _settle(self, own: Pair) -> None:
+        """The new certificate has connected."""
+        try:
+            await asyncio.to_thread(files.settle, own)
+        except OSError as error:
+            logger.warning("the new certificate stays beside the old one", extra={"why": shown(error)})
+        else:
+            logger.info("the new certificate has taken the old one's place")
+
     async def _listen(self, link: Link) -> None:
-        """Hear the broker until the connection ends (LinkError) or the agent leaves."""
+        """Hear the broker until the connection ends (LinkError), the agent leaves, or there is a new certificate."""
 
         async def hear() -> None:
             async for message in link.incoming():
@@ -305,16 +326,19 @@ class Agent:
 
         hearing = asyncio.create_task(hear())
         leaving = asyncio.create_task(self._left.wait())
+        renewed = asyncio.create_task(self._new_identity.wait())
         try:
-            await asyncio.wait((hearing, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((hearing, leaving, renewed), return_when=asyncio.FIRST_COMPLETED)
             if hearing.done():
                 await hearing
+            elif renewed.done() and not leaving.done():
+                raise LinkError("to come back with the new certificate")
             else:
                 await link.sent(FAREWELL_S)
         finally:
-            for task in (hearing, leaving):
+            for task in (hearing, leaving, renewed):
                 task.cancel()
-            await asyncio.gather(hearing, leaving, return_exceptions=True)
+            await asyncio.gather(hearing, leaving, renewed, return_exceptions=True)
 
     def _turn_connection(self, facts: Facts, now_s: float) -> None:
         if self._link is None:

@@ -49,6 +49,12 @@ class BrokerTable(Struct, frozen=True):
     keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)] = limits.KEEP_ALIVE_S
 
 
+class EnrolmentTable(Struct, frozen=True):
+    """``[enrolment]``: where this device was enrolled, and renews its certificate; without it nobody renews it."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=512)]
+
+
 class ReceiptsTable(Struct, frozen=True):
     """``[receipts]``."""
 
@@ -105,6 +111,7 @@ class AgentFile(Struct, frozen=True):
     profile: Path_
     broker: BrokerTable
     receipts: ReceiptsTable
+    enrolment: EnrolmentTable | None = None
     addresses: dict[str, str] = {}
     state_dir: Path_ = "state"
     seal_s: Annotated[float, Meta(ge=0.1, le=300)] = limits.SEAL_S
@@ -163,6 +170,7 @@ class Settings:
     mac_file: Path
     signers_file: Path | None
     boot_id_file: Path
+    config_file: Path
     file: AgentFile
 
 
@@ -219,6 +227,7 @@ def load(path: Path) -> Settings:
         mac_file=paths["receipts.mac_file"],
         signers_file=paths.get("orders.signers_file"),
         boot_id_file=paths["system.boot_id_file"],
+        config_file=path.resolve(),
         file=file,
     )
 

@@ -25,6 +25,7 @@ from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.mac import MacKey, Purpose
 from broker_config.text import shown
 from fleet_server.access.auditor import BEGIN, Auditor, own_fact
+from fleet_server.access.ca import CaError
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
 from fleet_server.access.notes import NoteError, Signer
 from fleet_server.access.people import PeopleError
@@ -47,6 +48,7 @@ from fleet_server.cli import moments
 from fleet_server.cli.signer_commands import add_signer_commands
 from fleet_server.cli.site_commands import add_commands
 from fleet_server.config import Config, ConfigError, Mail, load
+from fleet_server.identities import Identities, made_from
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.looking import LookSettings
 from fleet_server.outbound.sending import Sender
@@ -104,6 +106,7 @@ def run(config: ConfigFile) -> None:
     except (OSError, ssl.SSLError, BadMasterKeyError, UnicodeDecodeError) as error:
         _fail(str(error), EXIT_CONFIG)
     listener = _listener(settings)
+    identities = _identities(settings, master)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         store = SqliteStore(settings.state_dir / STORE_FILE, now_ms=now_ms())
@@ -113,7 +116,7 @@ def run(config: ConfigFile) -> None:
     ports = _Operators(engine, registry, SqlKeptAnswers(engine), _people(engine, token), _auditor(settings, engine))
     senders = _senders(settings)
     try:
-        uvloop.run(_run(settings, master, security, store, listener, ports, senders))
+        uvloop.run(_run(settings, master, security, store, listener, ports, senders, identities))
     except FencedError as error:
         log.critical("fenced", error=str(error))
         raise typer.Exit(EXIT_FENCED) from error
@@ -188,6 +191,7 @@ async def _run(
     listener: socket.socket,
     operators: _Operators,
     senders: Callable[[], Mapping[Sort, Sender]],
+    identities: Identities | None,
 ) -> None:
     def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
         return derive(master, purpose, device)
@@ -236,6 +240,8 @@ async def _run(
     keeper = Keeper(service.answers, operators.registry, now_ms=now_ms)
     sinks = _sinks(config, store, service.answers, PromptLabels(operators.registry, keeper))
     sinks.start()
+    if identities is not None:
+        identities.open(operators.engine, operators.registry, service.answers)
     bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
     subscriptions.keep_mail(_mail_choice(config), now_ms=now_ms())
     outbound = Outbound(
@@ -262,6 +268,7 @@ async def _run(
         sinks,
         operators.people,
         operators.auditor,
+        None if identities is None else identities.enrolling,
     )
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(
@@ -288,6 +295,8 @@ async def _run(
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
+    if identities is not None:
+        identities.start()
     log.info("serving", api=config.api.url, store_epoch=service.facts().store_epoch)
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
@@ -295,6 +304,8 @@ async def _run(
         await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
         await telemetry
     finally:
+        if identities is not None:
+            await asyncio.to_thread(identities.stop)
         keeping.set()
         await asyncio.to_thread(outbound.stop)
         stopping.cancel()
@@ -407,6 +418,8 @@ def restore(config: ConfigFile, source: Annotated[Path, typer.Argument(help="wha
         _fail(str(error), EXIT_FAILED)
     kept = f"; the store that was there is {aside.name} now" if aside is not None else ""
     print(f"restored; store epoch {epoch}{kept}")
+    if settings.device_ca is not None:
+        print("devices that renewed since the backup: let them, with renew_unknown = true in [device_ca] for a month")
 
 
 @app.command(
@@ -474,6 +487,14 @@ def _listener(config: Config) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         _fail(f"api: {host}:{port}: {error.strerror}; give another [api] port", EXIT_FAILED)
+
+
+def _identities(config: Config, master: MasterKey) -> Identities | None:
+    """What gives devices their identities; None if this server signs none."""
+    try:
+        return made_from(config, master, now_ms=now_ms)
+    except (CaError, OSError, UnicodeDecodeError) as error:
+        _fail(f"enrolment: {error}", EXIT_FAILED)
 
 
 def _loaded(path: Path) -> Config:

@@ -69,6 +69,7 @@ class Broker(Struct, frozen=True):
     """The server's listener of the broker, and what proves each to the other.
 
     ``reconnects_a_second_max``: what the broker's machine takes when all devices come back at once.
+    ``reload_pid_file``, ``reload_command``: how it is told that the list of revoked devices is another.
     """
 
     host: Host
@@ -76,6 +77,8 @@ class Broker(Struct, frozen=True):
     ca_file: Path
     cert_file: Path
     key_file: Path
+    reload_pid_file: Path | None = None
+    reload_command: tuple[str, ...] = ()
     keep_alive_s: Annotated[int, Meta(ge=1, le=limits.KEEP_ALIVE_S_MAX)] = limits.KEEP_ALIVE_S
     reconnects_a_second_max: Annotated[int, Meta(ge=1, le=100_000)] = limits.RECONNECTS_A_SECOND_MAX
 
@@ -96,6 +99,46 @@ class Signer(Struct, frozen=True):
     counter_file: Path | None = None
     lifetime_s_max: Annotated[int, Meta(ge=1, le=signing.LIFETIME_MS_MAX // 1000)] = signing.LIFETIME_MS_MAX // 1000
     client_uids: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=16)] = ()
+
+
+class DeviceCa(Struct, frozen=True):
+    """What the server signs devices with: ``cert_file`` has the authority first, the root last.
+
+    ``crl_file``: where the broker reads whom to refuse; ``root_crl_file``: what the root says of its authorities, put
+    behind it. ``leaf_d``: how long a device's certificate is good. ``grace_d``: how long after that it still renews.
+    ``renew_unknown``: after a restore from a backup, for as long as a certificate lives: that what this authority
+    signed renews though the database does not know of it, unless the list of revoked devices does.
+    """
+
+    cert_file: Path
+    key_file: Path
+    crl_file: Path
+    root_crl_file: Path | None = None
+    leaf_d: Annotated[float, Meta(gt=0, le=825)] = 30.0
+    grace_d: Annotated[float, Meta(ge=0, le=825)] = 60.0
+    renew_unknown: bool = False
+
+
+class EnrolmentTable(Struct, frozen=True):
+    """The listener where devices get their certificates, and what they are told there; needs ``[device_ca]``.
+
+    ``signers_file``: whose signatures a device obeys; None: it is told nobody's.
+    """
+
+    host: Host
+    port: Port
+    cert_file: Path
+    key_file: Path
+    server_ca_file: Path
+    broker_host: Host
+    broker_port: Port
+    signers_file: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a device finds it."""
+        name = f"[{self.broker_host}]" if ":" in self.broker_host else self.broker_host
+        return f"https://{name}:{self.port}"
 
 
 class Lease(Struct, frozen=True):
@@ -225,6 +268,8 @@ class Config(Struct, frozen=True):
     outbound: Outbound = Outbound()
     mail: Mail | None = None
     influx: Influx | None = None
+    device_ca: DeviceCa | None = None
+    enrolment: EnrolmentTable | None = None
 
 
 T = TypeVar("T", bound=Struct)
@@ -242,6 +287,8 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults.append(f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}")
     if config.influx is not None:
         faults += _influx_faults(config.influx)
+    if config.enrolment is not None and config.device_ca is None:
+        faults.append("device_ca: missing; enrolment signs with it")
     if faults:
         raise ConfigError(source, tuple(faults))
     return config
@@ -309,6 +356,13 @@ def load(path: Path) -> Config:
         faults += _not_secret("influx.token_file", config.influx.token_file)
     if config.influx is not None and config.influx.ca_file is not None:
         faults += _unreadable("influx.ca_file", config.influx.ca_file)
+    if config.device_ca is not None:
+        faults += _unreadable("device_ca.cert_file", config.device_ca.cert_file)
+        faults += _not_secret("device_ca.key_file", config.device_ca.key_file)
+    if config.enrolment is not None:
+        faults += _unreadable("enrolment.cert_file", config.enrolment.cert_file)
+        faults += _not_secret("enrolment.key_file", config.enrolment.key_file)
+        faults += _unreadable("enrolment.server_ca_file", config.enrolment.server_ca_file)
     if faults:
         raise ConfigError(str(path), tuple(faults))
     return config

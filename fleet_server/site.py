@@ -1,7 +1,7 @@
 """What a site's directory holds: decided here, written by ``adapters.site_directory``.
 
     site.toml                 the site's id, names and ports
-    ca/                       the two authorities: offline once the devices have their certificates
+    ca/                       the authorities; the key of the devices' root belongs offline
     broker/                   what the broker's machine needs
     server/                   what the fleet server's machine needs
     devices/ID/               what one device needs
@@ -29,14 +29,18 @@ from fleet_server.access.signing import ONLINE_KINDS
 
 SITE_FILE: Final = "site.toml"
 SERVER_CONFIG: Final = "server/fleet-server.toml"
+SERVER_CONFIG_DIRECTORY: Final = "server"
 TOKEN_FILE: Final = "server/api-token"  # noqa: S105 - a path
 MASTER_KEY_FILE: Final = "server/master.key"
 AUDIT_KEY: Final = "audit.key"
 AUDIT_PUBLIC_KEY: Final = "audit.pub"
 SIGNING_KEY_FILE: Final = "server/signing.key"
 SIGNERS_FILE: Final = "server/signers.json"
+CRL_FILE: Final = "device-ca.crl"
+PID_FILE: Final = "mosquitto.pid"
 BROKER_DIRECTORY: Final = "broker"
 BROKER_CONFIG: Final = mosquitto.CONFIG_FILE
+DEVICE_ROOT: Final = "ca/device-root"
 DEVICE_CA: Final = "ca/device-ca"
 SERVER_CA: Final = "ca/server-ca"
 AGENT_CONFIG: Final = "agent.toml"
@@ -47,7 +51,9 @@ SITE_ID_BYTES: Final = 32
 DEVICE_PORT: Final = 8883
 SERVER_PORT: Final = 8884
 HOSTS_MAX: Final = 16
+ENROLMENT_PORT: Final = 8471
 LOOPBACK: Final = "127.0.0.1"
+ANYWHERE: Final = "0.0.0.0"  # noqa: S104 - devices come from anywhere
 HOST_ALWAYS: Final = ("localhost", LOOPBACK)
 """The broker's certificate names these too, for a server and tools on the broker's own machine."""
 
@@ -61,13 +67,18 @@ class SiteError(ContractError):
 
 
 class Site(Struct, frozen=True):
-    """All of ``site.toml``. ``hosts``: names or addresses of the broker, the first for devices to use."""
+    """All of ``site.toml``. ``hosts``: names or addresses of the broker, the first for devices to use.
+
+    ``enrolment_port``: where devices get their certificates; None: only ``add-device`` makes any, the server has no
+    authority, and nothing is ever revoked.
+    """
 
     site_id: config.SiteIdField
     hosts: Hosts
     device_port: config.Port
     server_port: config.Port
     api_port: config.Port
+    enrolment_port: config.Port | None = None
 
 
 class File(NamedTuple):
@@ -85,6 +96,7 @@ Files: TypeAlias = Mapping[str, File]
 class Secrets:
     """What a new site is made from, random in all but tests."""
 
+    device_root: ca.Issued
     device_ca: ca.Issued
     server_ca: ca.Issued
     master: keys.MasterKey
@@ -95,7 +107,15 @@ class Secrets:
     """Ed25519, 32 bytes."""
 
 
-def new_site(site_id: SiteId, *, hosts: tuple[str, ...], device_port: int, server_port: int, api_port: int) -> Site:
+def new_site(
+    site_id: SiteId,
+    *,
+    hosts: tuple[str, ...],
+    device_port: int,
+    server_port: int,
+    api_port: int,
+    enrolment_port: int | None,
+) -> Site:
     """Check a site's names and ports.
 
     Raises:
@@ -106,10 +126,10 @@ def new_site(site_id: SiteId, *, hosts: tuple[str, ...], device_port: int, serve
         raise SiteError(f"host: expected a name or an address, got {', '.join(repr(shown(host)) for host in bad)}")
     if not 1 <= len(hosts) <= HOSTS_MAX:
         raise SiteError(f"hosts: expected 1 to {HOSTS_MAX}, got {len(hosts)}")
-    ports = (device_port, server_port, api_port)
+    ports = [device_port, server_port, api_port, *([] if enrolment_port is None else [enrolment_port])]
     if len(set(ports)) < len(ports) or not all(1 <= port <= 65_535 for port in ports):
-        raise SiteError(f"ports: expected three different ones of 1 to 65535, got {', '.join(map(str, ports))}")
-    return Site(site_id, hosts, device_port, server_port, api_port)
+        raise SiteError(f"ports: expected different ones of 1 to 65535, got {', '.join(map(str, ports))}")
+    return Site(site_id, hosts, device_port, server_port, api_port, enrolment_port)
 
 
 def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: datetime) -> Files:
@@ -122,8 +142,11 @@ def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: da
     hosts = tuple(dict.fromkeys((*site.hosts, *HOST_ALWAYS)))
     broker = ca.issue_broker(secrets.server_ca, hosts, now=now)
     device_ca, server_ca = File(secrets.device_ca.certificate_pem), File(secrets.server_ca.certificate_pem)
+    device_chain = File(secrets.device_ca.certificate_pem + secrets.device_root.certificate_pem)
     return {
         SITE_FILE: File(_site_toml(site).encode()),
+        f"{DEVICE_ROOT}.crt": File(secrets.device_root.certificate_pem),
+        f"{DEVICE_ROOT}.key": File(secrets.device_root.key_pem, secret=True),
         f"{DEVICE_CA}.crt": device_ca,
         f"{DEVICE_CA}.key": File(secrets.device_ca.key_pem, secret=True),
         f"{SERVER_CA}.crt": server_ca,
@@ -135,7 +158,7 @@ def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: da
         },
         "broker/broker.crt": File(broker.certificate_pem),
         "broker/broker.key": File(broker.key_pem, secret=True),
-        "broker/device-ca.crt": device_ca,
+        "broker/device-ca.crt": device_chain,
         "broker/server-ca.crt": server_ca,
         SERVER_CONFIG: File(_server_toml(site).encode()),
         "server/server.crt": File(server.certificate_pem),
@@ -146,6 +169,7 @@ def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: da
         SIGNERS_FILE: File(signing.encode(_signers(site, secrets.signing_public)) + b"\n"),
         TOKEN_FILE: File(f"{secrets.token}\n".encode(), secret=True),
         **{f"server/{name}": file for name, file in audit_files(site.site_id, secrets.audit_seed).items()},
+        **({} if site.enrolment_port is None else _enrolment_files(secrets, hosts, device_chain, now)),
     }
 
 
@@ -155,6 +179,20 @@ def audit_files(site_id: SiteId, seed: bytes) -> Files:
     return {
         AUDIT_KEY: File(signer.text().encode(), secret=True),
         AUDIT_PUBLIC_KEY: File(f"{signer.verifier.text()}\n".encode()),
+    }
+
+
+def _enrolment_files(secrets: Secrets, hosts: tuple[str, ...], device_chain: File, now: datetime) -> Files:
+    """What a server needs that signs devices itself, and can have the broker refuse them."""
+    listener = ca.issue_broker(secrets.server_ca, hosts, now=now)
+    root_crl = ca.revocation_list(secrets.device_root, [], now=now, days=ca.ROOT_CRL_DAYS)
+    return {
+        f"broker/{CRL_FILE}": File(ca.revocation_list(secrets.device_ca, [], now=now) + root_crl),
+        "server/device-ca.crt": device_chain,
+        "server/device-ca.key": File(secrets.device_ca.key_pem, secret=True),
+        "server/device-root.crl": File(root_crl),
+        "server/enrolment.crt": File(listener.certificate_pem),
+        "server/enrolment.key": File(listener.key_pem, secret=True),
     }
 
 
@@ -202,12 +240,16 @@ def _broker_files(site: Site, user: str | None) -> Mapping[str, str]:
         server_host=LOOPBACK,
         server_port=site.server_port,
         user=user,
+        # an empty list from the first day on: Mosquitto looks for one only if it had one when it started
+        crl_file=CRL_FILE if site.enrolment_port is not None else None,
+        pid_file=PID_FILE if site.enrolment_port is not None else None,
     )
     return mosquitto.render(rendered)
 
 
 def _site_toml(site: Site) -> str:
-    return f"""\
+    return (
+        f"""\
 # A fieldfleet site, as `fleet-server init` made it.
 site_id = {_toml(site.site_id)}
 # Names or addresses of the broker; devices use the first.
@@ -215,7 +257,10 @@ hosts = [{", ".join(map(_toml, site.hosts))}]
 device_port = {site.device_port}
 server_port = {site.server_port}
 api_port = {site.api_port}
-"""
+{f"enrolment_port = {site.enrolment_port}" if site.enrolment_port is not None else ""}
+""".rstrip()
+        + "\n"
+    )
 
 
 def _server_toml(site: Site) -> str:
@@ -231,7 +276,7 @@ port = {site.server_port}
 ca_file = "server-ca.crt"
 cert_file = "server.crt"
 key_file = "server.key"
-
+{_RELOAD if site.enrolment_port is not None else ""}
 [mac]
 master_key_file = "master.key"
 
@@ -244,7 +289,7 @@ counter_file = "state/signer.counter"
 [api]
 port = {site.api_port}
 token_file = "api-token"
-{audit_table()}"""
+{_enrolment_toml(site) if site.enrolment_port is not None else ""}{audit_table()}""".replace("\n\n\n", "\n\n")
 
 
 def audit_table() -> str:
@@ -252,6 +297,34 @@ def audit_table() -> str:
     return f"""
 [audit]
 key_file = {_toml(AUDIT_KEY)}
+"""
+
+
+_RELOAD: Final = f"""\
+# How the broker is told that the list of revoked devices is another: SIGHUP to it, or `reload_command = [...]`.
+reload_pid_file = "../broker/{PID_FILE}"
+"""
+
+
+def _enrolment_toml(site: Site) -> str:
+    return f"""
+[device_ca]
+# The intermediate, then the root that vouches for it; the root's key stays offline.
+cert_file = "device-ca.crt"
+key_file = "device-ca.key"
+root_crl_file = "device-root.crl"
+# Where the broker reads whom to refuse.
+crl_file = "../broker/{CRL_FILE}"
+
+[enrolment]
+host = {_toml(LOOPBACK if site.hosts == (HOST_ALWAYS[0],) else ANYWHERE)}
+port = {site.enrolment_port}
+cert_file = "enrolment.crt"
+key_file = "enrolment.key"
+# What devices are told: who vouches for the servers, and where the broker is.
+server_ca_file = "server-ca.crt"
+broker_host = {_toml(site.hosts[0])}
+broker_port = {site.device_port}
 """
 
 

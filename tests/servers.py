@@ -326,12 +326,13 @@ def embedded(directory: Path, *, misbehaviour: Misbehaviour | None = None) -> It
 def _authorities(directory: Path) -> tuple[ca.Issued, ca.Issued]:
     """Write what both brokers need; the device authority and the server authority."""
     directory.mkdir(exist_ok=True)
-    device_ca = ca.new_ca("fieldfleet test devices", now=_now())
+    root = ca.new_root("fieldfleet test device root", now=_now())
+    device_ca = ca.new_intermediate(root, "fieldfleet test devices", now=_now())
     server_ca = ca.new_ca("fieldfleet test server", now=_now())
     certificate = ca.issue_broker(server_ca, ["localhost", HOST], now=_now())
     (directory / rendering.BROKER_CERTIFICATE_FILE).write_bytes(certificate.certificate_pem)
     (directory / rendering.BROKER_KEY_FILE).write_bytes(certificate.key_pem)
-    (directory / rendering.DEVICE_CA_FILE).write_bytes(device_ca.certificate_pem)
+    (directory / rendering.DEVICE_CA_FILE).write_bytes(device_ca.certificate_pem + root.certificate_pem)
     (directory / rendering.SERVER_CA_FILE).write_bytes(server_ca.certificate_pem)
     return device_ca, server_ca
 

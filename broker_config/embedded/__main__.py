@@ -1,10 +1,16 @@
-"""``python -m broker_config.embedded --directory DIR``: the embedded broker as a program of its own."""
+"""``python -m broker_config.embedded --directory DIR``: the embedded broker as a program of its own.
+
+SIGHUP: it reads certificates and the list of revoked devices again.
+"""
 
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -42,15 +48,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--server-host", default=defaults.server_host)
     parser.add_argument("--server-port", type=int, default=defaults.server_port)
     parser.add_argument("--crl-file", type=Path, help="revoked devices; out of date, every device is refused")
+    parser.add_argument("--pid-file", type=Path, help="written while it listens, for who sends SIGHUP")
     return parser
 
 
 async def _run(site: EmbeddedSite) -> None:
-    stop = asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve(site, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    await serve(site, stop, reload)
+
+
+@contextmanager
+def _announced(pid_file: Path | None) -> Iterator[None]:
+    """Our pid in *pid_file* while we run."""
+    if pid_file is None:
+        yield
+        return
+    pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
+    try:
+        yield
+    finally:
+        pid_file.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,11 +81,13 @@ def main(arguments: list[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Line("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    pid_file = options.pop("pid_file")
     try:
         if options["site"] is not None:
             options["site"] = site_id(options["site"])
-        asyncio.run(_run(EmbeddedSite(**options)))
-    except (BadIdError, CannotListenError) as error:
+        with _announced(pid_file):
+            asyncio.run(_run(EmbeddedSite(**options)))
+    except (BadIdError, CannotListenError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     return 0

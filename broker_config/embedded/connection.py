@@ -242,7 +242,16 @@ class Connection:
         if not 0 < len(packet.client_id) <= CLIENT_ID_CHARS_MAX or "\0" in packet.client_id:
             text = f"client id: expected 1 to {CLIENT_ID_CHARS_MAX} characters, got {len(packet.client_id)}"
             raise Refusal(ConnAckReasonCode.CLIENT_ID_NOT_VALID, text)
-        return Key(Role.SERVER, packet.client_id)
+        try:
+            name = device_id(packet.client_id)
+        except BadIdError:
+            return Key(Role.SERVER, packet.client_id)
+        # The server puts a device out by taking its place, as on Mosquitto. It leaves nothing there that the device
+        # could come back to: a session with the server's rights.
+        if not packet.clean_start or packet.session_expiry_interval:
+            text = "a device's place: expected a clean start and no session afterwards"
+            raise Refusal(ConnAckReasonCode.NOT_AUTHORIZED, text)
+        return Key(Role.DEVICE, name)
 
     def _check_connect(self, packet: mqtt5.ConnectPacket) -> None:
         if packet.authentication_method is not None:

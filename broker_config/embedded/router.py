@@ -141,7 +141,7 @@ class Router:
         """
         place = self._places.get(key)
         bounds = BOUNDS[identity.role]
-        if place is None and self._sessions[identity.role] >= bounds.sessions_max:
+        if place is None and self._sessions[key.role] >= bounds.sessions_max:
             raise TooManySessionsError
         if place is not None:
             self._take_over(place, ends=clean_start)
@@ -152,7 +152,7 @@ class Router:
                 key, identity, messages_max=bounds.queued_messages_max, bytes_max=bounds.queued_bytes_max
             )
             place = self._places[key] = _Place(session)
-            self._sessions[identity.role] += 1
+            self._sessions[key.role] += 1
         place.client = client
         place.will = will
         place.session.expiry_s = expiry_s

@@ -78,6 +78,7 @@ class Embedded:
         self._misbehaviour = misbehaviour
         self._router: Router | None = None
         self._servers: list[asyncio.Server] = []
+        self._security: dict[Role, ssl.SSLContext] = {}
         self._open: dict[Role, set[_Peer]] = {role: set() for role in Role}
 
     async def start(self) -> None:
@@ -88,10 +89,7 @@ class Embedded:
         """
         assert self._router is None, "runs already"
         site = self._site
-        security = {
-            Role.DEVICE: _security(site.directory, DEVICE_CA_FILE, site.crl_file),
-            Role.SERVER: _security(site.directory, SERVER_CA_FILE, None),
-        }
+        self.reload()
         loop = asyncio.get_running_loop()
         router = self._router = Router(loop, self._misbehaviour)
         for role, host, port in (
@@ -100,16 +98,28 @@ class Embedded:
         ):
             try:
                 self._servers.append(
-                    await loop.create_server(self._accept(router, role, security[role]), host, port, backlog=BACKLOG)
+                    await loop.create_server(self._accept(router, role), host, port, backlog=BACKLOG)
                 )
             except OSError as error:
                 await self.stop()
                 raise CannotListenError(f"{role} listener, port {port}: {shown(error)}") from error
 
-    def _accept(self, router: Router, role: Role, context: ssl.SSLContext) -> Callable[[], Tls]:
+    def reload(self) -> None:
+        """Read certificates, keys and the list of revoked devices again; they count from the next connection on.
+
+        Raises:
+            CannotListenError: says which file; what counted before counts on.
+        """
+        site = self._site
+        self._security = {
+            Role.DEVICE: _security(site.directory, DEVICE_CA_FILE, site.crl_file),
+            Role.SERVER: _security(site.directory, SERVER_CA_FILE, None),
+        }
+
+    def _accept(self, router: Router, role: Role) -> Callable[[], Tls]:
         bounds = BOUNDS[role]
         return lambda: Tls(
-            context,
+            self._security[role],
             _Peer(router, role, self._site.site, self._open[role]),
             handshake_s=CONNECT_WAIT_S,
             write_buffer_bytes_max=bounds.write_buffer_bytes_max,
@@ -257,13 +267,27 @@ def _security(directory: Path, ca_file: str, crl_file: Path | None) -> ssl.SSLCo
     return context
 
 
-async def serve(site: EmbeddedSite, stop: asyncio.Event) -> None:
-    """Run a broker until *stop* is set. Raises CannotListenError."""
+async def _reload_when(broker: Embedded, asked: asyncio.Event) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            broker.reload()
+        except CannotListenError as error:
+            logger.warning("not reloaded; what counted before counts on", extra={"reason": shown(error)})
+        else:
+            logger.info("reloaded")
+
+
+async def serve(site: EmbeddedSite, stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """Run a broker until *stop* is set, and have it reload each time that *reload* is. Raises CannotListenError."""
     broker = Embedded(site)
     await broker.start()
     logger.info("listening", extra={"device_port": site.device_port, "server_port": site.server_port})
+    reloading = asyncio.create_task(_reload_when(broker, reload))
     try:
         await stop.wait()
     finally:
+        reloading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await broker.stop()

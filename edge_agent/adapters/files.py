@@ -3,6 +3,8 @@
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,6 +14,7 @@ from msgspec import Meta, Struct
 from broker_config import signing
 from broker_config.mac import MacKey
 from broker_config.signing import BadEnvelopeError, Roots
+from edge_agent.identity import Pair, Remove, Write, follow
 
 SPOOL_NAME: Final = "spool.db"
 LOCK_NAME: Final = "agent.lock"
@@ -128,3 +131,66 @@ def read_status(state_dir: Path) -> bytes | None:
         return (state_dir / STATUS_NAME).read_bytes()
     except OSError:
         return None
+
+
+def write_durably(path: Path, data: bytes, mode: int) -> None:
+    """Replace *path* by *data*, whole or not at all, readable by whom *mode* says from the first byte on.
+
+    Raises:
+        OSError: nothing has changed.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def carry_out(step: Write | Remove) -> None:
+    """Do one step of a change of identity. Raises OSError."""
+    if isinstance(step, Write):
+        write_durably(step.path, step.data, step.mode)
+    else:
+        step.path.unlink(missing_ok=True)
+        _sync(step.path.parent)
+
+
+def pairs(own: Pair) -> list[Pair]:
+    """What to connect with, in this order: the next pair if it is whole, then the device's own."""
+    return [pair for pair in (own.next, own) if pair is own or all(file.is_file() for file in pair)]
+
+
+@contextmanager
+def changing(own: Pair) -> Iterator[None]:
+    """Hold the identity: nobody else changes it meanwhile. Raises OSError."""
+    descriptor = os.open(own.key_file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def settle(own: Pair) -> None:
+    """The next pair has connected: it is the device's own now. Raises OSError: still both are there."""
+    with changing(own):
+        follow_through(own)
+
+
+def follow_through(own: Pair) -> None:
+    """As :func:`settle`, by who holds the identity already."""
+    for step in follow(own, cert=own.next.cert_file.read_bytes(), key=own.next.key_file.read_bytes()):
+        carry_out(step)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

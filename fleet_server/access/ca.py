@@ -1,7 +1,10 @@
-"""The site's two certificate authorities, and what they sign: values in, PEM out, the time as an argument.
+"""The site's certificate authorities, and what they sign: values in, PEM out, the time as an argument.
 
 The device CA signs devices and nothing else. The server CA signs the fleet server's client certificate and the
 broker's own. So a device's certificate is worth nothing on the server's listener, nor a server's on the devices'.
+
+For devices there are two: a root whose key is offline, and an intermediate that the root has signed and the server
+works with. Sites made before have one that signed itself, which does as well for everything here.
 """
 
 import ipaddress
@@ -9,11 +12,11 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -28,15 +31,30 @@ SERIAL_BITS: Final = 128
 BACKDATED: Final = timedelta(minutes=10)
 """A certificate is valid from a little earlier, for clocks that are behind."""
 CA_DAYS: Final = 3_650
+INTERMEDIATE_DAYS: Final = 1_825
 DEVICE_DAYS: Final = 825
+"""Of a bench's device, which has nobody to renew it."""
+LEAF_DAYS: Final = 30
+"""Of a device that was enrolled, and renews itself."""
 SERVER_DAYS: Final = 825
 BROKER_DAYS: Final = 825
 CRL_DAYS: Final = 30
 """A broker refuses every device once its revocation list is older than this."""
+ROOT_CRL_DAYS: Final = CA_DAYS
+"""The root's key is offline, so its list, of intermediates, is signed for as long as the root is."""
+RSA_BITS_MIN: Final = 2_048
+CURVES: Final = (ec.SECP256R1, ec.SECP384R1)
+
+DeviceKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+"""What a device may have."""
 
 
 class CaError(ValueError):
     """What was given is no CA of this kind; nothing was signed."""
+
+
+class WeakKeyError(CaError):
+    """A key that can be broken, or of a sort that a broker need not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,7 @@ class Ca:
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+    """May stand for one in a token: only ``sign`` and ``public_key`` are ever asked of it."""
 
     @classmethod
     def load(cls, issued: Issued) -> "Ca":
@@ -74,15 +93,49 @@ class Ca:
         return cls(certificate, key)
 
 
+class Keys(Protocol):
+    """Where the authority's key is: in a file, or in a token (PKCS #11) that never gives it away.
+
+    Any thread may call. Trusted: whoever can sign here can be any device.
+    """
+
+    def authority(self) -> Ca:
+        """The one that signs devices now. Raises CaError: it cannot be had."""
+
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        """What stands above a device: the authority first, the root last."""
+
+
+def new_root(common_name: str, *, now: datetime, days: int = CA_DAYS) -> Issued:
+    """Make a self-signed CA that may sign one level of others; its key is then put away."""
+    key = _new_key()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    not_after = now + timedelta(days=days)
+    builder = _authority(_builder(name, name, key.public_key(), now=now, not_after=not_after), path_length=1)
+    return _issued(builder.sign(key, hashes.SHA256()), key)
+
+
+def new_intermediate(root: Issued, common_name: str, *, now: datetime, days: int = INTERMEDIATE_DAYS) -> Issued:
+    """Make a CA that *root* vouches for, and that may sign end certificates only.
+
+    Raises:
+        CaError: *root* is none.
+    """
+    loaded = Ca.load(root)
+    key = _new_key()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    not_after = min(now + timedelta(days=days), loaded.certificate.not_valid_after_utc)
+    builder = _builder(name, loaded.certificate.subject, key.public_key(), now=now, not_after=not_after)
+    signed = _authority(builder, path_length=0).add_extension(_issuer_key(loaded), critical=False)
+    return _issued(signed.sign(loaded.key, hashes.SHA256()), key)
+
+
 def new_ca(common_name: str, *, now: datetime, days: int = CA_DAYS) -> Issued:
     """Make a self-signed CA that may sign end certificates only. *now* is aware of its time zone."""
     key = _new_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    builder = (
-        _builder(name, name, key, now=now, not_after=now + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-    )
+    not_after = now + timedelta(days=days)
+    builder = _authority(_builder(name, name, key.public_key(), now=now, not_after=not_after), path_length=0)
     return _issued(builder.sign(key, hashes.SHA256()), key)
 
 
@@ -90,6 +143,31 @@ def issue_device(ca: Issued, device: DeviceId, *, now: datetime, days: int = DEV
     """Sign a device: its common name is its id, which is all that the broker knows of it."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     return _issue(ca, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days)
+
+
+def sign_device(
+    ca: Ca, device: str, key: DeviceKey, *, now: datetime, life: timedelta = timedelta(days=LEAF_DAYS)
+) -> x509.Certificate:
+    """A leaf for a key that was made elsewhere, named *device*; see :func:`checked_key`."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    return _end(ca, subject, ExtendedKeyUsageOID.CLIENT_AUTH, key, now=now, life=life, names=None)
+
+
+def checked_key(key: object) -> DeviceKey:
+    """*key* if a device may have it.
+
+    Raises:
+        WeakKeyError: neither P-256, P-384, nor RSA of 2,048 bits or more.
+    """
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if isinstance(key.curve, CURVES):
+            return key
+        raise WeakKeyError(f"key: expected P-256, P-384, or RSA of {RSA_BITS_MIN} bits, got {key.curve.name}")
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size >= RSA_BITS_MIN:
+            return key
+        raise WeakKeyError(f"key: expected RSA of {RSA_BITS_MIN} bits or more, got {key.key_size}")
+    raise WeakKeyError(f"key: expected P-256, P-384, or RSA of {RSA_BITS_MIN} bits, got another sort")
 
 
 def issue_server(ca: Issued, site: SiteId, *, now: datetime, days: int = SERVER_DAYS) -> Issued:
@@ -117,21 +195,33 @@ def issue_broker(ca: Issued, hosts: Sequence[str], *, now: datetime, days: int =
     return _issue(ca, subject, ExtendedKeyUsageOID.SERVER_AUTH, now=now, days=days, names=names)
 
 
+class Revoked(NamedTuple):
+    """One entry of a revocation list."""
+
+    serial: int
+    at: datetime
+
+
 def revocation_list(ca: Issued, revoked: Iterable[x509.Certificate], *, now: datetime, days: int = CRL_DAYS) -> bytes:
     """Sign the list of certificates that the broker must refuse, PEM; an empty list is a list too."""
-    loaded = Ca.load(ca)
+    entries = [Revoked(certificate.serial_number, now) for certificate in revoked]
+    return sign_revocations(Ca.load(ca), entries, updated=now - BACKDATED, until=now + timedelta(days=days))
+
+
+def sign_revocations(ca: Ca, revoked: Iterable[Revoked], *, updated: datetime, until: datetime) -> bytes:
+    """The list, PEM. Of two lists a broker believes the one that was *updated* last, to the second."""
     builder = (
         x509.CertificateRevocationListBuilder()
-        .issuer_name(loaded.certificate.subject)
-        .last_update(now - BACKDATED)
-        .next_update(now + timedelta(days=days))
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(loaded.key.public_key()), critical=False)
+        .issuer_name(ca.certificate.subject)
+        .last_update(updated)
+        .next_update(until)
+        .add_extension(_issuer_key(ca), critical=False)
     )
-    for certificate in revoked:
+    for entry in revoked:
         builder = builder.add_revoked_certificate(
-            x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(now).build()
+            x509.RevokedCertificateBuilder().serial_number(entry.serial).revocation_date(entry.at).build()
         )
-    return builder.sign(loaded.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def _issue(
@@ -143,34 +233,57 @@ def _issue(
     days: int,
     names: x509.SubjectAlternativeName | None = None,
 ) -> Issued:
-    loaded = Ca.load(ca)
     key = _new_key()
+    life = timedelta(days=days)
+    return _issued(_end(Ca.load(ca), subject, usage, key.public_key(), now=now, life=life, names=names), key)
+
+
+def _end(
+    ca: Ca,
+    subject: x509.Name,
+    usage: x509.ObjectIdentifier,
+    key: DeviceKey,
+    *,
+    now: datetime,
+    life: timedelta,
+    names: x509.SubjectAlternativeName | None,
+) -> x509.Certificate:
     # A certificate that outlives its CA fails on a day that nobody has in the calendar.
-    not_after = min(now + timedelta(days=days), loaded.certificate.not_valid_after_utc)
+    not_after = min(now + life, ca.certificate.not_valid_after_utc)
     builder = (
-        _builder(subject, loaded.certificate.subject, key, now=now, not_after=not_after)
+        _builder(subject, ca.certificate.subject, key, now=now, not_after=not_after)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(loaded.key.public_key()), critical=False)
+        .add_extension(_issuer_key(ca), critical=False)
     )
     if names is not None:
         builder = builder.add_extension(names, critical=False)
-    return _issued(builder.sign(loaded.key, hashes.SHA256()), key)
+    return builder.sign(ca.key, hashes.SHA256())
+
+
+def _authority(builder: x509.CertificateBuilder, *, path_length: int) -> x509.CertificateBuilder:
+    return builder.add_extension(
+        x509.BasicConstraints(ca=True, path_length=path_length), critical=True
+    ).add_extension(_key_usage(signs_certificates=True), critical=True)
+
+
+def _issuer_key(ca: Ca) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, now: datetime, not_after: datetime
+    subject: x509.Name, issuer: x509.Name, key: DeviceKey, *, now: datetime, not_after: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(secrets.randbits(SERIAL_BITS) or 1)
         .not_valid_before(now - BACKDATED)
         .not_valid_after(not_after)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 
@@ -204,3 +317,8 @@ def _issued(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> I
         certificate.public_bytes(Encoding.PEM),
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
+
+
+def certificate_of(issued: Issued) -> x509.Certificate:
+    """As the library has it. Raises ValueError: not PEM."""
+    return x509.load_pem_x509_certificate(issued.certificate_pem)

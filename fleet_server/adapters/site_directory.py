@@ -25,6 +25,7 @@ def create(
     api_port: int,
     broker_user: str | None,
     now: datetime,
+    enrolment_port: int | None = None,
 ) -> plan.Site:
     """Make a new site in *directory*, with secrets of its own.
 
@@ -37,17 +38,20 @@ def create(
         device_port=device_port,
         server_port=server_port,
         api_port=api_port,
+        enrolment_port=enrolment_port,
     )
     write_new(directory, plan.site_files(site, new_secrets(now), broker_user=broker_user, now=now))
     return site
 
 
 def new_secrets(now: datetime) -> plan.Secrets:
-    """Two authorities, a master key, a signing key and a token of 256 bits, from the system's randomness."""
+    """The authorities, a master key, a signing key and a token of 256 bits, from the system's randomness."""
+    root = ca.new_root("fieldfleet device root", now=now)
     signing_key_pem = new_key_pem()
     return plan.Secrets(
         audit_seed=randomness.token_bytes(notes.KEY_BYTES),
-        device_ca=ca.new_ca("fieldfleet device CA", now=now),
+        device_root=root,
+        device_ca=ca.new_intermediate(root, "fieldfleet device CA", now=now),
         server_ca=ca.new_ca("fieldfleet server CA", now=now),
         master=keys.MasterKey.new(),
         token=plan.TOKEN_PREFIX + randomness.token_urlsafe(plan.TOKEN_RANDOM_BYTES),

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,13 +15,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker_config.text import shown
 from fleet_server.access import acting
 from fleet_server.access.auditor import Auditor
+from fleet_server.access.device_audit import Finding
+from fleet_server.access.enroller import Enroller
+from fleet_server.access.enrolment_store import Enrolments
 from fleet_server.access.kept_answers import KeptAnswers
 from fleet_server.access.people_store import People
+from fleet_server.access.revocation import Revoker
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
 from fleet_server.api import (
     audit,
     changes,
+    claims,
+    device_audit,
     devices,
     imports,
     operations,
@@ -29,6 +35,7 @@ from fleet_server.api import (
     problems,
     quarantine,
     registrations,
+    revocations,
     sinks,
     telemetry,
     times,
@@ -78,8 +85,18 @@ def system_clock() -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Enrolling:
+    """What makes claims and certificates, and takes them back."""
+
+    enroller: Enroller
+    store: Enrolments
+    revoker: Revoker
+    audited: Callable[[], list[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
 class Ports:
-    """What the API stands on. ``wake``: subscriptions changed."""
+    """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices."""
 
     view: TelemetryView
     registry: Registry
@@ -91,6 +108,7 @@ class Ports:
     sinks: SinkView
     people: People
     auditor: Auditor
+    enrolling: Enrolling | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -114,7 +132,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
     app.add_middleware(Bodies, kept=ports.kept, clock=clock)
     app.add_middleware(Known, people=ports.people, clock=clock)
     app.add_middleware(_Headers)
-    guarded = [Depends(guard()), Depends(_refuse_unknown_query)]
+    guarded = [Depends(guard(registry)), Depends(_refuse_unknown_query)]
     refused = problems.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     app.include_router(operations.open_routes(view, ports.auditor), dependencies=[Depends(_refuse_unknown_query)])
     for router in (
@@ -130,10 +148,21 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         webhooks.routes(ports.subscriptions, clock, ports.wake),
         sinks.routes(ports.sinks, clock),
         tokens.routes(ports.people, clock),
+        *_enrolling(ports.enrolling, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)
     return app
+
+
+def _enrolling(enrolling: Enrolling | None, clock: times.Clock) -> tuple[APIRouter, ...]:
+    if enrolling is None:
+        return ()
+    return (
+        claims.routes(enrolling.enroller, enrolling.store, clock),
+        revocations.routes(enrolling.revoker),
+        device_audit.routes(enrolling.audited),
+    )
 
 
 def _refuse_unknown_query(request: Request) -> None:

@@ -2,7 +2,8 @@
 
 A client that hears nothing sends its request again with the same ``Idempotency-Key``. The answer of the first is kept
 for a day, and the second gets that one. A key belongs to who bears the token and to one request: the same key with
-another is refused. Answers of 500 and above are not kept: nothing was done.
+another is refused. Answers of 500 and above are not kept: nothing was done. Nor is one that its route calls
+``no-store``, because there is a secret in it: who repeats that request gets another secret.
 """
 
 import hashlib
@@ -89,7 +90,12 @@ class Bodies:
             await run_in_threadpool(self._kept.drop, whose)
             raise
         response = caught.response()
-        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or len(response.body) > ANSWER_BYTES_MAX:
+        secret = response.headers.get("cache-control") == "no-store"
+        if (
+            secret
+            or response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+            or len(response.body) > ANSWER_BYTES_MAX
+        ):
             await run_in_threadpool(self._kept.drop, whose)
         else:
             headers = response.headers

@@ -17,9 +17,10 @@ from fleet_server.access.acting import Acting
 from fleet_server.access.people import Principal
 from fleet_server.access.people_store import People
 from fleet_server.access.roles import ALL
-from fleet_server.api.problems import ProblemError, answer
+from fleet_server.api.problems import ProblemError, answer, not_found
 from fleet_server.api.rules import RULES
 from fleet_server.api.times import Clock
+from fleet_server.registry.store import Registry
 from fleet_server.telemetry.store import StoreError
 
 STATE: Final = "principal"
@@ -54,8 +55,11 @@ def asking(scope: Scope) -> Principal | None:
     return found if isinstance(found, Principal) else None
 
 
-def guard() -> Callable[..., Awaitable[None]]:
-    """The dependency: 401 for who is not known, 403 for who may not; else they act from here on."""
+def guard(registry: Registry) -> Callable[..., Awaitable[None]]:
+    """The dependency: 401 for who is not known, 403 for who may not; else they act from here on.
+
+    *registry*: as it is for who acts; it is asked where a rule says that the device must be theirs.
+    """
     scheme = HTTPBearer(auto_error=False, description="A token of /v1/tokens, or the one that `init` wrote.")
 
     async def guarded(
@@ -65,7 +69,12 @@ def guard() -> Callable[..., Awaitable[None]]:
         principal = asking(request.scope)
         if principal is None:
             raise _unknown(given=credentials is not None)
-        acting.begin(_allowed(principal, f"{request.method} {request.scope['route'].path}"))
+        route = f"{request.method} {request.scope['route'].path}"
+        acting.begin(_allowed(principal, route))
+        if RULES[route].own_device:
+            device = request.path_params["device"]
+            if await run_in_threadpool(registry.device, device) is None:
+                raise not_found("device", f"{shown(device)} was never heard of", expected="an id of /v1/devices")
 
     return guarded
 

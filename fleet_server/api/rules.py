@@ -10,11 +10,13 @@ P = Permission
 
 class Rule(NamedTuple):
     """``permission``: None is whoever is known. ``everywhere``: only who has it at no node alone, because what the
-    route tells or does is of the whole server.
+    route tells or does is of the whole server. ``own_device``: the path's device must be one that they see, because
+    what the route stands on is not scoped itself.
     """
 
     permission: Permission | None
     everywhere: bool = False
+    own_device: bool = False
 
 
 _LOOK: Final = Rule(P.FLEET_READ)
@@ -77,6 +79,13 @@ RULES: Final[Mapping[str, Rule]] = {
     "GET /v1/audit/checkpoint": _WITNESS,
     "GET /v1/audit/consistency": _WITNESS,
     "GET /v1/audit/proof": _WITNESS,
+    "POST /v1/devices/{device}/claims": Rule(P.DEVICES_ENROL, own_device=True),
+    "GET /v1/devices/{device}/certificates": Rule(P.DEVICES_ENROL, own_device=True),
+    "POST /v1/devices/{device}/revoke": Rule(P.DEVICES_REVOKE, own_device=True),
+    "POST /v1/imports/claims": Rule(P.DEVICES_ENROL, everywhere=True),
+    "GET /v1/claims": Rule(P.DEVICES_ENROL, everywhere=True),
+    "DELETE /v1/claims/{claim}": Rule(P.DEVICES_ENROL, everywhere=True),
+    "GET /v1/audit/devices": Rule(P.AUDIT_READ, everywhere=True),
     "GET /v1/tokens": Rule(P.PEOPLE_READ, everywhere=True),
     "GET /v1/tokens/{token}": Rule(P.PEOPLE_READ, everywhere=True),
     "POST /v1/tokens": Rule(P.PEOPLE_CHANGE),

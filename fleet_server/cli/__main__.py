@@ -7,7 +7,7 @@ import typer
 
 from broker_config import limits
 from broker_config.text import shown
-from fleet_server.cli import answers, audit_commands, outbound_commands, tables
+from fleet_server.cli import answers, audit_commands, enrolment_commands, outbound_commands, tables
 from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.options import (
     ENTRIES_DEFAULT,
@@ -64,6 +64,7 @@ app.add_typer(audit_commands.app, name="audit")
 add_commands(app)
 add_people_commands(app)
 outbound_commands.add_commands(app)
+enrolment_commands.add_commands(app)
 
 
 @app.command(epilog="Example: fieldfleet device car-7")

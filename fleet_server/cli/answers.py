@@ -38,6 +38,86 @@ class Device(Struct, frozen=True):
     unit: str | None = None
 
 
+class Claim(Struct, frozen=True):
+    """See the API's ``Claim``."""
+
+    claim: str
+    device: str
+    made_by: str
+    expires_at: str | None
+    redeemed_ms: int | None
+    good: bool
+
+
+class MadeClaim(Claim, frozen=True):
+    """See the API's ``MadeClaim``."""
+
+    code: str
+    qr: str
+    command: str
+
+
+class Claims(Struct, frozen=True):
+    """A list of them."""
+
+    claims: list[Claim]
+
+
+class MadeClaims(Struct, frozen=True):
+    """A list of them."""
+
+    claims: list[MadeClaim]
+
+
+class Certificate(Struct, frozen=True):
+    """See the API's ``Certificate``."""
+
+    serial: str
+    state: str
+    issued_at: str | None
+    not_after_at: str | None
+    reason: str | None
+
+
+class Certificates(Struct, frozen=True):
+    """A list of them."""
+
+    certificates: list[Certificate]
+
+
+class Finding(Struct, frozen=True):
+    """See the API's ``Finding``."""
+
+    check: str
+    subject: str
+    detail: str
+    todo: str
+
+
+class Audit(Struct, frozen=True):
+    """See the API's ``Audit``."""
+
+    checks: list[str]
+    findings: list[Finding]
+
+
+class RevocationStep(Struct, frozen=True):
+    """See the API's ``RevocationStep``."""
+
+    what: str
+    done: bool
+    at_s: float
+    detail: str
+
+
+class Revocation(Struct, frozen=True):
+    """See the API's ``Revocation``."""
+
+    out: bool
+    seconds: float
+    steps: list[RevocationStep]
+
+
 class Imported(Struct, frozen=True):
     """See the API's ``Imported``."""
 

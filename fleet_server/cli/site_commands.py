@@ -8,6 +8,7 @@ import typer
 
 from broker_config.ids import ContractError, device_id
 from fleet_server import site as plan
+from fleet_server.access import ca
 from fleet_server.adapters import site_directory
 from fleet_server.config import API_PORT, ConfigError
 
@@ -30,6 +31,12 @@ def init(
     device_port: Annotated[int, typer.Option(help="The broker's port for devices.")] = plan.DEVICE_PORT,
     server_port: Annotated[int, typer.Option(help="The broker's port for servers.")] = plan.SERVER_PORT,
     api_port: Annotated[int, typer.Option(help="The API's port, on loopback.")] = API_PORT,
+    enrolment_port: Annotated[
+        int, typer.Option(help="Where devices get their certificates, on every address that --host names.")
+    ] = plan.ENROLMENT_PORT,
+    enrolment: Annotated[
+        bool, typer.Option(help="Whether the server itself signs, renews and revokes devices.")
+    ] = True,
     broker_user: Annotated[
         str | None,
         typer.Option(help="Whom a broker that root starts becomes; must be able to read its files."),
@@ -39,6 +46,7 @@ def init(
 
     Example: fleet-server init --dir site --host broker.example
     """
+    now = datetime.now(UTC)
     try:
         site = site_directory.create(
             directory,
@@ -46,16 +54,23 @@ def init(
             device_port=device_port,
             server_port=server_port,
             api_port=api_port,
+            enrolment_port=enrolment_port if enrolment else None,
             broker_user=broker_user,
-            now=datetime.now(UTC),
+            now=now,
         )
     except (ContractError, ConfigError) as error:
         raise _refused(error) from error
     typer.echo(f"site {site.site_id[:8]} made in {directory}")
-    typer.echo(f"next: fleet-server add-device ID --dir {directory}")
     public = directory / "server" / plan.AUDIT_PUBLIC_KEY
     typer.echo(f"audit: keep a copy of {public} on another machine, for fieldfleet audit verify and witness")
     typer.echo(f"broker: cd {directory / plan.BROKER_DIRECTORY} && mosquitto -c {plan.BROKER_CONFIG}")
+    typer.echo(f"server: fleet-server run --config {directory / plan.SERVER_CONFIG}")
+    if enrolment:
+        typer.echo(f"next: fieldfleet register ID --class CLASS --site {directory}, then fieldfleet claim ID")
+    else:
+        typer.echo(f"next: fleet-server add-device ID --dir {directory}")
+    needed = now.year + ca.INTERMEDIATE_DAYS // 365
+    typer.echo(f"take offline, and keep: {directory / plan.DEVICE_ROOT}.key; nothing here needs it until {needed}")
 
 
 def add_device(
@@ -63,7 +78,10 @@ def add_device(
     device_class: Annotated[str, typer.Option(help="What kind of equipment it is.")] = "host",
     directory: SiteDirectory = Path("site"),
 ) -> None:
-    """Make what one device needs: certificate, keys and agent.toml, in devices/ID of the site.
+    """For benches: make what one device needs, its key too, in devices/ID of the site.
+
+    In the field a device makes its own key and enrols: fieldfleet claim ID, then edge-agent enroll. What is made here
+    nobody renews, and the server cannot revoke.
 
     Example: fleet-server add-device car-7 --dir site
     """

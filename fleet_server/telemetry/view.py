@@ -97,6 +97,7 @@ class DevicePresence:
     """A device's three facts without its streams: cheap enough to ask of a whole fleet every few seconds.
 
     ``overdue``: streams with a cadence of which nothing comes; ``faults``: what its journal says is wrong.
+    ``ended_ms``: when it was said that its last connection had ended; *connected* follows a little later.
     """
 
     device: str
@@ -105,6 +106,7 @@ class DevicePresence:
     since_ms: int | None
     overdue: tuple[str, ...]
     faults: tuple[str, ...]
+    ended_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from broker_config import limits, policy, topics
 from broker_config.ids import DeviceId, device_id, server_client_id, server_user, shard_of
 from broker_config.policy import Action, Identity, Role, allowed
+from broker_config.render.mosquitto import DEVICE_CA_FILE
 from broker_config.topics import Down, Up, down, matches, up
 from fleet_server.access import ca
 from tests.contract.conftest import Broker
@@ -529,6 +530,18 @@ def test_nothing_is_said_without_tls(broker: Broker, listener: str) -> None:
             assert plain.recv(1) in {b"", b"\x15"}  # the end, perhaps after a TLS alert: no CONNACK, which is 0x20
     with pytest.raises(GoneError), Client(port, None, ca=broker.server()) as client:
         client.connect("anonymous")
+
+
+def test_a_site_whose_device_authority_signed_itself_works_as_it_did(own_broker: Broker) -> None:
+    old = ca.new_ca("devices", now=NOW)
+    device = device_id("old-1")
+    credentials = own_broker.credentials(device, ca.issue_device(old, device, now=NOW))
+    (credentials.ca.parent / DEVICE_CA_FILE).write_bytes(old.certificate_pem)
+    own_broker.crl = ca.revocation_list(old, [], now=NOW)
+    own_broker.restart()
+    connected(own_broker, device).disconnect()
+    with pytest.raises(GoneError):
+        connected(own_broker, device_id("new-1"))
 
 
 def test_a_revoked_certificate_is_refused_and_the_others_are_not(own_broker: Broker) -> None:

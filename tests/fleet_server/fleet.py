@@ -1,12 +1,16 @@
 """A fleet without a broker: the real ingest, store and view, fed as a broker would feed them."""
 
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sqlalchemy import Engine
+
 from broker_config import topics
 from broker_config.device_classes import known_streams
-from broker_config.ids import DeviceId
+from broker_config.enrolment import BrokerPlace
+from broker_config.ids import DeviceId, SiteId
 from broker_config.mac import Purpose
 from broker_config.messages import Birth, StreamState, encode
 from broker_config.telemetry import (
@@ -21,10 +25,18 @@ from broker_config.telemetry import (
     key_text,
 )
 from broker_config.telemetry import encode as encode_batch
+from fleet_server.access import ca
 from fleet_server.access.auditor import Auditor
+from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.keys import MasterKey, derive
+from fleet_server.access.revocation import Revoker
+from fleet_server.adapters.audit_facts import auditor
+from fleet_server.adapters.authority import FileKeys
+from fleet_server.adapters.broker_door import Door, DoorSettings
+from fleet_server.adapters.revocation_list import CrlFile
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.audit import SqlAudit
+from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.outbox import SqlOutbox
@@ -32,7 +44,7 @@ from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
-from fleet_server.api.app import Ports
+from fleet_server.api.app import Enrolling, Ports
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.watch import Told
 from fleet_server.projection.projector import Projector, ProjectorSettings
@@ -113,7 +125,36 @@ class Fleet:
             Sinks(self.store.feed, [self._sink()]),
             self.people,
             self.auditor,
+            self._enrolling(path.parent, engine, master),
         )
+
+    def _enrolling(self, directory: Path, engine: Engine, master: MasterKey) -> Enrolling:
+        """With an authority in files, and a broker that nobody has started."""
+        now = datetime.fromtimestamp(NOW / 1000, UTC)
+        root = ca.new_root("root", now=now)
+        authority = ca.new_intermediate(root, "devices", now=now)
+        (directory / "device-ca.crt").write_bytes(authority.certificate_pem + root.certificate_pem)
+        (directory / "device-ca.key").write_bytes(authority.key_pem)
+        keys = FileKeys(directory / "device-ca.crt", directory / "device-ca.key")
+        nobody = directory / "none"
+        door = Door(DoorSettings("127.0.0.1", 1, 1, nobody, nobody, nobody, (), None))
+        store = SqlEnrolments(engine)
+        settings = EnrolmentSettings(
+            broker=BrokerPlace("fleet.example", 8883),
+            url="https://fleet.example:8471",
+            server_ca_pem="",
+            signers=lambda: "",
+        )
+
+        def class_of(device: str) -> str | None:
+            found = self.registry.device(device)
+            return None if found is None or found.registered_ms is None else found.registration.device_class
+
+        enroller = Enroller(settings, keys, store, class_of, master, now_ms=lambda: NOW)
+        crl = CrlFile(directory / "device-ca.crl", keys, None)
+        revoker = Revoker(keys, store, crl, door, lambda _: False, now_ms=lambda: NOW)
+        audited = auditor(store, self.view, keys, crl, directory, SiteId("5e" * 32), now_ms=lambda: NOW)
+        return Enrolling(enroller, store, revoker, audited)
 
     def _sink(self) -> Projector:
         """One that is configured and never runs."""

@@ -226,3 +226,38 @@ token_grant: Final = Table(
     Column("node", Text, primary_key=True),
     Index(None, "node"),
 )
+
+# ``digest``: SHA-256 of the code. A device has at most one that is neither redeemed nor withdrawn.
+claim: Final = Table(
+    "claim",
+    metadata,
+    Column("claim", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("device", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("redeemed_ms", BigInteger),
+    Column("withdrawn_ms", BigInteger),
+    Column("serial", Text),
+    Index(None, "device"),
+)
+
+# Only ever added to: what a certificate was stays known when it has expired.
+certificate: Final = Table(
+    "certificate",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("key_digest", Text, nullable=False, unique=True),
+    Column("key_kind", Text, nullable=False),
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("not_after_ms", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("connected_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+    Column("reason", Text),
+    Index(None, "device"),
+    Index(None, "state", "not_after_ms"),
+)

@@ -10,12 +10,14 @@ from typing import Final
 import msgspec
 
 from broker_config.ids import ContractError
+from fleet_server.cli import answers
 from fleet_server.cli.demo import rig as rigs
 from fleet_server.cli.demo import screen, watch
-from fleet_server.cli.demo.fleet import Broker
+from fleet_server.cli.demo.fleet import FLEET, Broker
 from fleet_server.cli.demo.keyboard import Stop, listening
 from fleet_server.cli.demo.programs import Program, ProgramError, Programs, removed_afterwards, running
 from fleet_server.cli.demo.show import POLL_S, Show, now_ms
+from fleet_server.cli.registry_commands import ETAG_NEW
 from fleet_server.cli.server import CommandError, Exit, Server, connect
 
 START_S_MAX: Final = 30.0
@@ -52,6 +54,7 @@ def _run(rig: rigs.Rig, *, stop: Stop, seconds: float | None, begin_s: float, br
                 lambda: stop.is_set() or (_is_healthy(server) and rig.plugged()), seconds_max=START_S_MAX
             )
             _check_wanted(stop)
+            _enrol(programs, rig, server)
             for device in rig.devices:
                 programs.start(rig.agent(device))
             show = Show(rig, programs, server, begin_s=begin_s, begin_ms=begin_ms, broker=broker)
@@ -87,6 +90,19 @@ def _start_all_but_agents(programs: Programs, rig: rigs.Rig, stop: Stop) -> Prog
         hint = rigs.CONFINED_HINT if rigs.CONFINED_WORDS in broker.last_words() else None
         raise CommandError(Exit.PROBLEM, str(error), hint=hint) from error
     return programs.start(rig.server())
+
+
+def _enrol(programs: Programs, rig: rigs.Rig, server: Server) -> None:
+    """Register each device, and let it enrol, as an operator would."""
+    parts = []
+    for member in FLEET:
+        path = f"/v1/devices/{member.device}"
+        server.send("PUT", f"{path}/registration", json={"device_class": member.device_class}, headers=ETAG_NEW)
+        made = answers.read(server.send("POST", f"{path}/claims"), answers.MadeClaim)
+        parts.append(rig.enrol(member.device, made.code))
+    programs.run_all(parts, seconds_max=START_S_MAX)
+    for member in FLEET:
+        rig.wire(member)
 
 
 def _settled(show: Show, sealed: int) -> watch.Moment:

@@ -73,7 +73,7 @@ def _hastened_wire(wire: str) -> str:
 
 
 def agent_config(text: str, *, member: Member, link_port: int, ports: str) -> str:
-    """``agent.toml`` as ``add-device`` wrote it, for the demo.
+    """``agent.toml`` as ``edge-agent enroll`` wrote it, for the demo.
 
     The hastened profile beside it, instruments as links below *ports*, and the broker at the far end of *link_port*.
     """

@@ -140,6 +140,15 @@ class Programs:
         program = self._running[part.name] = Program(part, process)
         return program
 
+    def run_all(self, parts: Sequence[Part], *, seconds_max: float) -> None:
+        """Run each to its end, all at once. Raises ProgramError: one failed, or took too long."""
+        deadline_s = time.monotonic() + seconds_max
+        for program in [self.start(part) for part in parts]:
+            done = program.wait(deadline_s=deadline_s)
+            del self._running[program.name]
+            if not done:
+                raise ProgramError(f"the {program.name} failed\n{program.last_words()}")
+
     def rss_bytes(self, name: str) -> int:
         """Of one of them; 0 if it does not run."""
         program = self._running.get(name)

@@ -1,4 +1,4 @@
-"""The demo's site: made as any site is, with four devices; and every program that makes it live."""
+"""The demo's site: made as any site is, with four devices that enrol; and every program that makes it live."""
 
 import getpass
 import random
@@ -15,7 +15,8 @@ from typing import Final, assert_never
 from broker_config.ids import DeviceId
 from fleet_server import site as plan
 from fleet_server.adapters import site_directory
-from fleet_server.cli.demo.fleet import FLEET, Broker, Instrument, agent_config, hastened
+from fleet_server.adapters.files import make_private_directory
+from fleet_server.cli.demo.fleet import FLEET, Broker, Instrument, Member, agent_config, hastened
 from fleet_server.cli.demo.outages import Kind, Outage
 from fleet_server.cli.demo.programs import Part
 from fleet_server.cli.server import Place
@@ -59,6 +60,7 @@ class Rig:
     broker: Part
     links: Mapping[DeviceId, int]
     place: Place
+    profiles: Path
 
     @property
     def devices(self) -> tuple[DeviceId, ...]:
@@ -102,6 +104,24 @@ class Rig:
         """Whether every instrument is there."""
         return all(self.port(member.device, each).exists() for member in FLEET for each in member.instruments)
 
+    def enrol(self, device: DeviceId, claim: str) -> Part:
+        """``edge-agent enroll`` of one device."""
+        at = self.directory / "devices" / device
+        command = [sys.executable, "-m", "edge_agent", "enroll", "--claim", claim, "--dir", str(at)]
+        command += ["--server", f"https://{plan.LOOPBACK}:{self.site.enrolment_port}"]
+        command += ["--ca", str(self.directory / plan.SERVER_CONFIG_DIRECTORY / "server-ca.crt")]
+        return _part(self.directory, f"enrolment of {device}", command, self.directory, STOP_S_MAX)
+
+    def wire(self, member: Member) -> None:
+        """Make an enrolled device one of the demo: a cadence that one can watch, its instruments, its link."""
+        at = self.directory / "devices" / member.device
+        profile = (self.profiles / f"{member.device_class}.toml").read_text(encoding="utf-8")
+        (at / "profile.toml").write_text(hastened(profile), encoding="utf-8")
+        config = self.agent_config(member.device)
+        text = config.read_text(encoding="utf-8")
+        ports, link_port = str(at / PORTS_DIRECTORY), self.links[member.device]
+        config.write_text(agent_config(text, member=member, link_port=link_port, ports=ports), encoding="utf-8")
+
     def agent_config(self, device: DeviceId) -> Path:
         """For ``edge-agent``."""
         return self.directory / "devices" / device / plan.AGENT_CONFIG
@@ -134,7 +154,7 @@ def find_broker() -> str:
 
 
 def build(directory: Path, *, broker: Broker, now: datetime) -> Rig:
-    """Make the site and its devices below *directory*.
+    """Make the site below *directory*, and for each device the place where its instruments are.
 
     Raises:
         SiteError: *directory* is not empty, or cannot be made.
@@ -143,30 +163,25 @@ def build(directory: Path, *, broker: Broker, now: datetime) -> Rig:
     """
     program = find_broker() if broker is Broker.MOSQUITTO else None
     profiles = _profiles()
-    device_port, server_port, api_port, *links = free_ports(3 + len(FLEET))
+    device_port, server_port, api_port, enrolment_port, *links = free_ports(4 + len(FLEET))
     site = site_directory.create(
         directory,
         hosts=(plan.HOST_ALWAYS[0],),
         device_port=device_port,
         server_port=server_port,
         api_port=api_port,
+        enrolment_port=enrolment_port,
         # so that a broker that root starts can read root's files
         broker_user=getpass.getuser(),
         now=now,
     )
     (directory / TEMPORARY_DIRECTORY).mkdir()
-    for member, link_port in zip(FLEET, links, strict=True):
-        made = site_directory.add_device(directory, member.device, member.device_class, now=now)
-        ports = made / PORTS_DIRECTORY
-        ports.mkdir()
-        profile = (profiles / f"{member.device_class}.toml").read_text(encoding="utf-8")
-        (made / "profile.toml").write_text(hastened(profile), encoding="utf-8")
-        config = made / plan.AGENT_CONFIG
-        text = agent_config(config.read_text(encoding="utf-8"), member=member, link_port=link_port, ports=str(ports))
-        config.write_text(text, encoding="utf-8")
+    for member in FLEET:
+        make_private_directory(directory / "devices" / member.device / PORTS_DIRECTORY)
     place = Place(f"http://{plan.LOOPBACK}:{site.api_port}", directory / plan.TOKEN_FILE)
     devices = (member.device for member in FLEET)
-    return Rig(directory, site, _broker(directory, site, program), dict(zip(devices, links, strict=True)), place)
+    broker_part, ports = _broker(directory, site, program), dict(zip(devices, links, strict=True))
+    return Rig(directory, site, broker_part, ports, place, profiles)
 
 
 def _broker(directory: Path, site: plan.Site, mosquitto: str | None) -> Part:
@@ -177,6 +192,7 @@ def _broker(directory: Path, site: plan.Site, mosquitto: str | None) -> Part:
     command = [sys.executable, "-m", "broker_config.embedded", "--directory", str(at), "--site", site.site_id]
     command += ["--device-host", plan.LOOPBACK, "--device-port", str(site.device_port)]
     command += ["--server-host", plan.LOOPBACK, "--server-port", str(site.server_port)]
+    command += ["--crl-file", plan.CRL_FILE, "--pid-file", plan.PID_FILE]
     return _part(directory, BROKER, command, at, STOP_S_MAX)
 
 

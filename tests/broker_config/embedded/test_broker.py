@@ -286,13 +286,25 @@ def test_who_says_nothing_at_first_is_gone(station: Station) -> None:
     assert stranger.packets() == []
 
 
-def test_a_device_and_a_server_of_one_client_id_have_two_sessions(station: Station) -> None:
+def test_the_server_takes_a_devices_place_and_leaves_nothing_there(station: Station) -> None:
     car = station.device()
-    car.connect(CAR)
+    car.connect(CAR, session_expiry_s=60)
     server = station.server()
-    server.connect(CAR)
-    assert not car.closed
-    assert station.router.sessions == 2
+    server.connect(CAR, clean_start=True)
+    assert car.closed
+    assert station.router.sessions == 1
+    back = station.device()
+    assert not back.connect(CAR, clean_start=False).session_present
+    assert server.closed
+
+
+@pytest.mark.parametrize(("clean_start", "expiry_s"), [(False, 0), (True, 60)])
+def test_the_server_cannot_leave_a_session_of_its_own_to_a_device(
+    station: Station, clean_start: bool, expiry_s: int
+) -> None:
+    told = station.server().connect(CAR, clean_start=clean_start, session_expiry_s=expiry_s)
+    assert told.reason_code == mqtt5.ConnAckReasonCode.NOT_AUTHORIZED
+    assert station.router.sessions == 0
 
 
 def test_the_servers_sessions_are_bounded(station: Station) -> None:

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker_config.ids import COMMON_NAME_CHARS_MAX, SiteId, device_id, server_client_id, server_user
@@ -108,3 +108,123 @@ def test_a_revocation_list_names_the_revoked(device_ca: ca.Issued) -> None:
 def test_no_key_shows_in_a_repr(device_ca: ca.Issued) -> None:
     assert "PRIVATE" not in repr(device_ca)
     assert "key" not in repr(ca.Ca.load(device_ca)).lower()
+
+
+# a root that is offline, an intermediate, and leaves
+
+
+@pytest.fixture(scope="module")
+def root() -> ca.Issued:
+    return ca.new_root("root", now=NOW)
+
+
+@pytest.fixture(scope="module")
+def intermediate(root: ca.Issued) -> ca.Issued:
+    return ca.new_intermediate(root, "devices", now=NOW)
+
+
+def test_each_of_a_chain_points_to_the_key_above_it(root: ca.Issued, intermediate: ca.Issued) -> None:
+    leaf = certificate(ca.issue_device(intermediate, CAR_7, now=NOW))
+    authority = certificate(intermediate)
+    authority.verify_directly_issued_by(certificate(root))
+    leaf.verify_directly_issued_by(authority)
+    for made in (leaf, authority):
+        assert made.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier is not None
+        assert made.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+
+def test_an_intermediate_makes_no_further_authority(root: ca.Issued, intermediate: ca.Issued) -> None:
+    def depth(made: ca.Issued) -> int | None:
+        return certificate(made).extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+
+    assert (depth(root), depth(intermediate)) == (1, 0)
+    assert certificate(intermediate).not_valid_after_utc < certificate(root).not_valid_after_utc
+
+
+def test_a_leaf_for_a_key_that_was_made_elsewhere(intermediate: ca.Issued) -> None:
+    key = ec.generate_private_key(ec.SECP384R1()).public_key()
+    leaf = ca.sign_device(ca.Ca.load(intermediate), CAR_7, key, now=NOW)
+    assert leaf.public_key() == key
+    assert leaf.subject.rfc4514_string() == "CN=car-7"
+    assert leaf.not_valid_after_utc == NOW + timedelta(days=ca.LEAF_DAYS)
+    assert list(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.CLIENT_AUTH
+    ]
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1()])
+def test_curves_that_every_broker_knows(curve: ec.EllipticCurve) -> None:
+    key = ec.generate_private_key(curve).public_key()
+    assert ca.checked_key(key) == key
+
+
+def test_long_rsa_keys_are_taken() -> None:
+    key = rsa.generate_private_key(65_537, 2_048).public_key()
+    assert ca.checked_key(key) == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        rsa.generate_private_key(65_537, 1_024).public_key(),
+        ec.generate_private_key(ec.SECP224R1()).public_key(),
+        ec.generate_private_key(ec.SECP521R1()).public_key(),
+        ec.generate_private_key(ec.SECP256K1()).public_key(),
+        ed25519.Ed25519PrivateKey.generate().public_key(),
+        dsa.generate_private_key(1_024).public_key(),
+        None,
+    ],
+)
+def test_other_keys_are_refused(key: object) -> None:
+    with pytest.raises(ca.WeakKeyError, match="expected"):
+        ca.checked_key(key)
+
+
+class InToken(ec.EllipticCurvePrivateKey):
+    """A key as a token shows it: it signs, and is never given away."""
+
+    def __init__(self, inside: ec.EllipticCurvePrivateKey) -> None:
+        self._inside = inside
+        self.signed = 0
+
+    def sign(self, data: object, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        self.signed += 1
+        return self._inside.sign(data, signature_algorithm)  # type: ignore[arg-type]
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return self._inside.public_key()
+
+    @property
+    def curve(self) -> ec.EllipticCurve:
+        return self._inside.curve
+
+    @property
+    def key_size(self) -> int:
+        return self._inside.key_size
+
+    def exchange(self, algorithm: object, peer_public_key: object) -> bytes:
+        raise NotImplementedError
+
+    def private_numbers(self) -> ec.EllipticCurvePrivateNumbers:
+        raise NotImplementedError
+
+    def private_bytes(self, encoding: object, format: object, encryption_algorithm: object) -> bytes:  # noqa: A002
+        raise NotImplementedError
+
+    def __copy__(self) -> "InToken":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "InToken":
+        return self
+
+
+def test_the_authoritys_key_need_not_be_in_a_file(intermediate: ca.Issued) -> None:
+    loaded = ca.Ca.load(intermediate)
+    token = InToken(loaded.key)
+    authority = ca.Ca(loaded.certificate, token)
+    leaf = ca.sign_device(authority, CAR_7, ec.generate_private_key(ec.SECP256R1()).public_key(), now=NOW)
+    leaf.verify_directly_issued_by(loaded.certificate)
+    until = NOW + timedelta(days=1)
+    crl = ca.sign_revocations(authority, [ca.Revoked(leaf.serial_number, NOW)], updated=NOW, until=until)
+    assert x509.load_pem_x509_crl(crl).is_signature_valid(loaded.certificate.public_key())  # type: ignore[arg-type]
+    assert token.signed == 2

@@ -18,6 +18,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def test_paths(document: dict[str, Any]) -> None:
     assert sorted(name for name, _ in operations(document)) == [
+        "delete /v1/claims/{claim}",
         "delete /v1/devices/{device}/registration",
         "delete /v1/duty-units/{unit}",
         "delete /v1/org-nodes/{node}",
@@ -26,11 +27,14 @@ def test_paths(document: dict[str, Any]) -> None:
         "get /v1/audit",
         "get /v1/audit/checkpoint",
         "get /v1/audit/consistency",
+        "get /v1/audit/devices",
         "get /v1/audit/export",
         "get /v1/audit/proof",
         "get /v1/changes",
+        "get /v1/claims",
         "get /v1/devices",
         "get /v1/devices/{device}",
+        "get /v1/devices/{device}/certificates",
         "get /v1/devices/{device}/events",
         "get /v1/devices/{device}/latest",
         "get /v1/devices/{device}/registration",
@@ -59,6 +63,9 @@ def test_paths(document: dict[str, Any]) -> None:
         "patch /v1/duty-units/{unit}",
         "patch /v1/org-nodes/{node}",
         "patch /v1/webhooks/{webhook}",
+        "post /v1/devices/{device}/claims",
+        "post /v1/devices/{device}/revoke",
+        "post /v1/imports/claims",
         "post /v1/imports/devices",
         "post /v1/imports/duty-units",
         "post /v1/imports/org-nodes",

@@ -1,6 +1,7 @@
 """The command shows what the API says, and its exit code says how it went."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -246,3 +247,32 @@ def test_a_token_is_made_shown_used_and_revoked(site: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("grant", ["viewer", "king@everywhere", "viewer@"])
 def test_a_grant_that_is_none_is_told(grant: str) -> None:
     assert run("tokens", "make", "x", "--grant", grant).exit_code == 2
+
+
+@pytest.mark.usefixtures("site")
+def test_a_device_is_claimed_shown_and_put_out(tmp_path: Path) -> None:
+    def done(*arguments: str) -> str:
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    done("register", "tram-1", "--class", "host")
+    shown = done("claim", "tram-1")
+    code = re.findall(r"ffc_[a-z2-7]{32}", shown)[0]
+    assert "█" in shown
+    assert f"edge-agent enroll --server https://fleet.example:8471 --claim {code} --ca server-ca.crt" in shown
+    (claim,) = json.loads(done("claims", "--device", "tram-1", "--json"))["claims"]
+    assert code not in done("claims")
+    assert "is withdrawn" in done("claims", "--withdraw", claim["claim"])
+    (tmp_path / "in.csv").write_text("device,note\ntram-1,x\n")
+    done("claims", "--import", str(tmp_path / "in.csv"), "--to", str(tmp_path / "codes.csv"))
+    assert (tmp_path / "codes.csv").stat().st_mode & 0o077 == 0
+    assert re.search(r"^tram-1,ffc_[a-z2-7]{32},https://", (tmp_path / "codes.csv").read_text(), re.MULTILINE)
+    again = run("claims", "--import", str(tmp_path / "in.csv"), "--to", str(tmp_path / "codes.csv"))
+    assert again.exit_code == 2
+    assert "File exists" in again.output
+    assert run("claims", "--import", str(tmp_path / "in.csv")).exit_code == 2
+    assert "serial" in done("certificates", "tram-1")
+    refused = run("revoke", "tram-1", "--reason", "lost")
+    assert refused.exit_code == 1
+    assert "has no certificate of this server" in refused.output

@@ -42,11 +42,14 @@ def test_the_layout(site: Path) -> None:
         "broker/acl",
         "broker/broker.crt",
         "broker/broker.key",
+        "broker/device-ca.crl",
         "broker/device-ca.crt",
         "broker/mosquitto.conf",
         "broker/server-ca.crt",
         "ca/device-ca.crt",
         "ca/device-ca.key",
+        "ca/device-root.crt",
+        "ca/device-root.key",
         "ca/server-ca.crt",
         "ca/server-ca.key",
         "devices/car-7/agent.toml",
@@ -58,6 +61,11 @@ def test_the_layout(site: Path) -> None:
         "server/api-token",
         "server/audit.key",
         "server/audit.pub",
+        "server/device-ca.crt",
+        "server/device-ca.key",
+        "server/device-root.crl",
+        "server/enrolment.crt",
+        "server/enrolment.key",
         "server/fleet-server.toml",
         "server/master.key",
         "server/server-ca.crt",
@@ -108,6 +116,27 @@ def test_a_site_that_was_made_before_gets_its_key(tmp_path: Path) -> None:
     code, output = run("make-audit-key", "--config", str(file))
     assert (code, "never overwritten" in output) == (1, True)
     assert (server / "audit.key").read_bytes() == before
+
+
+def test_the_key_of_the_root_is_in_one_place_and_init_says_where_it_belongs(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    code, output = run("init", "--dir", str(site))
+    assert code == 0
+    assert f"take offline, and keep: {site}/ca/device-root.key" in output
+    key = (site / "ca/device-root.key").read_bytes()
+    assert [path.name for path in site.rglob("*") if path.is_file() and key in path.read_bytes()] == [
+        "device-root.key"
+    ]
+
+
+def test_without_enrolment_a_site_has_no_list_that_would_run_out(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    assert run("init", "--dir", str(site), "--no-enrolment")[0] == 0
+    assert "crl" not in (site / "broker/mosquitto.conf").read_text()
+    assert not list(site.rglob("*.crl"))
+    assert not (site / "server/device-ca.key").exists()
+    loaded = config.load(site / "server" / "fleet-server.toml")
+    assert (loaded.device_ca, loaded.enrolment) == (None, None)
 
 
 def test_the_token_is_long_and_knows_its_name(site: Path) -> None:
@@ -162,8 +191,8 @@ def test_what_is_refused_changes_nothing(site: Path, arguments: tuple[str, ...],
     ("arguments", "words"),
     [
         (("--host", "a\nlistener 1883"), "expected a name or an address"),
-        (("--device-port", "8884"), "three different ones"),
-        (("--api-port", "0"), "three different ones"),
+        (("--device-port", "8884"), "expected different ones"),
+        (("--api-port", "0"), "expected different ones"),
     ],
 )
 def test_a_site_that_cannot_be_is_not_begun(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:

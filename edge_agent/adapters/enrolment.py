@@ -1,0 +1,108 @@
+"""Speaks to the enrolment listener: HTTPS, the server held to the authority that we were given."""
+
+import http.client
+import ssl
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from broker_config.enrolment import (
+    ANSWER_BYTES_MAX,
+    ENROLL_PATH,
+    NONCE_PATH,
+    RENEW_PATH,
+    Enrolled,
+    EnrollRequest,
+    NonceAnswer,
+    RenewRequest,
+)
+from broker_config.text import shown
+
+TIMEOUT_S: Final = 20.0
+
+A = TypeVar("A", Enrolled, NonceAnswer)
+
+
+class EnrolmentError(Exception):
+    """There is no certificate; the message says what to do next."""
+
+
+class _Problem(Struct, frozen=True):
+    title: str
+    detail: Annotated[str, Meta(max_length=2_000)]
+
+
+class Listener:
+    """The server's side, at *url*."""
+
+    def __init__(self, url: str, ca_file: Path) -> None:
+        """Raises EnrolmentError: the URL or the authority's file is not what it should be."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or 443
+        except ValueError as error:
+            raise EnrolmentError(f"--server: expected https://HOST:PORT, got {shown(url)!r}") from error
+        if parts.scheme != "https" or host is None:
+            raise EnrolmentError(f"--server: expected https://HOST:PORT, got {shown(url)!r}")
+        self._host, self._port = host, port
+        try:
+            self._security = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._security.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._security.load_verify_locations(ca_file)
+        except OSError as error:
+            raise EnrolmentError(
+                f"{ca_file}: expected the site's server-ca.crt, got {shown(error)}; "
+                "copy it from server/server-ca.crt of the site"
+            ) from error
+
+    def enroll(self, claim: str, csr: str) -> Enrolled:
+        """Redeem a claim. Raises EnrolmentError."""
+        body = msgspec.json.encode(EnrollRequest(claim, csr))
+        return self._ask("POST", ENROLL_PATH, body, Enrolled)
+
+    def nonce(self) -> str:
+        """For a renewal. Raises EnrolmentError."""
+        return self._ask("GET", NONCE_PATH, None, NonceAnswer).nonce
+
+    def renew(self, request: RenewRequest) -> Enrolled:
+        """Raises EnrolmentError."""
+        return self._ask("POST", RENEW_PATH, msgspec.json.encode(request), Enrolled)
+
+    def _ask(self, method: str, path: str, body: bytes | None, kind: type[A]) -> A:
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._security)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            data = answer.read(ANSWER_BYTES_MAX + 1)
+        except ssl.SSLCertVerificationError as error:
+            raise EnrolmentError(
+                f"{self._host}:{self._port} is not a server that --ca vouches for: {shown(error.verify_message)}; "
+                "check the address, this device's clock, and that --ca is the site's server-ca.crt"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise EnrolmentError(
+                f"cannot reach {self._host}:{self._port}: {shown(error) or type(error).__name__}; "
+                "is fleet-server running, with [enrolment] in its configuration?"
+            ) from error
+        finally:
+            connection.close()
+        if answer.status != http.client.OK:
+            raise EnrolmentError(_why(answer.status, data))
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.MsgspecError as error:
+            raise EnrolmentError(f"{self._host}:{self._port} answers, but not as a fleet server: {error}") from error
+
+
+def _why(status: int, data: bytes) -> str:
+    try:
+        problem = msgspec.json.decode(data, type=_Problem)
+    except msgspec.MsgspecError:
+        return f"the server answers {status}, but not as a fleet server; check --server"
+    text = f"{shown(problem.title)}: {shown(problem.detail, 500)}"
+    if status == http.client.FORBIDDEN:
+        return f"{text}; a new claim comes from: fieldfleet claim DEVICE"
+    return text

@@ -1,0 +1,100 @@
+"""``edge-agent enroll``: the key is made here and stays here; a claim's code gets it a certificate."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from broker_config.enrolment import Enrolled, is_claim
+from edge_agent import config
+from edge_agent.adapters import files, x509
+from edge_agent.adapters.enrolment import EnrolmentError, Listener
+from edge_agent.identity import PUBLIC, SECRET, Pair, Write, put_next
+
+AGENT_FILE: Final = "agent.toml"
+_HOST: Final = re.compile(r"[A-Za-z0-9.:-]{1,253}\Z")
+_NAME: Final = re.compile(r"[a-z0-9_]{1,64}\Z")
+
+
+def enroll(*, server: str, claim: str, ca_file: Path, directory: Path, again: bool) -> Enrolled:
+    """Make *directory* what ``edge-agent run`` needs; ``agent.toml`` comes last, and stands for all of it.
+
+    *again*: the device has an identity, and gets another one; its spool and its configuration stay.
+
+    Raises:
+        EnrolmentError, ConfigError: says what to do next. A claim that was redeemed is used up even so.
+        OSError: the directory takes nothing.
+    """
+    if not is_claim(claim.strip()):
+        raise EnrolmentError("--claim: expected ffc_ and 32 letters and digits, as `fieldfleet claim DEVICE` shows")
+    agent_file = directory / AGENT_FILE
+    if agent_file.exists() and not again:
+        raise EnrolmentError(
+            f"{directory} has an identity already; renew it: edge-agent renew --config {agent_file}, "
+            "or replace it: the same command with --again"
+        )
+    own = _own(agent_file) if agent_file.exists() else None
+    listener = Listener(server, ca_file)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = x509.new_key()
+    given = listener.enroll(claim.strip(), made.csr_pem)
+    if own is not None:
+        _replace(own, given, made.key_pem)
+    else:
+        for step in _steps(directory, given, made.key_pem, server):
+            files.carry_out(step)
+    return given
+
+
+def _own(agent_file: Path) -> config.Settings:
+    """The identity that is there. Raises ConfigError."""
+    return config.load(agent_file)
+
+
+def _replace(own: config.Settings, given: Enrolled, key_pem: bytes) -> None:
+    if given.device != own.device:
+        raise EnrolmentError(f"the claim is of {given.device}, and this is {own.device}; make one for {own.device}")
+    files.carry_out(Write(own.mac_file, msgspec.json.encode(given.mac), SECRET))
+    pair = Pair(own.cert_file, own.key_file)
+    with files.changing(pair):
+        for step in put_next(pair, cert=given.certificate.encode(), key=key_pem):
+            files.carry_out(step)
+
+
+def _steps(directory: Path, given: Enrolled, key_pem: bytes, server: str) -> list[Write]:
+    signers = [Write(directory / "signers.json", given.signers.encode(), PUBLIC)] if given.signers else []
+    return [
+        Write(directory / "device.key", key_pem, SECRET),
+        Write(directory / "device.crt", given.certificate.encode(), PUBLIC),
+        Write(directory / "server-ca.crt", given.server_ca.encode(), PUBLIC),
+        Write(directory / "mac.json", msgspec.json.encode(given.mac) + b"\n", SECRET),
+        *signers,
+        Write(directory / AGENT_FILE, agent_toml(given, server).encode(), PUBLIC),
+    ]
+
+
+def agent_toml(given: Enrolled, server: str) -> str:
+    """The configuration of a device that was just enrolled. Raises EnrolmentError: a name that cannot stand there."""
+    if not _HOST.match(given.broker.host) or not _NAME.match(given.device_class) or not _NAME.match(given.profile):
+        raise EnrolmentError("the server names a broker, class or profile that cannot be one")
+    text = msgspec.json.encode  # a basic string of TOML escapes as JSON does
+    return f"""\
+device = {text(given.device).decode()}
+device_class = {text(given.device_class).decode()}
+profile = {text(given.profile).decode()}
+state_dir = "state"
+
+[broker]
+host = {text(given.broker.host).decode()}
+port = {given.broker.port}
+ca_file = "server-ca.crt"
+cert_file = "device.crt"
+key_file = "device.key"
+
+[enrolment]
+url = {text(server).decode()}
+
+[receipts]
+mac_file = "mac.json"
+"""

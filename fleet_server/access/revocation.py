@@ -1,0 +1,204 @@
+"""Puts a device out, and proves that it is: asks the store, the list, the broker and presence, one after the other.
+
+Each step may be repeated, so that whoever is not sure does all of it again. The order is what makes it hold: the list
+counts at the broker before the session is ended, so that the device cannot come back in between.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from fleet_server.access import ca, enrolment
+from fleet_server.access.ca import Issued, Keys, Revoked
+from fleet_server.access.enrolment import EnrolmentError
+from fleet_server.access.enrolment_store import Enrolments
+from fleet_server.access.states import Reason
+
+STEP_S_MAX: Final = 5.0
+"""For what is waited for; what is not so by then is told as not done."""
+POLL_S: Final = 0.05
+CANARY_LIFE: Final = timedelta(hours=1)
+
+
+class NothingToRevokeError(EnrolmentError):
+    """The device has no certificate of this server that is good."""
+
+
+class BrokerError(Exception):
+    """The broker cannot be told, or asked; says what to do."""
+
+
+class RevocationList(Protocol):
+    """The file where the broker reads whom to refuse. Calls are serialised by the caller."""
+
+    def publish(self, revoked: list[Revoked], *, now: datetime) -> None:
+        """Add to the list, and sign it anew; durable once it returns. What was revoked stays so.
+
+        Raises:
+            OSError, CaError: the list is what it was.
+        """
+
+    def until(self) -> datetime | None:
+        """Until when the list that is there is good; None: there is none."""
+
+
+class BrokerDoor(Protocol):
+    """The broker, as who guards it uses it. Any thread may call; each waits some seconds at most."""
+
+    def reload(self) -> None:
+        """Have it read the list again; it may do so a little later. Raises BrokerError."""
+
+    def lets_in(self, identity: Issued) -> bool:
+        """Whether a device with this certificate gets a connection. Raises BrokerError: nobody answers."""
+
+    def end(self, device: str) -> None:
+        """End the device's session and forget what is retained of it. Raises BrokerError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``detail``: what to do if it is not ``done``; ``at_s``: when it ended, from the beginning of all."""
+
+    what: str
+    done: bool
+    at_s: float
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """``seconds``: from the order to the last proof."""
+
+    device: str
+    reason: Reason
+    certificates: int
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def out(self) -> bool:
+        """Whether every step was done: the device is proved to be out."""
+        return all(step.done for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """See the class."""
+        return self.steps[-1].at_s if self.steps else 0.0
+
+
+class Revoker:
+    """See the module's docstring. Any thread may call; one revocation at a time."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        store: Enrolments,
+        crl: RevocationList,
+        door: BrokerDoor,
+        is_connected: Callable[[str], bool],
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._keys = keys
+        self._store = store
+        self._crl = crl
+        self._door = door
+        self._is_connected = is_connected
+        self._now_ms = now_ms
+        self._one = threading.Lock()
+
+    def revoke(self, device: str, reason: Reason) -> Outcome:
+        """Revoke all certificates of *device*, have the broker refuse them, end its session, and look.
+
+        Raises:
+            NothingToRevokeError: it has none; nothing has changed.
+        """
+        with self._one:
+            begin_s = time.monotonic()
+            revoked = self._store.revoke(device, reason, now_ms=self._now_ms())
+            if not revoked:
+                raise NothingToRevokeError(f"{device} has no certificate of this server that has not expired")
+            outcome = Outcome(device, reason, len(revoked))
+            canary = self._canary()
+
+            def step(what: str, do: Callable[[], str]) -> bool:
+                try:
+                    detail = do()
+                except (BrokerError, OSError, ca.CaError) as error:
+                    detail = str(error)
+                outcome.steps.append(Step(what, not detail, time.monotonic() - begin_s, detail))
+                return not detail
+
+            step("the broker lets a good certificate in", lambda: self._welcomes(canary))
+            step("the list of revoked devices is written", lambda: self._publish([canary]))
+            step("the broker is told", self._told)
+            step(
+                "the broker refuses a certificate of the same list",
+                lambda: _until(lambda: self._refuses(canary)),
+            )
+            step("the session is ended and its status cleared", lambda: self._ended(device))
+            step("the device is not connected", lambda: _until(lambda: not self._is_connected(device)))
+            return outcome
+
+    def keep_fresh(self, *, at_start: bool) -> bool:
+        """Sign the list again long before it runs out, and have it read; whether it was due.
+
+        Raises:
+            OSError, CaError, BrokerError: it is not done, and due still.
+        """
+        with self._one:
+            until, now = self._crl.until(), self._now()
+            half = timedelta(days=ca.CRL_DAYS) / 2
+            if not at_start and until is not None and until - now > half:
+                return False
+            self._publish([])
+            self._door.reload()
+            return True
+
+    def _publish(self, canaries: list[Issued]) -> str:
+        entries = [
+            Revoked(int(each.serial, 16), datetime.fromtimestamp((each.revoked_ms or 0) / 1000, UTC))
+            for each in self._store.revoked(now_ms=self._now_ms())
+        ]
+        entries += [Revoked(ca.certificate_of(canary).serial_number, self._now()) for canary in canaries]
+        self._crl.publish(entries, now=self._now())
+        return ""
+
+    def _canary(self) -> Issued:
+        """A certificate that nobody has, revoked with the device: as the broker does with it, it does with others."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        authority = self._keys.authority()
+        leaf = ca.sign_device(authority, enrolment.CANARY, key.public_key(), now=self._now(), life=CANARY_LIFE)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return Issued(leaf.public_bytes(Encoding.PEM), pem)
+
+    def _welcomes(self, canary: Issued) -> str:
+        return "" if self._door.lets_in(canary) else "it refuses everybody: is its list of revoked devices too old?"
+
+    def _refuses(self, canary: Issued) -> bool:
+        return not self._door.lets_in(canary)
+
+    def _told(self) -> str:
+        self._door.reload()
+        return ""
+
+    def _ended(self, device: str) -> str:
+        self._door.end(device)
+        return ""
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._now_ms() / 1000, UTC)
+
+
+def _until(done: Callable[[], bool]) -> str:
+    deadline_s = time.monotonic() + STEP_S_MAX
+    while not done():
+        if time.monotonic() > deadline_s:
+            return f"not within {STEP_S_MAX:g} s"
+        time.sleep(POLL_S)
+    return ""

@@ -1,0 +1,84 @@
+"""``/v1/devices/{device}/revoke``: put a device out, and say how it is known that it is."""
+
+from http import HTTPStatus
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet_server.access.revocation import NothingToRevokeError, Outcome, Revoker
+from fleet_server.access.states import Reason
+from fleet_server.api.devices import DeviceName
+from fleet_server.api.problems import ProblemError, responses
+
+
+class RevokeIn(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Reason
+
+
+class RevocationStep(BaseModel):
+    """What was done, or found, one after the other."""
+
+    what: str = Field(examples=["the broker refuses a certificate of the same list"])
+    done: bool
+    at_s: float = Field(description="When it ended, seconds from the order.", examples=[0.4])
+    detail: str = Field(description="What is wrong, if it is not done.", examples=[""])
+
+
+class Revocation(BaseModel):
+    """What became of it. The certificates are revoked whatever `out` says, and the list is written again with each
+    later revocation; `out` says whether the broker was seen to keep the device out.
+    """
+
+    device: str = Field(examples=["car-7"])
+    reason: Reason
+    certificates: int = Field(description="Revoked and not expired.", examples=[1])
+    out: bool = Field(description="Every step was done: the device is proved to be out.")
+    seconds: float = Field(description="From the order to the last proof.", examples=[0.6])
+    steps: list[RevocationStep]
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "Revocation":
+        """As it went."""
+        return cls(
+            device=outcome.device,
+            reason=outcome.reason,
+            certificates=outcome.certificates,
+            out=outcome.out,
+            seconds=round(outcome.seconds, 3),
+            steps=[
+                RevocationStep(what=step.what, done=step.done, at_s=round(step.at_s, 3), detail=step.detail)
+                for step in outcome.steps
+            ],
+        )
+
+
+def routes(revoker: Revoker) -> APIRouter:
+    """The route; it takes some seconds, in a thread of the framework's."""
+    router = APIRouter(tags=["enrolment"])
+
+    @router.post(
+        "/v1/devices/{device}/revoke",
+        summary="Put a device out, and prove it",
+        responses=responses(HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    )
+    def revoke(device: DeviceName, body: RevokeIn) -> Revocation:
+        """Revokes its certificates, tells the broker and looks at it, ends the session, and clears what is retained.
+
+        May be repeated until `out` is true. A new claim lets the device in again, with a new key.
+        """
+        try:
+            return Revocation.of(revoker.revoke(device, body.reason))
+        except NothingToRevokeError as error:
+            raise ProblemError(
+                HTTPStatus.CONFLICT,
+                "nothing-to-revoke",
+                "Nothing to revoke",
+                str(error),
+                expected="a device that was enrolled here; one that add-device made is put out with its authority",
+            ) from error
+
+    return router

@@ -1,0 +1,160 @@
+"""Wires what gives devices their identities and takes them: authority, store, listener, the list of the revoked."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine
+
+from broker_config.enrolment import BrokerPlace
+from broker_config.ids import SiteId
+from broker_config.text import shown
+from fleet_server.access.ca import CaError
+from fleet_server.access.enroller import Enroller, EnrolmentSettings
+from fleet_server.access.keys import MasterKey
+from fleet_server.access.revocation import BrokerError, Revoker
+from fleet_server.adapters.audit_facts import auditor, is_connected
+from fleet_server.adapters.authority import FileKeys
+from fleet_server.adapters.broker_door import Door, DoorSettings
+from fleet_server.adapters.revocation_list import CrlFile
+from fleet_server.adapters.sql.enrolment import SqlEnrolments
+from fleet_server.api.app import Enrolling
+from fleet_server.api.enrolling import create_app
+from fleet_server.api.listener import HttpsListener
+from fleet_server.config import Config, DeviceCa, EnrolmentTable
+from fleet_server.registry.store import Registry
+from fleet_server.telemetry.store import StoreError
+from fleet_server.telemetry.view import TelemetryView
+
+SIGNERS_BYTES_MAX: Final = 65_536
+FRESHEN_S: Final = 3_600.0
+"""How often the list of revoked devices is looked at; it is good for weeks."""
+STOP_S: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Identities:
+    """What runs beside telemetry: made, opened, started, stopped, in this order."""
+
+    def __init__(
+        self,
+        device_ca: DeviceCa,
+        table: EnrolmentTable,
+        master: MasterKey,
+        door: DoorSettings,
+        site: SiteId,
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Raises CaError, OSError: a file or the port is not to be had."""
+        self._device_ca = device_ca
+        self._table = table
+        self._master = master
+        self._now_ms = now_ms
+        self._keys = FileKeys(device_ca.cert_file, device_ca.key_file)
+        self._server_ca_pem = table.server_ca_file.read_text(encoding="ascii")
+        family = socket.AF_INET6 if ":" in table.host else socket.AF_INET
+        self._socket = socket.create_server((table.host, table.port), family=family)
+        self._door = Door(door)
+        self._site = site
+        self._listener: HttpsListener | None = None
+        self._stopping = threading.Event()
+        self._freshening = threading.Thread(target=self._freshen, name="revocations", daemon=True)
+        self.enrolling: Enrolling
+
+    def open(self, engine: Engine, registry: Registry, view: TelemetryView) -> None:
+        """On the operators' database, migrated."""
+        table = self._table
+
+        def class_of(device: str) -> str | None:
+            found = registry.device(device)
+            return None if found is None or found.registered_ms is None else found.registration.device_class
+
+        crl = CrlFile(self._device_ca.crl_file, self._keys, self._device_ca.root_crl_file)
+        unknown = self._device_ca.renew_unknown
+        settings = EnrolmentSettings(
+            broker=BrokerPlace(table.broker_host, table.broker_port),
+            url=table.url,
+            server_ca_pem=self._server_ca_pem,
+            signers=lambda: _signers(table.signers_file),
+            leaf_life=timedelta(days=self._device_ca.leaf_d),
+            grace=timedelta(days=self._device_ca.grace_d),
+            adopts=lambda serial: unknown and not crl.has(serial),
+        )
+        store = SqlEnrolments(engine)
+        enroller = Enroller(settings, self._keys, store, class_of, self._master, now_ms=self._now_ms)
+
+        def connected(device: str) -> bool:
+            return is_connected(view, device)
+
+        revoker = Revoker(self._keys, store, crl, self._door, connected, now_ms=self._now_ms)
+        audited = auditor(
+            store,
+            view,
+            self._keys,
+            crl,
+            self._device_ca.crl_file.parent,
+            self._site,
+            now_ms=self._now_ms,
+        )
+        self.enrolling = Enrolling(enroller, store, revoker, audited)
+
+    def start(self) -> None:
+        """Listen to devices."""
+        self._listener = HttpsListener(
+            create_app(self.enrolling.enroller),
+            self._socket,
+            cert_file=self._table.cert_file,
+            key_file=self._table.key_file,
+            name="enrolment",
+        )
+        self._listener.start()
+        self._freshening.start()
+
+    def _freshen(self) -> None:
+        """At the start, because the database may have come from a backup; then whenever it is due."""
+        at_start = True
+        while not self._stopping.is_set():
+            try:
+                self.enrolling.revoker.keep_fresh(at_start=at_start)
+                at_start = False
+            except (BrokerError, CaError, OSError, StoreError) as error:
+                logger.warning("the list of revoked devices: %s", shown(error, 300))
+            self._stopping.wait(FRESHEN_S)
+
+    def stop(self) -> None:
+        """In order."""
+        self._stopping.set()
+        self._freshening.join(STOP_S)
+        if self._listener is not None:
+            self._listener.stop()
+
+
+def made_from(config: Config, master: MasterKey, *, now_ms: Callable[[], int]) -> Identities | None:
+    """None: the configuration has no ``[enrolment]``. Raises CaError, OSError."""
+    if config.enrolment is None or config.device_ca is None:
+        return None
+    broker = config.broker
+    door = DoorSettings(
+        host=broker.host,
+        server_port=broker.port,
+        device_port=config.enrolment.broker_port,
+        ca_file=broker.ca_file,
+        cert_file=broker.cert_file,
+        key_file=broker.key_file,
+        reload_command=broker.reload_command,
+        reload_pid_file=broker.reload_pid_file,
+    )
+    return Identities(config.device_ca, config.enrolment, master, door, SiteId(config.site_id), now_ms=now_ms)
+
+
+def _signers(path: Path | None) -> str:
+    """Read each time, so that a rotation reaches who enrols next; empty if the site has none."""
+    if path is None or not path.is_file():
+        return ""
+    return path.read_bytes()[:SIGNERS_BYTES_MAX].decode("utf-8", "replace")

@@ -1,0 +1,325 @@
+"""The life of an identity with real programs, on either broker: claim, certificate, renewal, revocation."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from broker_config import topics
+from broker_config.ids import device_id
+from broker_config.topics import Up
+from fleet_server.access import ca
+from fleet_server.adapters import site_directory
+from fleet_server.cli.server import Json, Place, Server, connect
+from tests.contract.wire import Client, GoneError
+from tests.faults.programs import ROOT, Program
+from tests.servers import HOST, Credentials, accepts, free_ports, program, wait_until
+
+OUT_S = 5.0
+"""The goal: how long a revoked live session may last."""
+BROKERS = [pytest.param("mosquitto", marks=pytest.mark.server("mosquitto")), "embedded"]
+BACK_S_MAX = 40.0
+"""A client that TLS 1.3 refused waits for its answer in vain, ten seconds, before it tries again."""
+SOON = "import sys, edge_agent.renewing as r, edge_agent.__main__ as m; r.FIRST_S_MAX = 0.1; sys.exit(m.main())"
+"""The agent as it is, but that it looks at once whether its certificate is to be renewed."""
+
+
+@dataclass
+class Fleet:
+    """A site as ``init`` made it, its broker and its server, running."""
+
+    directory: Path
+    device_port: int
+    server_port: int
+    enrolment_port: int
+    server: Server
+    broker: Program
+    exit: ExitStack
+
+    def device_directory(self, device: str) -> Path:
+        return self.directory.parent / "devices" / device
+
+    def claim(self, device: str) -> str:
+        said: Json = {"device_class": "host"}
+        self.server.send("PUT", f"/v1/devices/{device}/registration", json=said, headers={"If-None-Match": "*"})
+        return self.claim_again(device)
+
+    def claim_again(self, device: str) -> str:
+        made = self.server.send("POST", f"/v1/devices/{device}/claims")
+        assert isinstance(made, dict)
+        return str(made["code"])
+
+    def enroll(self, device: str, claim: str, *more: str) -> subprocess.CompletedProcess[str]:
+        where = ["--server", f"https://localhost:{self.enrolment_port}", "--ca", str(self.server_ca)]
+        what = ["--claim", claim, "--dir", str(self.device_directory(device)), *more]
+        command = [sys.executable, "-m", "edge_agent", "enroll", *where, *what]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    @property
+    def server_ca(self) -> Path:
+        return self.directory / "server/server-ca.crt"
+
+    def agent(self, device: str) -> Program:
+        config = str(self.device_directory(device) / "agent.toml")
+        argv = [sys.executable, "-c", SOON, "run", "--config", config]
+        agent = Program(f"agent of {device}", argv, self.directory / f"{device}.log")
+        agent.start()
+        self.exit.callback(agent.kill)
+        return agent
+
+    def enrolled(self, device: str) -> Program:
+        done = self.enroll(device, self.claim(device))
+        assert done.returncode == 0, done.stderr
+        agent = self.agent(device)
+        wait_until(lambda: self.is_connected(device), f"{device} is connected")
+        return agent
+
+    def is_connected(self, device: str) -> bool:
+        seen = self.server.get(f"/v1/devices/{device}")
+        assert isinstance(seen, dict)
+        return bool(seen["connected"])
+
+    def credentials(self, device: str) -> Credentials:
+        at = self.device_directory(device)
+        return Credentials(at / "device.crt", at / "device.key", self.server_ca)
+
+    def states(self, device: str) -> list[str]:
+        found = self.server.get(f"/v1/devices/{device}/certificates")
+        assert isinstance(found, dict)
+        return [each["state"] for each in found["certificates"]]  # type: ignore[union-attr, call-overload, index, misc]
+
+
+def is_healthy(server: Server) -> bool:
+    try:
+        return server.get("/v1/health") == {"status": "ok"}
+    except Exception:  # noqa: BLE001 - whatever it is, it is not healthy
+        return False
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    directory = tmp_path_factory.mktemp("fleet") / "site"
+    device_port, server_port, api_port, enrolment_port = free_ports(4)
+    site = site_directory.create(
+        directory,
+        hosts=("localhost",),
+        device_port=device_port,
+        server_port=server_port,
+        api_port=api_port,
+        enrolment_port=enrolment_port,
+        broker_user="root",
+        now=datetime.now(UTC),
+    )
+    at = str(directory / "broker")
+    if request.param == "mosquitto":
+        argv = ["sh", "-c", f"cd {at} && exec {program('mosquitto')} -c mosquitto.conf"]
+    else:
+        embedded = f"-m broker_config.embedded --directory {at} --device-host {HOST} --device-port {device_port}"
+        embedded += f" --server-port {server_port} --site {site.site_id}"
+        embedded += f" --crl-file {at}/device-ca.crl --pid-file {at}/mosquitto.pid"
+        argv = [sys.executable, *embedded.split()]
+    config = str(directory / "server/fleet-server.toml")
+    with ExitStack() as stack:
+        broker = Program("broker", argv, directory / "broker.log")
+        broker.start()
+        stack.callback(broker.kill)
+        wait_until(lambda: accepts(device_port), "the broker accepts")
+        server = Program(
+            "server", [sys.executable, "-m", "fleet_server", "run", "--config", config], directory / "server.log"
+        )
+        server.start()
+        stack.callback(server.kill)
+        place = Place(f"http://{HOST}:{api_port}", directory / "server/api-token")
+        speaking = stack.enter_context(connect(place))
+        wait_until(lambda: is_healthy(speaking), "the server is healthy")
+        yield Fleet(directory, device_port, server_port, enrolment_port, speaking, broker, stack)
+
+
+def test_an_enrolled_device_is_heard_of(fleet: Fleet) -> None:
+    fleet.enrolled("car-1")
+    assert fleet.states("car-1") == ["active"]
+    again = fleet.enroll("other", fleet.claim_again("car-1"))
+    assert again.returncode == 0
+    assert fleet.states("car-1") == ["active", "superseded"]
+
+
+def test_a_claim_is_good_for_one(fleet: Fleet) -> None:
+    claim = fleet.claim("car-2")
+    assert fleet.enroll("car-2", claim).returncode == 0
+    second = fleet.enroll("thief", claim)
+    assert second.returncode == 1
+    assert "the claim was used already; a new claim comes from: fieldfleet claim" in second.stderr
+    assert not (fleet.device_directory("thief") / "agent.toml").exists()
+
+
+def test_a_certificate_takes_no_other_devices_place(fleet: Fleet) -> None:
+    fleet.enrolled("car-3")
+    assert fleet.enroll("car-4", fleet.claim("car-4")).returncode == 0
+    with Client(fleet.device_port, fleet.credentials("car-4")) as imposter:
+        imposter.connect("car-3")
+        imposter.publish(topics.up(device_id("car-3"), Up.STATUS), b"", retain=True)
+        imposter.ping()
+        assert fleet.is_connected("car-3")
+    log = (fleet.directory / "car-3.log").read_text()
+    assert "disconnected" not in log
+
+
+def stranger(fleet: Fleet, who: str) -> Credentials:
+    now = datetime.now(UTC)
+    own = ca.Issued(
+        (fleet.directory / "ca/device-ca.crt").read_bytes(), (fleet.directory / "ca/device-ca.key").read_bytes()
+    )
+    name = device_id("car-9")
+    issued = {
+        "another authority": lambda: ca.issue_device(ca.new_ca("fieldfleet device CA", now=now), name, now=now),
+        "expired": lambda: ca.issue_device(own, name, now=now - timedelta(days=40), days=30),
+        "not yet": lambda: ca.issue_device(own, name, now=now + timedelta(days=1), days=30),
+        "itself": lambda: ca.new_ca("car-9", now=now),
+    }[who]()
+    (fleet.directory / "stranger.crt").write_bytes(issued.certificate_pem)
+    (fleet.directory / "stranger.key").write_bytes(issued.key_pem)
+    return Credentials(fleet.directory / "stranger.crt", fleet.directory / "stranger.key", fleet.server_ca)
+
+
+@pytest.mark.parametrize("who", ["another authority", "expired", "not yet", "itself"])
+def test_strangers_get_nothing(fleet: Fleet, who: str) -> None:
+    with pytest.raises(GoneError), Client(fleet.device_port, stranger(fleet, who)) as client:
+        client.connect("car-9")
+
+
+def test_a_running_agent_renews_by_itself_and_goes_on(fleet: Fleet) -> None:
+    agent = fleet.enrolled("car-5")
+    agent.stop()
+    # a certificate is good from ten minutes ago: one for a minute from now is past two thirds of its life already
+    at = fleet.device_directory("car-5")
+    before = (at / "device.crt").read_bytes()
+    renew = [sys.executable, "-m", "edge_agent.renewal", "--config", str(at / "agent.toml")]
+    assert subprocess.run([*renew, "--if-due"], cwd=ROOT, capture_output=True, check=False).returncode == 10
+    assert subprocess.run(renew, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    assert (at / "device.crt").read_bytes() == before
+    fleet.agent("car-5")
+    wait_until(
+        lambda: (at / "device.crt").read_bytes() != before, "the new certificate has taken the old one's place"
+    )
+    wait_until(lambda: not (at / "device.next.key").exists(), "nothing is left beside it")
+    assert fleet.states("car-5") == ["active", "active"]
+
+
+def test_a_new_certificate_that_is_refused_does_not_cut_a_device_off(fleet: Fleet) -> None:
+    agent = fleet.enrolled("car-6")
+    agent.stop()
+    at = fleet.device_directory("car-6")
+    wrong = stranger(fleet, "another authority")
+    (at / "device.next.crt").write_bytes(wrong.certificate.read_bytes())
+    (at / "device.next.key").write_bytes(wrong.key.read_bytes())
+    before = (at / "device.crt").read_bytes()
+    fleet.agent("car-6")
+    log = fleet.directory / "car-6.log"
+    wait_until(lambda: log.read_text().count("INFO connected") == 2, "it is back with the old one", BACK_S_MAX)
+    assert "cannot connect" in log.read_text()
+    assert (at / "device.crt").read_bytes() == before
+
+
+def test_a_revoked_device_is_out_at_once_and_its_neighbour_is_not(fleet: Fleet) -> None:
+    fleet.enrolled("car-7")
+    fleet.enrolled("car-8")
+    done = fleet.server.send("POST", "/v1/devices/car-7/revoke", json={"reason": "stolen"})
+    assert isinstance(done, dict)
+    assert done["out"] is True, done
+    assert float(str(done["seconds"])) < OUT_S
+    print(f"out in {done['seconds']} s", json.dumps(done["steps"]))
+    with pytest.raises(GoneError), Client(fleet.device_port, fleet.credentials("car-7")) as client:
+        client.connect("car-7")
+    log = fleet.directory / "car-7.log"
+    wait_until(lambda: "disconnected" in log.read_text(), "its live session is over")
+    assert fleet.states("car-7") == ["revoked"]
+    renew = [sys.executable, "-m", "edge_agent", "renew", "--config"]
+    told = subprocess.run(
+        [*renew, str(fleet.device_directory("car-7") / "agent.toml")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "it is revoked" in told.stderr
+    assert fleet.is_connected("car-8")
+    watcher = Credentials(
+        fleet.directory / "server/server.crt", fleet.directory / "server/server.key", fleet.server_ca
+    )
+    with Client(fleet.server_port, watcher) as server:
+        server.connect("_watcher")
+        server.subscribe(topics.up(device_id("car-7"), Up.STATUS), topics.up(device_id("car-8"), Up.STATUS))
+        server.ping()
+        assert [message.topic for message in server.pending()] == [topics.up(device_id("car-8"), Up.STATUS)]
+
+
+def test_a_device_that_was_found_again_enrols_anew_and_keeps_its_spool(fleet: Fleet) -> None:
+    agent = fleet.enrolled("car-10")
+    fleet.server.send("POST", "/v1/devices/car-10/revoke", json={"reason": "lost"})
+    assert agent.stop() == 0
+    spool = fleet.device_directory("car-10") / "state/spool.db"
+    assert spool.exists()
+    refused = fleet.enroll("car-10", fleet.claim_again("car-10"))
+    assert "--again" in refused.stderr
+    assert fleet.enroll("car-10", fleet.claim_again("car-10"), "--again").returncode == 0
+    fleet.agent("car-10")
+    wait_until(lambda: fleet.is_connected("car-10"), "it is back", BACK_S_MAX)
+    assert fleet.states("car-10") == ["active", "revoked"]
+
+
+def test_revocations_in_one_second_all_count(fleet: Fleet) -> None:
+    names = [f"fast-{n}" for n in range(4)]
+    for name in names:
+        assert fleet.enroll(name, fleet.claim(name)).returncode == 0
+    for name in names:
+        done = fleet.server.send("POST", f"/v1/devices/{name}/revoke", json={"reason": "decommissioned"})
+        assert isinstance(done, dict)
+        assert done["out"] is True, done
+    for name in names:
+        with pytest.raises(GoneError), Client(fleet.device_port, fleet.credentials(name)) as client:
+            client.connect(name)
+
+
+def test_an_audit_of_it_finds_what_is_wrong_and_nothing_else(fleet: Fleet) -> None:
+    command = [sys.executable, "-m", "fleet_server.cli", "audit", "devices", "--site", str(fleet.directory)]
+    well = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert well.returncode == 0, well.stdout
+    acl = fleet.directory / "broker/acl"
+    acl.chmod(0o644)
+    wrong = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    acl.chmod(0o600)
+    assert wrong.returncode == 1
+    assert [each["check"] for each in json.loads(wrong.stdout)["findings"]] == ["over-permissive-policy"]
+
+
+def test_a_broker_that_is_started_again_refuses_still(fleet: Fleet) -> None:
+    fleet.enroll("car-11", fleet.claim("car-11"))
+    fleet.server.send("POST", "/v1/devices/car-11/revoke", json={"reason": "lost"})
+    fleet.broker.kill()
+    fleet.broker.start()
+    wait_until(lambda: accepts(fleet.device_port), "the broker accepts")
+    with pytest.raises(GoneError), Client(fleet.device_port, fleet.credentials("car-11")) as client:
+        client.connect("car-11")
+
+
+def test_a_broker_that_is_not_there_is_no_proof(fleet: Fleet) -> None:
+    fleet.enroll("car-12", fleet.claim("car-12"))
+    fleet.broker.kill()
+    try:
+        done = fleet.server.send("POST", "/v1/devices/car-12/revoke", json={"reason": "lost"})
+        assert isinstance(done, dict)
+        assert done["out"] is False
+        assert fleet.states("car-12") == ["revoked"]
+    finally:
+        fleet.broker.start()
+        wait_until(lambda: accepts(fleet.device_port), "the broker accepts")
+    again = fleet.server.send("POST", "/v1/devices/car-12/revoke", json={"reason": "lost"})
+    assert isinstance(again, dict)
+    assert again["out"] is True, again
