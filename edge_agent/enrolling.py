@@ -74,6 +74,12 @@ def _steps(directory: Path, given: Enrolled, key_pem: bytes, server: str) -> lis
     ]
 
 
+ORDERS: Final = """
+[orders]
+signers_file = "signers.json"
+"""
+
+
 def agent_toml(given: Enrolled, server: str) -> str:
     """The configuration of a device that was just enrolled. Raises EnrolmentError: a name that cannot stand there."""
     if not _HOST.match(given.broker.host) or not _NAME.match(given.device_class) or not _NAME.match(given.profile):
@@ -94,7 +100,7 @@ key_file = "device.key"
 
 [enrolment]
 url = {text(server).decode()}
-
+{ORDERS if given.signers else ""}
 [receipts]
 mac_file = "mac.json"
 """

@@ -321,8 +321,9 @@ host = {_toml(LOOPBACK if site.hosts == (HOST_ALWAYS[0],) else ANYWHERE)}
 port = {site.enrolment_port}
 cert_file = "enrolment.crt"
 key_file = "enrolment.key"
-# What devices are told: who vouches for the servers, and where the broker is.
+# What devices are told: who vouches for the servers, whose signatures count, and where the broker is.
 server_ca_file = "server-ca.crt"
+signers_file = "signers.json"
 broker_host = {_toml(site.hosts[0])}
 broker_port = {site.device_port}
 """

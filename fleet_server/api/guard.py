@@ -71,7 +71,7 @@ def guard(registry: Registry) -> Callable[..., Awaitable[None]]:
             raise _unknown(given=credentials is not None)
         route = f"{request.method} {request.scope['route'].path}"
         acting.begin(_allowed(principal, route))
-        if RULES[route].own_device:
+        if RULES[route].own_device and not acting.scope().everywhere:
             device = request.path_params["device"]
             if await run_in_threadpool(registry.device, device) is None:
                 raise not_found("device", f"{shown(device)} was never heard of", expected="an id of /v1/devices")

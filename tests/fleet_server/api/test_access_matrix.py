@@ -66,6 +66,10 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask(headers=stale)
         case ("POST", path) if path.startswith("/v1/imports"):
             return Ask(content="no,such,columns\n", headers=CSV)
+        case ("POST", "/v1/imports/claims"):
+            return Ask(content="none\n", headers=CSV)
+        case ("POST", path) if path.endswith("revoke") and "{device}" in path:
+            return Ask({"reason": "stolen"})
         case ("POST", "/v1/tokens"):
             grant = {"role": "viewer", "node": at.node}
             return Ask({"token": f"of-{who}-{at.node}", "name": "x", "grants": [grant]})
@@ -88,6 +92,7 @@ def named(path: str, at: Place) -> str:
         webhook="wnone",
         happening=1,
         token="nobody",
+        claim="0" * 16,
     )
 
 
