@@ -10,7 +10,7 @@ Reading goes on all the while, and so does all that devices report: ingest stand
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Final
@@ -32,6 +32,7 @@ APPENDED_MAX: Final = 10_000
 """Entries since the last look whose places are remembered, to be found there again."""
 WAITING_MAX: Final = 256
 """Outcomes that the store has not taken yet."""
+NOTHING_ELSE: Final[Mapping[str, str]] = {}
 SERVER: Final = "server"
 BEGIN: Final = "audit.begin"
 START: Final = "server.start"
@@ -295,8 +296,14 @@ class Auditor:
         return own_fact(action, subject, at_ms=self.now_ms())
 
 
-def own_fact(action: str, subject: str, *, at_ms: int) -> Draft:
-    """What the server itself did."""
+def own_fact(action: str, subject: str, *, at_ms: int, data: Mapping[str, str] = NOTHING_ELSE) -> Draft:
+    """What the server itself did, or saw."""
     return Draft(
-        phase=Phase.FACT, at_ms=at_ms, actor=SERVER, source="", action=action, subject=audit.bounded(subject)
+        phase=Phase.FACT,
+        at_ms=at_ms,
+        actor=SERVER,
+        source="",
+        action=action,
+        subject=audit.bounded(subject),
+        data={name: audit.bounded(text) for name, text in data.items()},
     )

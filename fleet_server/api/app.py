@@ -148,19 +148,19 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         webhooks.routes(ports.subscriptions, clock, ports.wake),
         sinks.routes(ports.sinks, clock),
         tokens.routes(ports.people, clock),
-        *_enrolling(ports.enrolling, clock),
+        *_enrolling(ports.enrolling, ports.auditor, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)
     return app
 
 
-def _enrolling(enrolling: Enrolling | None, clock: times.Clock) -> tuple[APIRouter, ...]:
+def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock) -> tuple[APIRouter, ...]:
     if enrolling is None:
         return ()
     return (
         claims.routes(enrolling.enroller, enrolling.store, clock),
-        revocations.routes(enrolling.revoker),
+        revocations.routes(enrolling.revoker, auditor),
         device_audit.routes(enrolling.audited),
     )
 

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_server.access.auditor import Auditor, own_fact
 from fleet_server.access.revocation import NothingToRevokeError, Outcome, Revoker
 from fleet_server.access.states import Reason
 from fleet_server.api.devices import DeviceName
@@ -56,8 +57,11 @@ class Revocation(BaseModel):
         )
 
 
-def routes(revoker: Revoker) -> APIRouter:
-    """The route; it takes some seconds, in a thread of the framework's."""
+def routes(revoker: Revoker, auditor: Auditor) -> APIRouter:
+    """The route; it takes some seconds, in a thread of the framework's.
+
+    *auditor*: keeps how the device was seen to be out, and after how many seconds.
+    """
     router = APIRouter(tags=["enrolment"])
 
     @router.post(
@@ -71,7 +75,7 @@ def routes(revoker: Revoker) -> APIRouter:
         May be repeated until `out` is true. A new claim lets the device in again, with a new key.
         """
         try:
-            return Revocation.of(revoker.revoke(device, body.reason))
+            outcome = revoker.revoke(device, body.reason)
         except NothingToRevokeError as error:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
@@ -80,5 +84,8 @@ def routes(revoker: Revoker) -> APIRouter:
                 str(error),
                 expected="a device that was enrolled here; one that add-device made is put out with its authority",
             ) from error
+        seen = {"out": str(outcome.out).lower(), "seconds": f"{outcome.seconds:.3f}", "reason": str(outcome.reason)}
+        auditor.finish(own_fact("device.seen_out", device, at_ms=auditor.now_ms(), data=seen))
+        return Revocation.of(outcome)
 
     return router

@@ -238,6 +238,9 @@ def test_a_revoked_device_is_out_at_once_and_its_neighbour_is_not(fleet: Fleet) 
         client.connect("car-7")
     log = fleet.directory / "car-7.log"
     wait_until(lambda: "disconnected" in log.read_text(), "its live session is over")
+    told_of = fleet.server.get_bytes("/v1/audit?action=device.seen_out")
+    (seen,) = (each["data"] for each in json.loads(told_of)["entries"] if each["subject"] == "car-7")
+    assert (seen["out"], float(seen["seconds"])) == ("true", done["seconds"])
     assert fleet.states("car-7") == ["revoked"]
     renew = [sys.executable, "-m", "edge_agent", "renew", "--config"]
     told = subprocess.run(
