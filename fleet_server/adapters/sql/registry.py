@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from broker_config.text import shown
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import device as devices
-from fleet_server.adapters.sql.tables import device_place, duty_unit, org_node, token_grant
+from fleet_server.adapters.sql.tables import device_place, duty_unit, org_node, person_grant, token_grant
 from fleet_server.projection.labels import Labels
 from fleet_server.registry import tree
 from fleet_server.registry.model import (
@@ -262,6 +262,7 @@ class SqlRegistry:
                 ("units belong to it", duty_unit.c.node),
                 ("devices belong to it", devices.c.node),
                 ("grants are for it", token_grant.c.node),
+                ("grants of persons are for it", person_grant.c.node),
             ):
                 _unused(connection, column, node, what)
             connection.execute(delete(org_node).where(org_node.c.node == node))
