@@ -6,8 +6,9 @@ from typing import Final, NoReturn
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwk, jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
-from joserfc.jws import JWSAlgModel, JWSRegistry, extract_compact
+from joserfc.jwa import JWSAlgModel
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry, extract_compact
 
 from broker_config.text import shown
 from fleet_server.access.sign_in import Claims, Policy, RefusedSignInError
@@ -60,7 +61,7 @@ def verified(token: str, keys: Sequence[Key], policy: Policy, *, nonce: str, now
     try:
         header = extract_compact(token.encode("ascii", "replace")).headers()
         key = _chosen(keys, header.get("alg"), header.get("kid"))
-        proved = jwt.decode(token, KeySet([key]), registry=_Allowed())
+        proved = jwt.decode(token, key, registry=_Allowed(strict_check_header=False))
         options = {"iss": {"essential": True, "value": policy.issuer}, "aud": {"essential": True}}
         claims = CodeIDToken(proved.claims, proved.header, options, {"nonce": nonce, "client_id": policy.client_id})
         claims["aud"] = _audience(proved.claims.get("aud"), policy.client_id)

@@ -56,8 +56,8 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Whom this server takes. ``acr``: one of these must be the claim, if there are any; ``amr``: all of these must be
-    in the claim. ``groups``: what a group of the claim ``groups_claim`` gives.
+    """Whom this server takes. ``acr``: one of these must be the claim, if there are any; ``amr``: all of these must
+    be in the claim. ``groups``: what a group of the claim ``groups_claim`` gives.
     """
 
     issuer: str

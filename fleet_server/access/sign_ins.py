@@ -29,7 +29,7 @@ class Provider(Protocol):
         """Where the browser goes to. Raises ProviderError."""
 
     def claims(self, code: str, begun: Begun, *, now_ms: int) -> Claims:
-        """Those of the id token that *code* is good for: signed by the provider, for us, for this sign-in, and in time.
+        """Those of the id token that *code* is good for: signed by the provider, for us, this sign-in, and in time.
 
         Raises:
             ProviderError: it does not answer.
@@ -80,3 +80,7 @@ class SignIns:
         identity = identity_of(claims, self._policy)
         by_group = grants_by_group(claims, self._policy)
         return self._persons.sign_in(identity, by_group, instead_of=instead_of, now_ms=now_ms)
+
+    def undo(self, signed_in: SignedIn) -> None:
+        """End a session that nobody has been told of. Raises StoreError."""
+        self._persons.sign_out(signed_in.session)

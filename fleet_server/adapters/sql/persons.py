@@ -149,7 +149,7 @@ class SqlPersons:
             connection.execute(delete(sessions).where(sessions.c.person == person))
             return _changed(connection, row, disabled_ms=now_ms)
 
-    def enable(self, person: str, *, giver: Principal, now_ms: int) -> Person:
+    def enable(self, person: str, *, giver: Principal) -> Person:
         """See the port."""
         with changing(self._engine) as connection:
             row = _row(connection, person)

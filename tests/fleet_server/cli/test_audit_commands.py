@@ -200,9 +200,7 @@ def test_a_new_log_must_be_explained_to_the_witness(fleet: Fleet, tmp_path: Path
     assert isinstance(store, SqlAudit)
     with database.writing(store._engine) as connection:
         connection.execute(text("DROP TRIGGER audit_entry_no_update"))
-        connection.execute(
-            text("UPDATE audit_entry SET entry = replace(CAST(entry AS TEXT), 'first-', 'other-')")
-        )
+        connection.execute(text("UPDATE audit_entry SET entry = replace(CAST(entry AS TEXT), 'first-', 'other-')"))
     fleet.auditor.start()
     refused = run("register", "car-50", "--class", "host")
     assert (refused.exit_code, "begin-audit-log" in refused.stderr) == (1, True), refused.output
