@@ -5,7 +5,7 @@ from typing import Final, NoReturn
 
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwk, jwt
-from joserfc.errors import JoseError
+from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry, extract_compact
@@ -25,7 +25,7 @@ Key = RSAKey | ECKey | OKPKey
 
 
 class UnknownKeyError(RefusedSignInError):
-    """It was signed with a key that is not among those given; the provider may have a new one."""
+    """It may be signed with a key that is not among those given: the provider may have a new one."""
 
 
 class _Allowed(JWSRegistry):
@@ -61,7 +61,7 @@ def verified(token: str, keys: Sequence[Key], policy: Policy, *, nonce: str, now
     try:
         header = extract_compact(token.encode("ascii", "replace")).headers()
         key = _chosen(keys, header.get("alg"), header.get("kid"))
-        proved = jwt.decode(token, key, registry=_Allowed(strict_check_header=False))
+        proved = _proved(token, key, named="kid" in header)
         options = {"iss": {"essential": True, "value": policy.issuer}, "aud": {"essential": True}}
         claims = CodeIDToken(proved.claims, proved.header, options, {"nonce": nonce, "client_id": policy.client_id})
         claims["aud"] = _audience(proved.claims.get("aud"), policy.client_id)
@@ -69,6 +69,15 @@ def verified(token: str, keys: Sequence[Key], policy: Policy, *, nonce: str, now
     except (JoseError, ValueError) as error:
         raise RefusedSignInError(f"the id token is not proved: {shown(error)}") from error
     return dict(claims)
+
+
+def _proved(token: str, key: Key, *, named: bool) -> jwt.Token:
+    try:
+        return jwt.decode(token, key, registry=_Allowed(strict_check_header=False))
+    except BadSignatureError as error:
+        if named:
+            raise
+        raise UnknownKeyError("the id token is not proved: bad signature, of a key without a name") from error
 
 
 def _audience(aud: object, client_id: str) -> list[str]:
@@ -80,9 +89,9 @@ def _audience(aud: object, client_id: str) -> list[str]:
 
 
 def _chosen(keys: Sequence[Key], alg: object, kid: object) -> Key:
-    if alg not in ALGORITHMS:
+    if not isinstance(alg, str) or alg not in ALGORITHMS:
         _refuse(f"alg: expected one of {', '.join(ALGORITHMS)}, got {shown(alg)}")
-    fitting = [key for key in keys if key.key_type == ALGORITHMS[str(alg)] and key.get("alg") in {None, alg}]
+    fitting = [key for key in keys if key.key_type == ALGORITHMS[alg] and key.get("alg", alg) == alg]
     named = [key for key in fitting if kid is None or key.get("kid") == kid]
     if kid is None and len(named) > 1:
         _refuse("kid: missing, and the provider has several keys")

@@ -130,7 +130,7 @@ def identity_of(claims: Claims, policy: Policy) -> Identity:
     if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_CHARS_MAX or not subject.isprintable():
         raise RefusedSignInError(f"sub: expected 1 to {SUBJECT_CHARS_MAX} printable characters")
     acr = claims.get("acr")
-    if policy.acr and acr not in policy.acr:
+    if policy.acr and not (isinstance(acr, str) and acr in policy.acr):
         raise RefusedSignInError(
             f"acr: expected one of {', '.join(sorted(policy.acr))}; sign in with a second factor"
         )
