@@ -48,9 +48,10 @@ class Persons(Protocol):
         """
 
     def approve(self, person: str, *, approver: Principal, now_ms: int) -> Person:
-        """The second person agrees to what is proposed; where nothing is, nothing changes.
+        """The second person agrees to what is proposed.
 
         Raises:
+            PeopleError: nothing is.
             UnknownPersonError, BeyondScopeError, SamePersonError, LastAdministratorError: see there.
         """
 

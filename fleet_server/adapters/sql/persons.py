@@ -9,6 +9,7 @@ from fleet_server.access.people import (
     USED_EVERY_MS,
     LastAdministratorError,
     NodeGrant,
+    PeopleError,
     Principal,
     SamePersonError,
     check_gift,
@@ -131,7 +132,7 @@ class SqlPersons:
             row = _row(connection, person)
             if row.proposed_by is None:
                 check_gift(approver, BY_HAND.held(connection, person))
-                return _person(connection, row)
+                raise PeopleError(f"nothing is proposed for {person}")
             proposed = PROPOSED.listed(connection, person)
             _check_change(connection, person, proposed, approver, now_ms)
             if row.proposed_by == approver.holder:

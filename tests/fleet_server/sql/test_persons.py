@@ -10,6 +10,7 @@ from fleet_server.access.people import (
     BeyondScopeError,
     LastAdministratorError,
     NodeGrant,
+    PeopleError,
     Principal,
     SamePersonError,
 )
@@ -222,7 +223,8 @@ def test_a_second_administrator_must_agree_once_there_are_two(persons: SqlPerson
         (),
         None,
     )
-    assert persons.approve("boris", approver=first, now_ms=0) == approved
+    with pytest.raises(PeopleError, match="nothing is proposed"):
+        persons.approve("boris", approver=first, now_ms=0)
 
 
 def test_the_last_administrator_stays_be_it_a_token_or_a_person(persons: SqlPersons, people: SqlPeople) -> None:
