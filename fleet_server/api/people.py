@@ -58,6 +58,7 @@ class Person(BaseModel):
         description="What would take the place of the grants by hand, once a second administrator agrees."
     )
     proposed_by: str | None
+    revision: int = Field(description="Of the grants; it is the ETag.")
     first_ms: TimeMs = Field(description="When they first signed in.")
     first_at: TimeAt
     last_ms: TimeMs = Field(description="When they last signed in.")
@@ -78,6 +79,7 @@ class Person(BaseModel):
             grants=[GivenGrant(role=each.role, node=each.node, by=by) for by, grants in given for each in grants],
             proposed=None if found.proposed_by is None else _grants(found.proposed),
             proposed_by=found.proposed_by,
+            revision=found.revision,
             first_ms=found.first_ms,
             first_at=rfc3339(found.first_ms),
             last_ms=found.last_ms,
