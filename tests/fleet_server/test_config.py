@@ -298,7 +298,7 @@ def test_groups_are_mapped_to_grants() -> None:
             "https://login.example",
             CALLBACK,
             'groups = [{group = "a", role = "viewer", x = 1}]',
-            "oidc.groups: object",
+            "oidc.groups: obj",
         ),
         ("https://login.example", CALLBACK, "client_secret = 1", "oidc.client_secret: unknown"),
     ],
