@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import OctKey
+from sqlalchemy import text
 
 from fleet_server.access.audit import Wanted, read
 from fleet_server.access.people import ROOT, NodeGrant
@@ -20,6 +21,8 @@ from fleet_server.access.roles import Role
 from fleet_server.access.sign_in import SIGN_IN_MS, Policy
 from fleet_server.access.sign_ins import SignIns
 from fleet_server.adapters.oidc import FAILED_S, KEPT_S, KEYS_AGAIN_S, OidcProvider, OidcSettings
+from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.api.app import create_app
 from fleet_server.api.cookies import OWN_HEADER, OWN_VALUE, Cookies
 from fleet_server.api.sign_in import SigningIn
@@ -449,6 +452,20 @@ async def test_a_token_and_a_session_at_once_are_refused(house: Callable[..., Ho
         await sign_in(browser, it.idp)
         answer = await browser.get("/v1/me", headers={"Authorization": f"Bearer {TOKEN}"})
         assert (answer.status_code, answer.json()["type"]) == (401, "urn:fieldfleet:problem:two-identities")
+
+
+async def test_a_sign_in_that_cannot_be_recorded_is_none(house: Callable[..., House]) -> None:
+    it = house()
+    store = it.fleet.auditor.store
+    assert isinstance(store, SqlAudit)
+    with database.writing(store._engine) as connection:
+        connection.execute(text("DROP TABLE audit_entry"))
+    async with it.browser() as browser:
+        answer = await sign_in(browser, it.idp)
+        assert answer.status_code == 503
+        assert "session" not in str(answer.headers.get_list("set-cookie"))
+    with database.reading(store._engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM session")).scalar_one() == 0
 
 
 async def test_without_a_provider_people_do_not_sign_in(fleet: Fleet) -> None:

@@ -2,6 +2,9 @@
 session ends, is over or was idle.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import Engine, text
 
@@ -241,6 +244,28 @@ def test_the_last_administrator_stays_be_it_a_token_or_a_person(persons: SqlPers
     with pytest.raises(LastAdministratorError):
         persons.disable("boris", giver=ROOT, now_ms=0)
     assert not people.ensure_first(FIRST_TOKEN, now_ms=0)
+
+
+def test_of_two_administrators_who_are_taken_away_at_once_one_stays(persons: SqlPersons, people: SqlPeople) -> None:
+    enter(persons)
+    give(persons, "a-meyer", ADMIN)
+
+    def refused(take_away: Callable[[], object]) -> bool:
+        try:
+            take_away()
+        except LastAdministratorError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(2) as threads:
+        tried = threads.map(
+            refused,
+            (
+                lambda: people.revoke("first-administrator", giver=ROOT, now_ms=0),
+                lambda: persons.disable("a-meyer", giver=ROOT, now_ms=0),
+            ),
+        )
+        assert sorted(tried) == [False, True]
 
 
 def test_persons_administer_nothing_where_they_cannot_sign_in(persons: SqlPersons, engine: Engine) -> None:
