@@ -4,6 +4,7 @@ import secrets
 from threading import Lock
 from typing import NamedTuple, Protocol
 
+from broker_config.text import shown
 from fleet_server.access import sign_in
 from fleet_server.access.person_store import Persons
 from fleet_server.access.persons import SignedIn
@@ -75,7 +76,7 @@ class SignIns:
         if answer.issuer is not None and answer.issuer != self._policy.issuer:
             raise RefusedSignInError("iss: another provider sent the browser back")  # RFC 9207
         if answer.code is None:
-            raise RefusedSignInError(f"the provider signed nobody in: {answer.error or 'it did not say why'}")
+            raise RefusedSignInError(f"the provider signed nobody in: {shown(answer.error or 'it did not say why')}")
         claims = self._provider.claims(answer.code, begun, now_ms=now_ms)
         identity = identity_of(claims, self._policy)
         by_group = grants_by_group(claims, self._policy)

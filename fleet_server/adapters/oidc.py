@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from threading import BoundedSemaphore, Lock
 from typing import Final, NamedTuple, TypeVar
+from urllib.parse import quote_plus
 
 import httpx
 import msgspec
@@ -77,7 +79,12 @@ class OidcProvider:
         self._failed: tuple[float, str] | None = None
         timeout = httpx.Timeout(ASK_S_MAX, connect=CONNECT_S_MAX)
         self._http = httpx.Client(
-            transport=_Bounded(settings.security, clock_s), timeout=timeout, follow_redirects=False, trust_env=False
+            transport=_Bounded(settings.security, clock_s),
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            # what it would remember of one person it would tell it of another
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
     def close(self) -> None:
@@ -148,13 +155,14 @@ class OidcProvider:
         settings = self._settings
         methods = metadata.token_endpoint_auth_methods_supported
         in_body: dict[str, str] = {}
-        auth = httpx.Auth()
+        auth = httpx.Auth()  # none
         if not settings.secret:
             in_body = {"client_id": settings.policy.client_id}
         elif methods and "client_secret_basic" not in methods:
             in_body = {"client_id": settings.policy.client_id, "client_secret": settings.secret}
         else:
-            auth = httpx.BasicAuth(settings.policy.client_id, settings.secret)
+            # form-encoded before they are joined: RFC 6749 section 2.3.1
+            auth = httpx.BasicAuth(*map(quote_plus, (settings.policy.client_id, settings.secret)))
         with self._slot(), _translated():
             answer = self._client().fetch_token(
                 metadata.token_endpoint,
