@@ -28,7 +28,10 @@ from fleet_server.access.auditor import BEGIN, Auditor, own_fact
 from fleet_server.access.ca import CaError
 from fleet_server.access.keys import BadMasterKeyError, MasterKey, derive
 from fleet_server.access.notes import NoteError, Signer
-from fleet_server.access.people import PeopleError
+from fleet_server.access.people import NodeGrant, PeopleError
+from fleet_server.access.persons import SessionRules
+from fleet_server.access.sign_in import Policy
+from fleet_server.access.sign_ins import SignIns
 from fleet_server.adapters import mqtt
 from fleet_server.adapters.mail import MailSender, MailSettings
 from fleet_server.adapters.sql import database
@@ -37,6 +40,7 @@ from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.people import SqlPeople
+from fleet_server.adapters.sql.persons import SqlPersons
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_backup import backup as copy
@@ -44,6 +48,8 @@ from fleet_server.adapters.sqlite_backup import copy_back
 from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
 from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.app import Ports, create_app
+from fleet_server.api.cookies import Cookies
+from fleet_server.api.sign_in import SigningIn
 from fleet_server.cli import moments
 from fleet_server.cli.signer_commands import add_signer_commands
 from fleet_server.cli.site_commands import add_commands
@@ -113,7 +119,16 @@ def run(config: ConfigFile) -> None:
     except StoreError as error:
         _fail(str(error), EXIT_FAILED)
     engine, registry = _registry(settings)
-    ports = _Operators(engine, registry, SqlKeptAnswers(engine), _people(engine, token), _auditor(settings, engine))
+    persons, signing_in = _persons(settings, engine)
+    ports = _Operators(
+        engine,
+        registry,
+        SqlKeptAnswers(engine),
+        _people(engine, token, persons=signing_in is not None),
+        _auditor(settings, engine),
+        persons,
+        signing_in,
+    )
     senders = _senders(settings)
     try:
         uvloop.run(_run(settings, master, security, store, listener, ports, senders, identities))
@@ -136,11 +151,13 @@ class _Operators(NamedTuple):
     kept: SqlKeptAnswers
     people: SqlPeople
     auditor: Auditor
+    persons: SqlPersons
+    signing_in: SigningIn | None
 
 
-def _people(engine: Engine, token: str) -> SqlPeople:
-    """Who may ask; the token that ``init`` wrote is the first administrator's."""
-    people = SqlPeople(engine)
+def _people(engine: Engine, token: str, *, persons: bool) -> SqlPeople:
+    """Who may ask; the token that ``init`` wrote is the first administrator's. *persons*: they can sign in."""
+    people = SqlPeople(engine, persons=persons)
     try:
         if people.ensure_first(token, now_ms=now_ms()):
             log.info("the token of the token file administers the fleet")
@@ -149,6 +166,32 @@ def _people(engine: Engine, token: str) -> SqlPeople:
     except StoreError as error:
         _fail(f"database: {error}", EXIT_FAILED)
     return people
+
+
+def _persons(config: Config, engine: Engine) -> tuple[SqlPersons, SigningIn | None]:
+    """Who signs in, and how, if the configuration says so. The provider is not asked before somebody does."""
+    oidc = config.oidc
+    if oidc is None:
+        return SqlPersons(engine, SessionRules(0, 0)), None
+    from fleet_server.adapters.oidc import OidcProvider, OidcSettings  # noqa: PLC0415 - a library only if wanted
+
+    policy = Policy(
+        issuer=oidc.issuer,
+        client_id=oidc.client_id,
+        name_claim=oidc.name_claim,
+        groups_claim=oidc.groups_claim,
+        acr=frozenset(oidc.require_acr),
+        amr=frozenset(oidc.require_amr),
+        groups=tuple((each.group, NodeGrant(each.role, each.node)) for each in oidc.groups),
+    )
+    try:
+        secret = oidc.client_secret_file.read_text(encoding="utf-8").strip() if oidc.client_secret_file else ""
+        security = ssl.create_default_context(cafile=oidc.ca_file) if oidc.issuer.startswith("https:") else None
+    except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
+        _fail(f"oidc: {error}", EXIT_CONFIG)
+    persons = SqlPersons(engine, SessionRules(int(3_600_000 * oidc.session_h), int(60_000 * oidc.idle_min)))
+    provider = OidcProvider(OidcSettings(policy, oidc.redirect_url, oidc.scopes, secret, security))
+    return persons, SigningIn(SignIns(provider, policy, persons), Cookies.of(oidc.redirect_url), oidc.landing)
 
 
 def _registry(config: Config) -> tuple[Engine, SqlRegistry]:
@@ -268,7 +311,9 @@ async def _run(
         sinks,
         operators.people,
         operators.auditor,
-        None if identities is None else identities.enrolling,
+        operators.persons,
+        enrolling=None if identities is None else identities.enrolling,
+        signing_in=operators.signing_in,
     )
     # a loop of its own: a slow answer must not hold up a receipt
     server = uvicorn.Server(

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct, field
 from broker_config import limits, signing
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
+from fleet_server.access.roles import Role
 from fleet_server.outbound.happenings import Kind, Severity
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
@@ -31,6 +32,14 @@ MailAddress: TypeAlias = Annotated[
 """No quotes, no names, no line end: what goes into a header must not be able to end it."""
 
 MAIL_RECIPIENTS_MAX: Final = 20
+
+OidcWord: TypeAlias = Annotated[str, Meta(pattern=r"^[!-~]{1,256}\Z")]
+
+SESSION_H_MAX: Final = 168.0
+IDLE_MIN_MIN: Final = 5.0
+"""When a session was last used is noted within a minute, so that much less would not be what it says."""
+GROUPS_MAX: Final = 256
+SIGN_IN_CALLBACK: Final = "/v1/sign-in/callback"
 
 InfluxName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
 
@@ -250,6 +259,38 @@ class Influx(Struct, frozen=True):
     presence_every_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
 
 
+class GroupGrant(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is in *group* at the provider has *role* at *node* and below; no node is everywhere."""
+
+    group: Annotated[str, Meta(min_length=1, max_length=256)]
+    role: Role
+    node: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")] | None = None
+
+
+class Oidc(Struct, frozen=True):
+    """The provider of OpenID Connect with which people sign in; no such table, tokens only.
+
+    ``issuer``: https, or http on this machine. ``redirect_url``: where browsers find this API's
+    ``/v1/sign-in/callback``; its scheme decides whether cookies are for https only. ``require_acr``: one of these;
+    ``require_amr``: all of these: so is a second factor enforced. ``landing``: where a browser goes once signed in.
+    """
+
+    issuer: Annotated[str, Meta(max_length=512)]
+    client_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    redirect_url: Annotated[str, Meta(max_length=512)]
+    client_secret_file: Path | None = None
+    ca_file: Path | None = None
+    scopes: Annotated[tuple[OidcWord, ...], Meta(min_length=1, max_length=16)] = ("openid", "profile", "email")
+    name_claim: OidcWord = "name"
+    groups_claim: OidcWord = "groups"
+    require_acr: Annotated[tuple[OidcWord, ...], Meta(max_length=16)] = ()
+    require_amr: Annotated[tuple[OidcWord, ...], Meta(max_length=16)] = ()
+    session_h: Annotated[float, Meta(gt=0, le=SESSION_H_MAX)] = 12.0
+    idle_min: Annotated[float, Meta(ge=IDLE_MIN_MIN, le=60 * SESSION_H_MAX)] = 60.0
+    landing: Annotated[str, Meta(pattern=r"^/([A-Za-z0-9._~-][A-Za-z0-9._~/-]*)?\Z", max_length=256)] = "/v1/me"
+    groups: Annotated[tuple[GroupGrant, ...], Meta(max_length=GROUPS_MAX)] = ()
+
+
 class Config(Struct, frozen=True):
     """All of ``fleet-server.toml``. ``mail``: None if none is sent."""
 
@@ -270,6 +311,7 @@ class Config(Struct, frozen=True):
     influx: Influx | None = None
     device_ca: DeviceCa | None = None
     enrolment: EnrolmentTable | None = None
+    oidc: Oidc | None = None
 
 
 T = TypeVar("T", bound=Struct)
@@ -289,6 +331,8 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults += _influx_faults(config.influx)
     if config.enrolment is not None and config.device_ca is None:
         faults.append("device_ca: missing; enrolment signs with it")
+    if config.oidc is not None:
+        faults += _oidc_faults(config.oidc)
     if faults:
         raise ConfigError(source, tuple(faults))
     return config
@@ -311,6 +355,32 @@ def _influx_faults(influx: Influx) -> list[str]:
             f"influx.url: expected https, or influx.allow_plain = true, for a host that is not this one, got {got!r}"
         ]
     return []
+
+
+def _oidc_faults(oidc: Oidc) -> list[str]:
+    faults = []
+    if not is_secure_url(oidc.issuer) or urlsplit(oidc.issuer).query:
+        faults.append(f"oidc.issuer: expected https, or http on this machine, got {shown(oidc.issuer)!r}")
+    if not is_secure_url(oidc.redirect_url) or urlsplit(oidc.redirect_url).path != SIGN_IN_CALLBACK:
+        faults.append(
+            f"oidc.redirect_url: expected https://HOST{SIGN_IN_CALLBACK}, or http on this machine, "
+            f"got {shown(oidc.redirect_url)!r}"
+        )
+    if "openid" not in oidc.scopes:
+        faults.append(f"oidc.scopes: expected openid among them, got {shown(' '.join(oidc.scopes))!r}")
+    return faults
+
+
+def is_secure_url(url: str) -> bool:
+    """Whether it is https, or http to this machine, with no user and no fragment in it."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or parts.username is not None or parts.password is not None or parts.fragment:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
 
 
 def read_tables(text: str, kind: type[T], *, base: Path, source: str) -> T:
@@ -363,6 +433,10 @@ def load(path: Path) -> Config:
         faults += _unreadable("enrolment.cert_file", config.enrolment.cert_file)
         faults += _not_secret("enrolment.key_file", config.enrolment.key_file)
         faults += _unreadable("enrolment.server_ca_file", config.enrolment.server_ca_file)
+    if config.oidc is not None and config.oidc.client_secret_file is not None:
+        faults += _not_secret("oidc.client_secret_file", config.oidc.client_secret_file)
+    if config.oidc is not None and config.oidc.ca_file is not None:
+        faults += _unreadable("oidc.ca_file", config.oidc.ca_file)
     if faults:
         raise ConfigError(str(path), tuple(faults))
     return config

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from fleet_server.access.roles import ALL, Grant, Permission, Role, Scope, scope_of
+from fleet_server.access.roles import Grant, Permission, Role, Scope, scope_of
 
 TOKEN_PREFIX: Final = "ff_"  # noqa: S105 - so that a leaked one is found by its beginning
 TOKEN_BYTES: Final = 32
@@ -30,7 +30,9 @@ _TOKEN: Final = re.compile(r"ff_[A-Za-z0-9_-]{43}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody whose token was good. ``holder``: the token's id, which the audit log names."""
+    """Somebody whose token or session was good. ``holder``: the token's id, or ``person:`` and the person's id; the
+    audit log names it.
+    """
 
     holder: str
     name: str
@@ -124,8 +126,3 @@ def needs_second(grants: Iterable[Grant], administrators: int) -> bool:
 def is_good(*, pending: bool, expires_ms: int | None, revoked_ms: int | None, now_ms: int) -> bool:
     """Whether a token is good for anything now."""
     return not pending and revoked_ms is None and (expires_ms is None or now_ms < expires_ms)
-
-
-def administers_all(grants: Iterable[Grant]) -> bool:
-    """Whether they can administer the whole fleet."""
-    return scope_of(grants, Permission.PEOPLE_CHANGE) == ALL

@@ -51,6 +51,11 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/tokens"): Action("token.create", "token", told=("grants", "days")),
     ("POST", "/v1/tokens/{token}/approve"): Action("token.approve", "token"),
     ("POST", "/v1/tokens/{token}/revoke"): Action("token.revoke", "token"),
+    ("PUT", "/v1/people/{person}/grants"): Action("person.grant", "person"),
+    ("POST", "/v1/people/{person}/approve"): Action("person.approve", "person"),
+    ("POST", "/v1/people/{person}/disable"): Action("person.disable", "person"),
+    ("POST", "/v1/people/{person}/enable"): Action("person.enable", "person"),
+    ("POST", "/v1/sign-out"): Action("session.end"),
 }
 READS: Final[Mapping[tuple[str, str], Action]] = {
     ("GET", "/v1/audit"): Action("audit.read"),

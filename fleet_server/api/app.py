@@ -20,6 +20,7 @@ from fleet_server.access.enroller import Enroller
 from fleet_server.access.enrolment_store import Enrolments
 from fleet_server.access.kept_answers import KeptAnswers
 from fleet_server.access.people_store import People
+from fleet_server.access.person_store import Persons
 from fleet_server.access.revocation import Revoker
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
@@ -32,10 +33,12 @@ from fleet_server.api import (
     imports,
     operations,
     organisation,
+    people,
     problems,
     quarantine,
     registrations,
     revocations,
+    sign_in,
     sinks,
     telemetry,
     times,
@@ -57,9 +60,10 @@ QUERY_NAMES_MAX: Final = 32
 
 DESCRIPTION: Final = """\
 The fleet admin API of fieldfleet, version 1. It listens on loopback. Every request, but for `/v1/health` and this
-document, carries `Authorization: Bearer TOKEN`, with the token that `init` wrote or one of `/v1/tokens`. A token is
-good for what it was granted, at organisation nodes and below them; what is elsewhere is not there for it (404, or
-left out of a list).
+document, carries `Authorization: Bearer TOKEN`, with the token that `init` wrote or one of `/v1/tokens`, or the
+cookie of a session that began at `/v1/sign-in`; with the cookie, what changes something also carries
+`X-Fieldfleet: 1`. Both are good for what was granted, at organisation nodes and below them; what is elsewhere is not
+there for them (404, or left out of a list).
 
 **Times.** In: RFC 3339 with an offset, or ms since the epoch. Out: ms since the epoch in fields that end in `_ms`,
 and the same in RFC 3339 (UTC) in fields that end in `_at`; a device's clock may say a time that has no date, which is
@@ -96,7 +100,9 @@ class Enrolling:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices."""
+    """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
+    ``signing_in``: None if people have tokens only.
+    """
 
     view: TelemetryView
     registry: Registry
@@ -108,7 +114,9 @@ class Ports:
     sinks: SinkView
     people: People
     auditor: Auditor
+    persons: Persons
     enrolling: Enrolling | None = None
+    signing_in: sign_in.SigningIn | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -130,11 +138,16 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
     # the last added is the first asked: a body is bounded, and a repeat answered, before anything is recorded
     app.add_middleware(Recording, auditor=ports.auditor)
     app.add_middleware(Bodies, kept=ports.kept, clock=clock)
-    app.add_middleware(Known, people=ports.people, clock=clock)
+    cookies = None if ports.signing_in is None else ports.signing_in.cookies
+    app.add_middleware(Known, people=ports.people, persons=ports.persons, cookies=cookies, clock=clock)
     app.add_middleware(_Headers)
     guarded = [Depends(guard(registry)), Depends(_refuse_unknown_query)]
     refused = problems.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-    app.include_router(operations.open_routes(view, ports.auditor), dependencies=[Depends(_refuse_unknown_query)])
+    checked = [Depends(_refuse_unknown_query)]
+    app.include_router(operations.open_routes(view, ports.auditor), dependencies=checked)
+    app.include_router(sign_in.routes(ports.signing_in, clock), dependencies=checked)
+    app.include_router(sign_in.callback_routes(ports.signing_in, ports.auditor, clock))
+    app.include_router(sign_in.sign_out_routes(ports.signing_in, ports.persons), dependencies=checked)
     for router in (
         devices.routes(view, registry, clock),
         registrations.routes(registry, clock),
@@ -149,6 +162,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         sinks.routes(ports.sinks, clock),
         tokens.routes(ports.people, clock),
         *_enrolling(ports.enrolling, ports.auditor, clock),
+        people.routes(ports.persons, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)

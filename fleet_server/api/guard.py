@@ -1,11 +1,16 @@
-"""Who asks, and whether they may: a middleware that reads the token, and a dependency of every guarded route."""
+"""Who asks, and whether they may: a middleware that reads the token or the session, and a dependency of every guarded
+route.
+
+Whoever has a session in a browser must show, to change something, that a page of this server asks for it. A request
+that bears both, a token and a session, is refused: which of the two was meant nobody can say.
+"""
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -16,7 +21,10 @@ from fleet_server.access import acting
 from fleet_server.access.acting import Acting
 from fleet_server.access.people import Principal
 from fleet_server.access.people_store import People
+from fleet_server.access.person_store import Persons
 from fleet_server.access.roles import ALL
+from fleet_server.api.actions import SAFE
+from fleet_server.api.cookies import HOST_PREFIX, OWN_HEADER, OWN_VALUE, SESSION, Cookies
 from fleet_server.api.problems import ProblemError, answer, not_found
 from fleet_server.api.rules import RULES
 from fleet_server.api.times import Clock
@@ -24,35 +32,63 @@ from fleet_server.registry.store import Registry
 from fleet_server.telemetry.store import StoreError
 
 STATE: Final = "principal"
+REFUSAL: Final = "refusal"
 BEARER: Final = "bearer"
 
 
 class Known:
-    """Puts whoever the token says into the request's state, or None; what is before a route may ask there."""
+    """Puts into the request's state whoever the token or the session says, or None; what is before a route may ask
+    there. *cookies*: None where nobody signs in.
+    """
 
-    def __init__(self, app: ASGIApp, *, people: People, clock: Clock) -> None:
+    def __init__(
+        self, app: ASGIApp, *, people: People, persons: Persons, cookies: Cookies | None, clock: Clock
+    ) -> None:
         self._app = app
         self._people = people
+        self._persons = persons
+        self._cookies = cookies
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            kind, secret = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
-            found = None
-            if kind.lower() == BEARER and secret:
-                try:
-                    found = await run_in_threadpool(self._people.authenticate, secret, now_ms=self._clock())
-                except StoreError as error:
-                    await answer(_unavailable(error))(scope, receive, send)
-                    return
-            scope.setdefault("state", {})[STATE] = found
+            state = scope.setdefault("state", {})
+            try:
+                state[STATE], state[REFUSAL] = await self._found(Headers(scope=scope), scope["method"])
+            except StoreError as error:
+                await answer(_unavailable(error))(scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    async def _found(self, headers: Headers, method: str) -> tuple[Principal | None, ProblemError | None]:
+        """Who it is, or why they are not let in."""
+        kind, token = get_authorization_scheme_param(headers.get("authorization"))
+        session = None if self._cookies is None else self._cookies.session(headers)
+        if kind.lower() == BEARER and token:
+            if session is not None:
+                return None, _two()
+            found = await run_in_threadpool(self._people.authenticate, token, now_ms=self._clock())
+            return found, None if found is not None else _unknown("the token is nobody's, or not good any more")
+        if session is None or self._cookies is None:
+            return None, None
+        found = await run_in_threadpool(self._persons.of_session, session, now_ms=self._clock())
+        if found is None:
+            return None, _unknown("the session is over")
+        if method not in SAFE and not self._cookies.is_from_here(headers):
+            return None, _foreign()
+        return found, None
 
 
 def asking(scope: Scope) -> Principal | None:
     """Whom :class:`Known` found."""
     found = scope.get("state", {}).get(STATE)
     return found if isinstance(found, Principal) else None
+
+
+def refusal(scope: Scope) -> ProblemError | None:
+    """Why :class:`Known` let nobody in, though somebody seemed to ask."""
+    found = scope.get("state", {}).get(REFUSAL)
+    return found if isinstance(found, ProblemError) else None
 
 
 def guard(registry: Registry) -> Callable[..., Awaitable[None]]:
@@ -62,13 +98,22 @@ def guard(registry: Registry) -> Callable[..., Awaitable[None]]:
     """
     scheme = HTTPBearer(auto_error=False, description="A token of /v1/tokens, or the one that `init` wrote.")
 
+    session = APIKeyCookie(
+        name=HOST_PREFIX + SESSION,
+        auto_error=False,
+        description=f"Of `/v1/sign-in`. What changes something also carries `{OWN_HEADER}: {OWN_VALUE}`, or an "
+        "`Origin` of this server. On a server that browsers find by http the name has no prefix.",
+    )
+
     async def guarded(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(scheme)]
+        request: Request,
+        _token: Annotated[HTTPAuthorizationCredentials | None, Security(scheme)],
+        _session: Annotated[str | None, Security(session)],
     ) -> None:
         # async, so that what it sets is set in the request's own task
         principal = asking(request.scope)
         if principal is None:
-            raise _unknown(given=credentials is not None)
+            raise refusal(request.scope) or _unknown("no token was given")
         route = f"{request.method} {request.scope['route'].path}"
         acting.begin(_allowed(principal, route))
         if RULES[route].own_device and not acting.scope().everywhere:
@@ -93,14 +138,35 @@ def _allowed(principal: Principal, route: str) -> Acting:
     return Acting(principal, scope)
 
 
-def _unknown(*, given: bool) -> ProblemError:
+def _unknown(detail: str) -> ProblemError:
     return ProblemError(
         HTTPStatus.UNAUTHORIZED,
         "unauthorized",
         "No access",
-        "the token is nobody's, or not good any more" if given else "no token was given",
+        detail,
         expected="Authorization: Bearer TOKEN, with a token of this server's",
         headers={"WWW-Authenticate": 'Bearer realm="fieldfleet"'},
+    )
+
+
+def _two() -> ProblemError:
+    return ProblemError(
+        HTTPStatus.UNAUTHORIZED,
+        "two-identities",
+        "Two at once",
+        "the request bears a token and a session, and nobody can say which of the two asks",
+        expected="one of them",
+        headers={"WWW-Authenticate": 'Bearer realm="fieldfleet"'},
+    )
+
+
+def _foreign() -> ProblemError:
+    return ProblemError(
+        HTTPStatus.FORBIDDEN,
+        "foreign-site",
+        "Not from a page of this server",
+        "a session alone changes nothing: any site could have made the browser send this",
+        expected=f"{OWN_HEADER}: {OWN_VALUE}",
     )
 
 

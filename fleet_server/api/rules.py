@@ -91,6 +91,15 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /v1/tokens": Rule(P.PEOPLE_CHANGE),
     "POST /v1/tokens/{token}/approve": Rule(P.PEOPLE_CHANGE),
     "POST /v1/tokens/{token}/revoke": Rule(P.PEOPLE_CHANGE),
+    "GET /v1/people": Rule(P.PEOPLE_READ, everywhere=True),
+    "GET /v1/people/{person}": Rule(P.PEOPLE_READ, everywhere=True),
+    "PUT /v1/people/{person}/grants": Rule(P.PEOPLE_CHANGE),
+    "POST /v1/people/{person}/approve": Rule(P.PEOPLE_CHANGE),
+    # who was granted nothing belongs to no node
+    "POST /v1/people/{person}/disable": Rule(P.PEOPLE_CHANGE, everywhere=True),
+    "POST /v1/people/{person}/enable": Rule(P.PEOPLE_CHANGE, everywhere=True),
 }
-OPEN: Final = frozenset({"GET /v1/health"})
-"""What is told without a token, beside the API's document."""
+OPEN: Final = frozenset(
+    {"GET /v1/health", "GET /v1/sign-in", "GET /v1/sign-in/callback", "POST /v1/sign-out"},
+)
+"""What is done without a token, beside the API's document."""

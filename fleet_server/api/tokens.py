@@ -21,6 +21,7 @@ from fleet_server.access.people import (
     UnknownTokenError,
 )
 from fleet_server.access.people_store import People
+from fleet_server.access.persons import HOLDER, UnknownPersonError
 from fleet_server.access.roles import Permission, Role
 from fleet_server.api import pages, times
 from fleet_server.api.problems import ProblemError, bad_request, not_found, responses
@@ -108,9 +109,10 @@ class Place(BaseModel):
 
 
 class Me(BaseModel):
-    """Whose token it is, and what it is good for."""
+    """Whose token or session it is, and what it is good for; one of `token` and `person` is null."""
 
-    token: str = Field(examples=["grafana"])
+    token: str | None = Field(examples=["grafana"])
+    person: str | None = Field(examples=["a-meyer"])
     name: str = Field(examples=["Dashboards of station 7"])
     grants: list[Place]
     permissions: dict[Permission, list[str]] = Field(
@@ -125,7 +127,7 @@ def routes(people: People, clock: times.Clock) -> APIRouter:
 
     @router.get("/v1/me", summary="Who asks")
     def me() -> Me:
-        """What the token of this request is good for."""
+        """What the token or the session of this request is good for."""
         return _me(acting.principal())
 
     @router.get("/v1/tokens", summary="Every token")
@@ -142,7 +144,7 @@ def routes(people: People, clock: times.Clock) -> APIRouter:
         """Without its secret."""
         found = people.token(token)
         if found is None:
-            raise _unknown(token)
+            raise not_found("token", f"there is no token {token}", expected="an id of /v1/tokens")
         return Token.of(found)
 
     @router.post(
@@ -158,7 +160,7 @@ def routes(people: People, clock: times.Clock) -> APIRouter:
         now_ms = clock()
         expires_ms = None if body.days is None else now_ms + body.days * times.DAY_MS
         grants = [NodeGrant(each.role, each.node) for each in body.grants]
-        with _refusals(body.token):
+        with refusals():
             made = people.make_token(
                 body.token, body.name, grants, giver=acting.principal(), expires_ms=expires_ms, now_ms=now_ms
             )
@@ -167,13 +169,13 @@ def routes(people: People, clock: times.Clock) -> APIRouter:
     @router.post("/v1/tokens/{token}/approve", summary="Agree to a token", responses=responses(*CHANGE))
     def approve(token: TokenId) -> Token:
         """By another administrator than the one who made it."""
-        with _refusals(token):
+        with refusals():
             return Token.of(people.approve(token, approver=acting.principal()))
 
     @router.post("/v1/tokens/{token}/revoke", summary="Revoke a token", responses=responses(*CHANGE))
     def revoke(token: TokenId) -> Token:
         """It is good for nothing from now on. The last administrator stays."""
-        with _refusals(token):
+        with refusals():
             return Token.of(people.revoke(token, giver=acting.principal(), now_ms=clock()))
 
     return router
@@ -181,8 +183,10 @@ def routes(people: People, clock: times.Clock) -> APIRouter:
 
 def _me(principal: Principal) -> Me:
     scopes = {permission: principal.scope(permission) for permission in Permission}
+    person = principal.holder.removeprefix(HOLDER) if principal.holder.startswith(HOLDER) else None
     return Me(
-        token=principal.holder,
+        token=principal.holder if person is None else None,
+        person=person,
         name=principal.name,
         grants=[Place(role=grant.role, org=grant.path or None) for grant in principal.grants],
         permissions={name: list(scope.paths) for name, scope in scopes.items() if not scope.nowhere},
@@ -204,11 +208,14 @@ def _fields(token: people.Token) -> dict[str, Any]:
 
 
 @contextmanager
-def _refusals(token: str) -> Iterator[None]:
+def refusals() -> Iterator[None]:
+    """Why people are not changed, as problems."""
     try:
         yield
     except UnknownTokenError as error:
-        raise _unknown(token) from error
+        raise not_found("token", str(error), expected="an id of /v1/tokens") from error
+    except UnknownPersonError as error:
+        raise not_found("person", str(error), expected="an id of /v1/people") from error
     except UnknownError as error:
         raise bad_request("body.grants", expected="a node of /v1/org-nodes", got=error.name) from error
     except BeyondScopeError as error:
@@ -217,7 +224,3 @@ def _refusals(token: str) -> Iterator[None]:
         raise ProblemError(HTTPStatus.CONFLICT, _CONFLICTS[type(error)], "It cannot be done", str(error)) from error
     except PeopleError as error:
         raise ProblemError(HTTPStatus.CONFLICT, "refused", "It cannot be done", str(error)) from error
-
-
-def _unknown(token: str) -> ProblemError:
-    return not_found("token", f"there is no token {token}", expected="an id of /v1/tokens")

@@ -266,12 +266,39 @@ class Tokens(Struct, frozen=True):
     tokens: list[Token]
 
 
+class GivenGrant(Grant, frozen=True):
+    """See the API's ``GivenGrant``."""
+
+    by: str
+
+
+class Person(Struct, frozen=True):
+    """See the API's ``Person``."""
+
+    person: str
+    name: str
+    email: str
+    grants: list[GivenGrant]
+    proposed: list[Grant] | None
+    proposed_by: str | None
+    revision: int
+    last_ms: int
+    disabled_ms: int | None
+
+
+class People(Struct, frozen=True):
+    """See the API's ``PersonPage``."""
+
+    people: list[Person]
+
+
 class Me(Struct, frozen=True):
     """See the API's ``Me``."""
 
-    token: str
+    token: str | None
     name: str
     permissions: dict[str, list[str]]
+    person: str | None = None
 
 
 class Latest(Struct, frozen=True):

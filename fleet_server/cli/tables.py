@@ -16,9 +16,11 @@ from fleet_server.cli.answers import (
     FleetClass,
     FleetRow,
     Gap,
+    Grant,
     Happening,
     Latest,
     Me,
+    Person,
     Quarantined,
     Series,
     Token,
@@ -95,7 +97,7 @@ def tokens(found: Sequence[Token], *, now_ms: int) -> Table:
     """One line a token."""
     table = _table("token", "name", "grants", "made by", "state", "last used", "until")
     for token in found:
-        grants = ", ".join(f"{grant.role}@{grant.node or 'everywhere'}" for grant in token.grants)
+        grants = ", ".join(_granted(grant) for grant in token.grants)
         table.add_row(
             Text(token.token),
             Text(shown(token.name)),
@@ -116,12 +118,43 @@ def _state_of(token: Token, now_ms: int) -> Text:
     return Text("waits for a second person", style="bold yellow") if token.pending else Text("good", style="green")
 
 
+def people(found: Sequence[Person], *, now_ms: int) -> Table:
+    """One line a person; what came by a group says so."""
+    table = _table("person", "name", "email", "grants", "state", "signed in")
+    for person in found:
+        grants = [f"{_granted(grant)}{' (group)' if grant.by == 'group' else ''}" for grant in person.grants]
+        table.add_row(
+            Text(person.person),
+            Text(shown(person.name)),
+            Text(shown(person.email)),
+            Text(shown(", ".join(grants), TEXT_SHOWN_MAX)),
+            _state_of_person(person),
+            Text(ago(person.last_ms, now_ms=now_ms)),
+        )
+    return table
+
+
+def _state_of_person(person: Person) -> Text:
+    if person.disabled_ms is not None:
+        return Text("disabled")
+    if person.proposed is not None:
+        proposed = ", ".join(_granted(grant) for grant in person.proposed)
+        said = f"waits for a second person: {proposed}, proposed by {person.proposed_by}"
+        return Text(shown(said, TEXT_SHOWN_MAX), style="bold yellow")
+    return Text("good", style="green") if person.grants else Text("may nothing yet", style="bold yellow")
+
+
+def _granted(grant: Grant) -> str:
+    return f"{grant.role}@{grant.node or 'everywhere'}"
+
+
 def me(found: Me) -> Group:
-    """Whose token, and where it is good for what."""
+    """Whose token or session, and where it is good for what."""
     table = _table("permission", "where")
     for permission, paths in found.permissions.items():
         table.add_row(Text(shown(permission)), Text(", ".join(shown(path) or "everywhere" for path in paths)))
-    return Group(Text(f"{shown(found.token)}  {shown(found.name)}"), table)
+    who = found.token if found.person is None else f"person:{found.person}"
+    return Group(Text(f"{shown(who)}  {shown(found.name)}"), table)
 
 
 def device(found: Device, latest: Sequence[Latest], *, now_ms: int) -> Group:

@@ -29,6 +29,7 @@ from fleet_server.access import ca
 from fleet_server.access.auditor import Auditor
 from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.keys import MasterKey, derive
+from fleet_server.access.persons import SessionRules
 from fleet_server.access.revocation import Revoker
 from fleet_server.adapters.audit_facts import auditor
 from fleet_server.adapters.authority import FileKeys
@@ -41,6 +42,7 @@ from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
 from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.people import SqlPeople
+from fleet_server.adapters.sql.persons import SqlPersons
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
@@ -59,6 +61,7 @@ from tests.fleet_server.access.drafts import SIGNER, SITE
 T0: Final = 1_767_254_400_000
 """2026-01-01T08:00:00Z."""
 NOW: Final = T0 + 600_000
+HOUR_MS: Final = 3_600_000
 LIFE: Final = "9f0c2b1a77d3e458"
 BOOT: Final = "5c1d7a90be2f4436"
 TOKEN: Final = "ff_" + "t" * 43
@@ -110,7 +113,8 @@ class Fleet:
         self.registry = SqlRegistry(engine)
         self.auditor = Auditor(SqlAudit(engine), SIGNER, SITE, now_ms=lambda: NOW)
         self.auditor.start()
-        self.people = SqlPeople(engine)
+        self.people = SqlPeople(engine, persons=True)
+        self.persons = SqlPersons(engine, SessionRules(whole_ms=12 * HOUR_MS, idle_ms=HOUR_MS))
         self.people.ensure_first(TOKEN, now_ms=T0)
         self.keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
         self.outbox, self.bell = SqlOutbox(engine), Bell()
@@ -125,7 +129,8 @@ class Fleet:
             Sinks(self.store.feed, [self._sink()]),
             self.people,
             self.auditor,
-            self._enrolling(path.parent, engine, master),
+            self.persons,
+            enrolling=self._enrolling(path.parent, engine, master),
         )
 
     def _enrolling(self, directory: Path, engine: Engine, master: MasterKey) -> Enrolling:

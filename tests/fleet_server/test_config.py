@@ -248,3 +248,63 @@ def test_mail_that_cannot_be_sent_so_is_refused(line: str, where: str) -> None:
 def test_mail_to_this_machine_needs_no_tls() -> None:
     text = SMALLEST + MAIL.replace("mail.example.org", "127.0.0.1") + 'tls = "none"'
     assert config.parse(text, base=Path()).mail is not None
+
+
+OIDC = (
+    SMALLEST
+    + """[oidc]
+issuer = "{issuer}"
+client_id = "fieldfleet"
+redirect_url = "{redirect}"
+"""
+)
+CALLBACK = "https://fleet.example/v1/sign-in/callback"
+
+
+def test_no_oidc_is_tokens_only_and_the_smallest_has_every_default() -> None:
+    assert config.parse(SMALLEST, base=Path()).oidc is None
+    oidc = config.parse(OIDC.format(issuer="https://login.example", redirect=CALLBACK), base=Path()).oidc
+    assert oidc is not None
+    assert (oidc.session_h, oidc.idle_min, oidc.landing) == (12.0, 60.0, "/v1/me")
+    assert (oidc.require_acr, oidc.require_amr, oidc.groups, oidc.client_secret_file) == ((), (), (), None)
+
+
+def test_groups_are_mapped_to_grants() -> None:
+    text = OIDC.format(issuer="https://login.example", redirect=CALLBACK)
+    text += '[[oidc.groups]]\ngroup = "wheel"\nrole = "administrator"\n'
+    text += '[[oidc.groups]]\ngroup = "seven"\nrole = "viewer"\nnode = "station-7"\n'
+    oidc = config.parse(text, base=Path()).oidc
+    assert oidc is not None
+    assert [(each.group, each.role.value, each.node) for each in oidc.groups] == [
+        ("wheel", "administrator", None),
+        ("seven", "viewer", "station-7"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("issuer", "redirect", "extra", "fault"),
+    [
+        ("http://login.example", CALLBACK, "", "oidc.issuer: expected https, or http on this machine"),
+        ("https://me@login.example", CALLBACK, "", "oidc.issuer: expected https"),
+        ("https://login.example?x=1", CALLBACK, "", "oidc.issuer: expected https"),
+        ("https://login.example", "https://fleet.example/", "", "oidc.redirect_url: expected https://HOST/v1/"),
+        ("https://login.example", CALLBACK.replace("https", "http"), "", "oidc.redirect_url: expected https"),
+        ("https://login.example", CALLBACK, 'scopes = ["profile"]', "oidc.scopes: expected openid among them"),
+        ("https://login.example", CALLBACK, "session_h = 200", "oidc.session_h: expected"),
+        ("https://login.example", CALLBACK, "idle_min = 1", "oidc.idle_min: expected"),
+        ("https://login.example", CALLBACK, 'landing = "//evil.example"', "oidc.landing: expected"),
+        ("https://login.example", CALLBACK, 'landing = "https://evil.example"', "oidc.landing: expected"),
+        ("https://login.example", CALLBACK, 'groups = [{group = "a", role = "king"}]', "oidc.groups: invalid"),
+        (
+            "https://login.example",
+            CALLBACK,
+            'groups = [{group = "a", role = "viewer", x = 1}]',
+            "oidc.groups: obj",
+        ),
+        ("https://login.example", CALLBACK, "client_secret = 1", "oidc.client_secret: unknown"),
+    ],
+)
+def test_an_oidc_table_that_cannot_be_is_told(issuer: str, redirect: str, extra: str, fault: str) -> None:
+    with pytest.raises(config.ConfigError) as told:
+        config.parse(OIDC.format(issuer=issuer, redirect=redirect) + extra + "\n", base=Path())
+    assert fault in str(told.value)

@@ -41,7 +41,7 @@ from fleet_server.adapters.sql.device_rows import (
 )
 from fleet_server.adapters.sql.org_rows import check_children, node_columns, nodes_by_name, put_units, units_by_name
 from fleet_server.adapters.sql.tables import device as devices
-from fleet_server.adapters.sql.tables import device_place, duty_unit, org_node, token_grant
+from fleet_server.adapters.sql.tables import device_place, duty_unit, org_node, person_grant, token_grant
 from fleet_server.projection.labels import Labels
 from fleet_server.registry import tree
 from fleet_server.registry.model import (
@@ -260,6 +260,7 @@ class SqlRegistry:
                 ("units belong to it", duty_unit.c.node),
                 ("devices belong to it", devices.c.node),
                 ("grants are for it", token_grant.c.node),
+                ("grants of persons are for it", person_grant.c.node),
             ):
                 _unused(connection, column, node, what)
             connection.execute(delete(org_node).where(org_node.c.node == node))

@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 metadata: Final = MetaData(
@@ -260,4 +261,45 @@ certificate: Final = Table(
     Column("reason", Text),
     Index(None, "device"),
     Index(None, "state", "not_after_ms"),
+)
+
+# People who sign in. ``proposed_by``: who proposed the grants that wait for a second person.
+person: Final = Table(
+    "person",
+    metadata,
+    Column("person", Text, primary_key=True),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("proposed_by", Text),
+    Column("revision", BigInteger, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("disabled_ms", BigInteger),
+    UniqueConstraint("issuer", "subject"),
+)
+
+# ``given``: by hand, by a group of the last sign-in, or only proposed.
+person_grant: Final = Table(
+    "person_grant",
+    metadata,
+    Column("person", Text, ForeignKey("person.person"), primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("given", Text, primary_key=True),
+    Index(None, "node"),
+)
+
+# ``digest``: SHA-256 of what is in the cookie.
+session: Final = Table(
+    "session",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("person", Text, ForeignKey("person.person"), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("used_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Index(None, "expires_ms"),
+    Index(None, "person", "created_ms"),
 )

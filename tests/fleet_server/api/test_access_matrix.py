@@ -14,6 +14,7 @@ from broker_config import topics
 from broker_config.ids import DeviceId
 from broker_config.telemetry import CONTENT_JSON
 from fleet_server.access.people import ROOT, NodeGrant
+from fleet_server.access.persons import Identity
 from fleet_server.access.roles import PERMISSIONS, Permission, Role
 from fleet_server.api.app import create_app
 from fleet_server.api.rules import OPEN, RULES
@@ -58,6 +59,8 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask({"kind": "station", "name": at.node, "parent": "hq"}, headers=any_)
         case ("PUT", "/v1/duty-units/{unit}"):
             return Ask({"name": at.unit, "node": at.node}, headers=any_)
+        case ("PUT", "/v1/people/{person}/grants"):
+            return Ask({"grants": [{"role": "viewer", "node": at.node}]}, headers=any_)
         case ("PATCH", path) if path.endswith("registration"):
             return Ask({"note": "seen"}, headers={**any_, **MERGE})
         case ("PATCH", _):
@@ -93,6 +96,7 @@ def named(path: str, at: Place) -> str:
         happening=1,
         token="nobody",
         claim="0" * 16,
+        person=f"of-{at.node}",
     )
 
 
@@ -106,6 +110,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     for node in nodes:
         registry.put_node(node, expected=None, create=True, now_ms=T0)
     for at in (OWN, FOREIGN):
+        identity = Identity("https://login.example", at.node, "", f"of-{at.node}@police.example")
+        fleet.persons.sign_in(identity, [NodeGrant(Role.VIEWER, at.node)], instead_of=None, now_ms=T0)
         registry.put_unit(DutyUnit(at.unit, at.unit, at.node), expected=None, create=True)
         said = Registration(at.device, "body_camera", node=at.node, unit=at.unit)
         registry.register(said, expected=None, create=True, now_ms=T0)
@@ -225,6 +231,7 @@ async def test_me_says_what_a_token_is_good_for(app: FastAPI, tokens: dict[str, 
     async with client_of(app, token=tokens["viewer"]) as client:
         assert (await client.get("/v1/me")).json() == {
             "token": "viewer",
+            "person": None,
             "name": "viewer",
             "grants": [{"role": "viewer", "org": "hq/station-7"}],
             "permissions": {"fleet:read": ["hq/station-7"]},

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from fleet_server.access.people import NodeGrant
+from fleet_server.access.persons import Identity
+from fleet_server.access.roles import Role
 from fleet_server.cli.__main__ import app
-from tests.fleet_server.fleet import T0, TOKEN, Fleet
+from tests.fleet_server.fleet import NOW, T0, TOKEN, Fleet
 from tests.servers import free_port
 
 RUNNER = CliRunner()
@@ -241,6 +244,25 @@ def test_a_token_is_made_shown_used_and_revoked(site: Path, tmp_path: Path) -> N
     assert ("viewer@everywhere" in listed, secret in listed) == (True, False)
     assert run("tokens", "revoke", "reader").exit_code == 0
     assert run("devices", *reader).exit_code == 1
+
+
+def test_a_person_is_granted_something_kept_out_and_let_in_again(served: tuple[Fleet, Path], site: Path) -> None:
+    fleet, _ = served
+    assert site.is_dir()
+    assert run("people", "list").exit_code == 0
+    anna = Identity("https://login.example", "1001", "Anna Meyer\x1b[31m", "a.meyer@police.example")
+    fleet.persons.sign_in(anna, [NodeGrant(Role.VIEWER, None)], instead_of=None, now_ms=NOW)
+    listed = run("people", "list").stdout
+    assert ("a-meyer" in listed, "viewer@everywhere (group)" in listed, "\x1b" in listed) == (True, True, False)
+    granted = run("people", "grant", "a-meyer", "--grant", "release_manager@everywhere").stdout
+    assert "release_manager@everywhere, viewer@everywhere (group)" in granted
+    assert "disabled" in run("people", "disable", "a-meyer").stdout
+    assert "good" in run("people", "enable", "a-meyer").stdout
+    assert "release_manager" not in run("people", "grant", "a-meyer", "--nothing").stdout
+    nothing_waits = run("people", "approve", "a-meyer")
+    assert (nothing_waits.exit_code, "nothing is proposed" in nothing_waits.stderr) == (1, True)
+    for wrong in ((), ("--grant", "viewer"), ("--nothing", "--grant", "viewer@everywhere")):
+        assert run("people", "grant", "a-meyer", *wrong).exit_code == 2
 
 
 @pytest.mark.usefixtures("site")
