@@ -4,14 +4,11 @@ One writer at a time: SQLite's write lock, PostgreSQL's advisory one, taken befo
 no holes, whatever is rolled back.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, and_, func, insert, or_, select
 
-from broker_config.text import shown
 from fleet_server.access import audit, tlog
 from fleet_server.access.audit import Draft, Head, Wanted
 from fleet_server.access.audit_store import LostHashError
@@ -32,34 +29,16 @@ class SqlAudit:
         """Of a database that is migrated."""
         self._engine = engine
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with database.reading(self._engine) as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(shown(error)) from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        try:
-            with database.writing(self._engine) as connection:
-                if connection.dialect.name != database.SQLITE:
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPEND_LOCK})
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(shown(error)) from error
-
     # entries
 
     def head(self) -> Head | None:
         """See the port."""
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             return _head(connection)
 
     def end_of(self, log: int) -> Head:
         """See the port."""
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             return _end_of(connection, log)
 
     def head_at(self, log: int, size: int) -> Head:
@@ -71,7 +50,7 @@ class SqlAudit:
 
     def append(self, drafts: Sequence[Draft]) -> Head:
         """See the port."""
-        with self._writing() as connection:
+        with database.writing(self._engine, lock=APPEND_LOCK) as connection:
             head = _head(connection)
             if head is None:
                 raise StoreError("there is no audit log yet")
@@ -79,7 +58,7 @@ class SqlAudit:
 
     def begin(self, draft: Draft) -> Head:
         """See the port."""
-        with self._writing() as connection:
+        with database.writing(self._engine, lock=APPEND_LOCK) as connection:
             last = _head(connection)
             log = draft.at_ms if last is None else max(last.log + 1, draft.at_ms)
             return _append(connection, Head(log, 0, audit.GENESIS), [draft])
@@ -88,7 +67,7 @@ class SqlAudit:
         """See the port."""
         column = audit_entry.c
         query = select(column.entry).where(column.log == log, column.number >= from_index)
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             return _raw(connection.execute(query.order_by(column.number).limit(rows_max)).scalars())
 
     def newest(self, wanted: Wanted, *, before: tuple[int, int] | None, rows_max: int) -> Sequence[bytes]:
@@ -102,7 +81,7 @@ class SqlAudit:
         if before is not None:
             log, number = before
             query = query.where(or_(column.log < log, and_(column.log == log, column.number < number)))
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             ordered = query.order_by(column.log.desc(), column.number.desc())
             return _raw(connection.execute(ordered.limit(rows_max)).scalars())
 
@@ -111,7 +90,7 @@ class SqlAudit:
     def hashes(self, log: int, wanted: Sequence[Leaves]) -> list[bytes]:
         """See the port."""
         nodes = [node for leaves in wanted for node in tlog.nodes_of(leaves)]
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             held = _held(connection, log, nodes)
         try:
             return [tlog.hash_of(leaves, held) for leaves in wanted]
@@ -128,14 +107,14 @@ class SqlAudit:
         """See the port."""
         column = audit_checkpoint.c
         query = select(column.note).where(column.log == log).order_by(column.size.desc()).limit(1)
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             return connection.execute(query).scalar_one_or_none()
 
     def keep_checkpoint(self, log: int, size: int, note: str, *, now_ms: int) -> None:
         """See the port."""
         column = audit_checkpoint.c
         same = select(func.count()).where(column.log == log, column.size == size)
-        with self._writing() as connection:
+        with database.writing(self._engine, lock=APPEND_LOCK) as connection:
             if not connection.execute(same).scalar_one():
                 connection.execute(insert(audit_checkpoint).values(log=log, size=size, at_ms=now_ms, note=note))
 

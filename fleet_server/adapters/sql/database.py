@@ -19,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from broker_config.text import shown
+from fleet_server.telemetry.store import StoreError
 
 BUSY_S: Final = 10.0
 CONNECTIONS_MAX: Final = 16
@@ -81,23 +82,43 @@ def _prepare(connection: DBAPIConnection, _record: Any) -> None:  # noqa: ANN401
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction that may write, committed at the end and rolled back at any error."""
-    with engine.connect() as connection:
-        if connection.dialect.name == SQLITE:
-            # deferred, a read that turns into a write fails at once when another wrote in between
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        yield connection
-        connection.commit()  # at an error it is closed without, which rolls back
+def writing(engine: Engine, *, lock: int | None = None) -> Iterator[Connection]:
+    """One transaction that may write, committed at the end and rolled back at any error.
+
+    *lock*: on PostgreSQL, whoever gives the same number waits until this one has ended; SQLite has one writer anyway.
+
+    Raises:
+        StoreError: the database could not do it; nothing of it was stored.
+    """
+    try:
+        with _begun(engine, lock) as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise StoreError(shown(error)) from error
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """One snapshot."""
+    """One snapshot. Raises StoreError."""
+    try:
+        with engine.connect() as connection:
+            if connection.dialect.name == SQLITE:
+                connection.exec_driver_sql("BEGIN")
+            yield connection
+    except SQLAlchemyError as error:
+        raise StoreError(shown(error)) from error
+
+
+@contextmanager
+def _begun(engine: Engine, lock: int | None) -> Iterator[Connection]:
     with engine.connect() as connection:
         if connection.dialect.name == SQLITE:
-            connection.exec_driver_sql("BEGIN")
+            # deferred, a read that turns into a write fails at once when another wrote in between
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif lock is not None:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
         yield connection
+        connection.commit()  # at an error it is closed without, which rolls back
 
 
 def migrate(engine: Engine) -> None:
@@ -108,9 +129,7 @@ def migrate(engine: Engine) -> None:
         DatabaseError: it is none, or a newer version has changed it.
     """
     try:
-        with writing(engine) as connection:
-            if connection.dialect.name != SQLITE:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        with _begun(engine, MIGRATION_LOCK) as connection:
             command.upgrade(_alembic(connection), "head")
     except CommandError as error:
         newest = ScriptDirectory(str(SCRIPTS)).get_current_head()

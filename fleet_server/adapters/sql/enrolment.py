@@ -4,20 +4,17 @@ A claim is used up by one UPDATE that only an unused one satisfies, in the trans
 whoever comes second finds no row.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
-from broker_config.text import shown
 from fleet_server.access.enrolment import Certificate, Claim, ClaimError, RenewalError, SharedKeyError, why_not
 from fleet_server.access.states import Reason, State
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import certificate as certificates
 from fleet_server.adapters.sql.tables import claim as claims
-from fleet_server.telemetry.store import StoreError
 
 
 class SqlEnrolments:
@@ -27,25 +24,9 @@ class SqlEnrolments:
         """Of a database that is migrated."""
         self._engine = engine
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with database.reading(self._engine) as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(shown(error)) from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        try:
-            with database.writing(self._engine) as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(shown(error)) from error
-
     def add_claims(self, claims_: Sequence[tuple[Claim, bytes]]) -> None:
         """See the port."""
-        with self._writing() as connection:
+        with database.writing(self._engine) as connection:
             for claim, digest in claims_:
                 _withdraw_open(connection, claim.device, claim.created_ms)
                 row = {name: getattr(claim, name) for name in _CLAIM}
@@ -54,14 +35,14 @@ class SqlEnrolments:
     def claims(self, *, device: str | None, after: str, rows_max: int) -> Sequence[Claim]:
         """See the port."""
         query = select(claims).where(claims.c.claim > after).order_by(claims.c.claim).limit(rows_max)
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(query if device is None else query.where(claims.c.device == device))
             return [_claim(row) for row in rows.mappings()]
 
     def withdraw(self, claim: str, *, now_ms: int) -> Claim:
         """See the port."""
         unused = claims.c.redeemed_ms.is_(None) & claims.c.withdrawn_ms.is_(None)
-        with self._writing() as connection:
+        with database.writing(self._engine) as connection:
             connection.execute(update(claims).where(claims.c.claim == claim, unused).values(withdrawn_ms=now_ms))
             row = connection.execute(select(claims).where(claims.c.claim == claim)).mappings().one_or_none()
             if row is None:
@@ -76,7 +57,7 @@ class SqlEnrolments:
             & claims.c.withdrawn_ms.is_(None)
             & (claims.c.expires_ms > now_ms)
         )
-        with self._writing() as connection:
+        with database.writing(self._engine) as connection:
             used = connection.execute(update(claims).where(good).values(redeemed_ms=now_ms)).rowcount
             row = connection.execute(select(claims).where(claims.c.digest == digest)).mappings().one_or_none()
             if not used or row is None:
@@ -90,14 +71,14 @@ class SqlEnrolments:
 
     def certificate(self, serial: str) -> Certificate | None:
         """See the port."""
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             return _found(connection, serial)
 
     def renew(
         self, serial: str, check: Callable[[Certificate], None], issue: Callable[[str], Certificate], *, now_ms: int
     ) -> Certificate:
         """See the port."""
-        with self._writing() as connection:
+        with database.writing(self._engine) as connection:
             # the row first: a revocation meanwhile waits for it, and then revokes what is added below too
             old = _found(connection, serial, locked=True)
             if old is None:
@@ -113,18 +94,18 @@ class SqlEnrolments:
 
     def adopt(self, certificate: Certificate) -> None:
         """See the port."""
-        with self._writing() as connection:
+        with database.writing(self._engine) as connection:
             _enter(connection, certificate)
 
     def certificates(self, device: str) -> Sequence[Certificate]:
         """See the port."""
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             return _of_device(connection, device)
 
     def revoke(self, device: str, reason: Reason, *, now_ms: int) -> Sequence[Certificate]:
         """See the port."""
         living = (certificates.c.device == device) & (certificates.c.state != State.REVOKED.value)
-        with self._writing() as connection:
+        with database.writing(self._engine) as connection:
             held = select(certificates.c.serial).where(certificates.c.device == device).with_for_update()
             connection.execute(held).all()
             _withdraw_open(connection, device, now_ms)
@@ -136,7 +117,7 @@ class SqlEnrolments:
         """See the port."""
         active = certificates.c.state == State.ACTIVE.value
         revoked = (certificates.c.state == State.REVOKED.value) & (certificates.c.not_after_ms > now_ms)
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(select(certificates).where(active | revoked)).mappings()
             return [_certificate(row) for row in rows]
 
@@ -145,7 +126,7 @@ class SqlEnrolments:
         query = select(certificates).where(
             certificates.c.state == State.REVOKED.value, certificates.c.not_after_ms > now_ms
         )
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(query.order_by(certificates.c.serial)).mappings()
             return [_certificate(row) for row in rows]
 

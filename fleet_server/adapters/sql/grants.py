@@ -5,17 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, delete, insert, or_, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, delete, insert, or_, select
 
-from broker_config.text import shown
 from fleet_server.access.people import NodeGrant
 from fleet_server.access.persons import holder_of
 from fleet_server.access.roles import EVERYWHERE, PERMISSIONS, Grant, Permission, Role
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import org_node, person, person_grant, token, token_grant
 from fleet_server.registry.model import UnknownError
-from fleet_server.telemetry.store import StoreError
 
 PEOPLE_LOCK: Final = 0x6666_7070
 _ADMINISTERS: Final = [str(role) for role, held in PERMISSIONS.items() if Permission.PEOPLE_CHANGE in held]
@@ -123,29 +120,7 @@ def administrators(connection: Connection, now_ms: int, *, persons: bool, lastin
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """One snapshot. Raises StoreError."""
-    try:
-        with database.reading(engine) as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        raise StoreError(shown(error)) from error
-
-
-@contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction. Raises StoreError."""
-    try:
-        with database.writing(engine) as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        raise StoreError(shown(error)) from error
-
-
-@contextmanager
 def changing(engine: Engine) -> Iterator[Connection]:
     """A transaction after another: two that each take away one of the last two administrators must see each other."""
-    with writing(engine) as connection:
-        if connection.dialect.name != database.SQLITE:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PEOPLE_LOCK})
+    with database.writing(engine, lock=PEOPLE_LOCK) as connection:
         yield connection

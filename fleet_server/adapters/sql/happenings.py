@@ -1,44 +1,20 @@
 """Happenings in the operators' database: rows, the order in which they are seen, and the feed."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, true
-from sqlalchemy.exc import SQLAlchemyError
 
-from broker_config.text import shown
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import happening, watched
 from fleet_server.outbound.happenings import SEVERITIES, SEVERITY, Data, Happening, Kind, News
 from fleet_server.outbound.store import FeedPage, Filter
-from fleet_server.telemetry.store import StoreError
 
 FEED: Final = "feed"
 PRUNED: Final = "pruned"
 
 _DATA: Final = msgspec.json.Decoder(dict[str, str | int | bool | tuple[str, ...]])
-
-
-@contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction that may write. Raises StoreError."""
-    try:
-        with database.writing(engine) as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        raise StoreError(shown(error)) from error
-
-
-@contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """One snapshot. Raises StoreError."""
-    try:
-        with database.reading(engine) as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        raise StoreError(shown(error)) from error
 
 
 def add(connection: Connection, news: Sequence[News]) -> list[Happening]:
@@ -83,7 +59,7 @@ class SqlFeed:
         self._engine = engine
 
     def after(self, after: int, chosen: Filter, *, rows_max: int) -> FeedPage:
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             pruned, newest = _bounds(connection)
             rows = connection.execute(
                 select(*COLUMNS)
@@ -97,7 +73,7 @@ class SqlFeed:
 
     def before(self, before: int | None, chosen: Filter, *, rows_max: int) -> list[Happening]:
         below = true() if before is None else happening.c.id < before
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(
                 select(*COLUMNS).where(below, _chosen(chosen)).order_by(happening.c.id.desc()).limit(rows_max)
             ).all()

@@ -6,8 +6,8 @@ from typing import Final
 from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, true, update
 
 from broker_config.text import shown
-from fleet_server.adapters.sql import happenings, subscriptions
-from fleet_server.adapters.sql.happenings import FEED, PRUNED, reading, writing
+from fleet_server.adapters.sql import database, happenings, subscriptions
+from fleet_server.adapters.sql.happenings import FEED, PRUNED
 from fleet_server.adapters.sql.tables import delivery, device, happening, subscription, watched
 from fleet_server.outbound.happenings import Happening, News
 from fleet_server.outbound.memory import Changes
@@ -41,12 +41,12 @@ class SqlOutbox:
         self._pending_max = pending_max
 
     def remembered(self) -> list[tuple[str, str, str]]:
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(select(watched.c.topic, watched.c.name, watched.c.value)).all()
         return [(row.topic, row.name, row.value) for row in rows]
 
     def record(self, news: Sequence[News], changes: Changes, told: Mapping[str, Told], *, now_ms: int) -> Recorded:
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             recorded = happenings.add(connection, news)
             overflowed = self._deliver_to_all(connection, recorded, now_ms)
             _remember(connection, changes)
@@ -54,7 +54,7 @@ class SqlOutbox:
         return Recorded(tuple(recorded), overflowed)
 
     def reconcile(self, told: Mapping[str, Told]) -> int:
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             rows = connection.execute(
                 select(device.c.device, device.c.connected, device.c.reporting, device.c.healthy)
             ).all()
@@ -65,12 +65,12 @@ class SqlOutbox:
         return len(behind)
 
     def serving(self) -> list[Subscription]:
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return _serving(connection)
 
     def due(self, subscription: str, now_ms: int, *, rows_max: int, sweep: bool) -> tuple[list[Due], int | None]:
         waiting = (delivery.c.subscription == subscription) & (delivery.c.state == State.PENDING.value)
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             next_ms = connection.execute(select(func.min(delivery.c.next_ms)).where(waiting)).scalar_one()
             if next_ms is None or next_ms > now_ms:
                 return [], next_ms
@@ -84,7 +84,7 @@ class SqlOutbox:
         return [Due(happenings.of(row[:-2]), row.attempts, row.since_ms) for row in rows], next_ms
 
     def settle(self, subscription: str, settled: Sequence[Settled], *, now_ms: int, hurry: bool) -> None:
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             for happening_id, attempt, decision in settled:
                 # a delivery that was removed, or parked by an operator's hand, meanwhile is not found: that is well
                 connection.execute(
@@ -114,7 +114,7 @@ class SqlOutbox:
                 )
 
     def park_older(self, since_ms: int, *, now_ms: int) -> int:
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             return connection.execute(
                 update(delivery)
                 .where(delivery.c.state == State.PENDING.value, delivery.c.since_ms < since_ms)
@@ -122,7 +122,7 @@ class SqlOutbox:
             ).rowcount
 
     def prune(self, now_ms: int) -> int:
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             newest = connection.execute(select(func.max(happening.c.id))).scalar_one() or 0
             old = (happening.c.at_ms < now_ms - HAPPENING_MS_MAX) | (happening.c.id <= newest - HAPPENINGS_MAX)
             waits = select(delivery.c.happening).where(delivery.c.state == State.PENDING.value)

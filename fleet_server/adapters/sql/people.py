@@ -24,7 +24,8 @@ from fleet_server.access.people import (
 )
 from fleet_server.access.people_store import NewToken
 from fleet_server.access.roles import Role
-from fleet_server.adapters.sql.grants import OF_TOKENS, administrators, changing, place, reading, writing
+from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.grants import OF_TOKENS, administrators, changing, place
 from fleet_server.adapters.sql.tables import token as tokens
 
 
@@ -44,25 +45,25 @@ class SqlPeople:
         kept = digest(secret)
         if kept is None:
             return None
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             row = connection.execute(select(tokens).where(tokens.c.digest == kept)).one_or_none()
             if row is None or not _is_good(row, now_ms):
                 return None
             grants = OF_TOKENS.good(connection, row.token)
         if row.used_ms is None or now_ms - row.used_ms >= USED_EVERY_MS:
-            with writing(self._engine) as connection:
+            with database.writing(self._engine) as connection:
                 connection.execute(update(tokens).where(tokens.c.token == row.token).values(used_ms=now_ms))
         return Principal(row.token, row.name, grants)
 
     def tokens(self, *, after: str, rows_max: int) -> Sequence[Token]:
         """See the port."""
         query = select(tokens).where(tokens.c.token > after).order_by(tokens.c.token).limit(rows_max)
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return [_token(connection, row) for row in connection.execute(query).all()]
 
     def token(self, token: str) -> Token | None:
         """See the port."""
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             row = connection.execute(select(tokens).where(tokens.c.token == token)).one_or_none()
             return None if row is None else _token(connection, row)
 

@@ -31,6 +31,7 @@ from fleet_server.access.persons import (
     slug_of,
 )
 from fleet_server.access.roles import Role
+from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.grants import (
     BY_GROUP,
     BY_HAND,
@@ -38,8 +39,6 @@ from fleet_server.adapters.sql.grants import (
     administrators,
     changing,
     place,
-    reading,
-    writing,
 )
 from fleet_server.adapters.sql.tables import org_node
 from fleet_server.adapters.sql.tables import person as persons
@@ -81,7 +80,7 @@ class SqlPersons:
             .join(persons, persons.c.person == sessions.c.person)
             .where(sessions.c.digest == kept, persons.c.disabled_ms.is_(None))
         )
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             row = connection.execute(query).one_or_none()
             if row is None or self._rules.is_over(
                 created_ms=row.created_ms, used_ms=row.used_ms, expires_ms=row.expires_ms, now_ms=now_ms
@@ -89,24 +88,24 @@ class SqlPersons:
                 return None
             found = _principal(connection, row.person, row.name)
         if now_ms - row.used_ms >= USED_EVERY_MS:
-            with writing(self._engine) as connection:
+            with database.writing(self._engine) as connection:
                 connection.execute(update(sessions).where(sessions.c.digest == kept).values(used_ms=now_ms))
         return found
 
     def sign_out(self, secret: str) -> None:
         """See the port."""
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             _end(connection, secret)
 
     def persons(self, *, after: str, rows_max: int) -> Sequence[Person]:
         """See the port."""
         query = select(persons).where(persons.c.person > after).order_by(persons.c.person).limit(rows_max)
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return [_person(connection, row) for row in connection.execute(query).all()]
 
     def person(self, person: str) -> Person | None:
         """See the port."""
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             row = connection.execute(select(persons).where(persons.c.person == person)).one_or_none()
             return None if row is None else _person(connection, row)
 

@@ -20,9 +20,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import true as sql_true
-from sqlalchemy.exc import SQLAlchemyError
 
-from broker_config.text import shown
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.device_rows import (
     NOTHING_REPORTED,
@@ -61,7 +59,6 @@ from fleet_server.registry.model import (
 )
 from fleet_server.registry.places import Place, Places
 from fleet_server.registry.store import Imported
-from fleet_server.telemetry.store import StoreError
 
 
 class SqlRegistry:
@@ -71,30 +68,19 @@ class SqlRegistry:
         """Of a database that is migrated. Raises StoreError."""
         self._engine = engine
         self._changing = Lock()
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(select(device_place).order_by(device_place.c.device, device_place.c.from_ms))
             self._places = Places(Place(*row) for row in rows)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with database.reading(self._engine) as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(shown(error)) from error
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, list[Place]]]:
         """A transaction, and the places that count once it is committed."""
         places: list[Place] = []
         with self._changing:
-            try:
-                with database.writing(self._engine) as connection:
-                    yield connection, places
-                    if places:
-                        connection.execute(insert(device_place), [place._asdict() for place in places])
-            except SQLAlchemyError as error:
-                raise StoreError(shown(error)) from error
+            with database.writing(self._engine) as connection:
+                yield connection, places
+                if places:
+                    connection.execute(insert(device_place), [place._asdict() for place in places])
             for place in places:
                 self._places.add(place)
 
@@ -102,14 +88,14 @@ class SqlRegistry:
 
     def device(self, device: str) -> Device | None:
         """See the port."""
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             row = connection.execute(select(devices).where(devices.c.device == device)).one_or_none()
         return None if row is None else device_of(row)
 
     def devices(self, wanted: DeviceFilter, *, after: str, rows_max: int) -> Sequence[Device]:
         """See the port."""
         query = select(devices).where(devices.c.device > after, *conditions(wanted))
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(query.order_by(devices.c.device).limit(rows_max)).all()
         return [device_of(row) for row in rows]
 
@@ -118,7 +104,7 @@ class SqlRegistry:
         place = (devices.c.path, devices.c.device_class)
         facts = (devices.c.connected, devices.c.reporting, devices.c.healthy)
         counts = [func.count().filter(fact.is_(sql_true())) for fact in facts]
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(select(*place, func.count(), *counts).group_by(*place).order_by(*place)).all()
         return [Tally(*row) for row in rows]
 
@@ -240,7 +226,7 @@ class SqlRegistry:
 
     def nodes(self) -> Sequence[PlacedNode]:
         """See the port."""
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             return sorted(nodes_by_name(connection).values(), key=lambda placed: placed.path)
 
     def put_node(self, node: OrgNode, *, expected: int | None, create: bool, now_ms: int) -> PlacedNode:
@@ -330,7 +316,7 @@ class SqlRegistry:
 
     def units(self) -> Sequence[HeldUnit]:
         """See the port."""
-        with self._reading() as connection:
+        with database.reading(self._engine) as connection:
             return sorted(units_by_name(connection).values(), key=lambda held: held.unit.unit)
 
     def put_unit(self, unit: DutyUnit, *, expected: int | None, create: bool) -> HeldUnit:

@@ -8,8 +8,7 @@ import msgspec
 from sqlalchemy import Engine, delete, func, insert, select, true, update
 from sqlalchemy.engine import RowMapping
 
-from fleet_server.adapters.sql import happenings
-from fleet_server.adapters.sql.happenings import reading, writing
+from fleet_server.adapters.sql import database, happenings
 from fleet_server.adapters.sql.tables import delivery, happening, subscription
 from fleet_server.outbound.happenings import Happening, Kind, News, Severity
 from fleet_server.outbound.retries import State
@@ -26,14 +25,14 @@ class SqlSubscriptions:
         self._engine = engine
 
     def all(self) -> list[Subscription]:
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(
                 select(subscription).order_by(subscription.c.created_ms, subscription.c.id)
             ).mappings()
             return [of(row) for row in rows]
 
     def get(self, subscription_id: str) -> Subscription | None:
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             row = (
                 connection.execute(select(subscription).where(subscription.c.id == subscription_id))
                 .mappings()
@@ -42,14 +41,14 @@ class SqlSubscriptions:
         return None if row is None else of(row)
 
     def add(self, added: Subscription) -> None:
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             if connection.execute(select(func.count()).select_from(subscription)).scalar_one() >= SUBSCRIPTIONS_MAX:
                 raise FullError
             connection.execute(insert(subscription).values(**_values(added)))
 
     def change(self, changed: Subscription) -> Subscription:
         stored = replace(changed, revision=changed.revision + 1)
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             done = connection.execute(
                 update(subscription)
                 .where(subscription.c.id == changed.id, subscription.c.revision == changed.revision)
@@ -65,7 +64,7 @@ class SqlSubscriptions:
         return stored
 
     def remove(self, subscription_id: str, revision: int) -> None:
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             # the row first: who records a happening meanwhile waits for it, or adds what is removed below
             held = connection.execute(
                 select(subscription.c.revision).where(subscription.c.id == subscription_id).with_for_update()
@@ -79,7 +78,7 @@ class SqlSubscriptions:
         known = self.get(MAIL_ID)
         if known is None and choice is not None:
             made = Subscription(MAIL_ID, Sort.MAIL, "", "", choice, "[mail] of the configuration", "", 1, now_ms)
-            with writing(self._engine) as connection:
+            with database.writing(self._engine) as connection:
                 connection.execute(insert(subscription).values(**_values(made)))
         elif known is not None:
             kept = known.choice if choice is None else choice
@@ -90,7 +89,7 @@ class SqlSubscriptions:
     def deliveries(
         self, subscription_id: str, *, before: int | None, state: State | None, rows_max: int
     ) -> list[Delivery]:
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(
                 select(*_DELIVERY)
                 .join(happening, delivery.c.happening == happening.c.id)
@@ -105,7 +104,7 @@ class SqlSubscriptions:
         return [_delivery(row) for row in rows]
 
     def test(self, subscription_id: str, *, now_ms: int) -> Happening:
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             if not connection.execute(
                 select(func.count()).select_from(subscription).where(subscription.c.id == subscription_id)
             ).scalar_one():
@@ -117,7 +116,7 @@ class SqlSubscriptions:
 
     def again(self, subscription_id: str, happening_id: int, *, now_ms: int) -> Delivery:
         chosen = (delivery.c.subscription == subscription_id) & (delivery.c.happening == happening_id)
-        with writing(self._engine) as connection:
+        with database.writing(self._engine) as connection:
             connection.execute(
                 update(delivery)
                 .where(chosen)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
 
 from fleet_server.access import audit, export, notes
 from fleet_server.access.audit import AuditError, Head, Phase, Wanted
@@ -117,7 +116,7 @@ def test_several_entries_are_entered_together_or_not_at_all(store: SqlAudit) -> 
 @pytest.mark.parametrize("table", ["audit_entry", "audit_node", "audit_checkpoint"])
 @pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET log = log + 1"])
 def test_accidents_are_refused(auditor: Auditor, engine: Engine, table: str, statement: str) -> None:
-    with pytest.raises(DBAPIError, match="only added to"), database.writing(engine) as connection:
+    with pytest.raises(StoreError, match="only added to"), database.writing(engine) as connection:
         connection.execute(text(statement.format(table)))
     assert verdict_of(auditor).passed
 

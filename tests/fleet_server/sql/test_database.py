@@ -7,10 +7,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
 
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import metadata
+from fleet_server.telemetry.store import StoreError
 from tests.servers import HOST, free_port
 
 
@@ -42,7 +42,7 @@ def test_an_error_rolls_all_of_a_transaction_back(engine: Engine) -> None:
         "INSERT INTO device_place VALUES ('car-7', 1, 'host', '')",
         "SELECT no_such_column FROM device_place",
     ]
-    with pytest.raises(DBAPIError), database.writing(engine) as connection:
+    with pytest.raises(StoreError), database.writing(engine) as connection:
         any(connection.execute(text(each)) is None for each in statements)
     with database.reading(engine) as connection:
         assert connection.execute(text("SELECT count(*) FROM device_place")).scalar_one() == 0
