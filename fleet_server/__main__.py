@@ -50,7 +50,7 @@ from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.app import Ports, create_app
 from fleet_server.api.cookies import Cookies
 from fleet_server.api.sign_in import SigningIn
-from fleet_server.cli import moments
+from fleet_server.cli import countersign_commands, moments
 from fleet_server.cli.signer_commands import add_signer_commands
 from fleet_server.cli.site_commands import add_commands
 from fleet_server.config import Config, ConfigError, Mail, load
@@ -88,6 +88,7 @@ log = structlog.get_logger()
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 add_commands(app)
 add_signer_commands(app)
+countersign_commands.add_commands(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="the server's fleet-server.toml")]
 

@@ -1,4 +1,4 @@
-"""Ed25519 in a file: PKCS #8, not encrypted, for its owner only."""
+"""Ed25519 in a file: PKCS #8, for its owner only; under a passphrase if it is a person's."""
 
 from pathlib import Path
 from typing import Final
@@ -6,6 +6,7 @@ from typing import Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -19,20 +20,22 @@ from fleet_server.access.signing import SignerError
 KEY_BYTES_MAX: Final = 4096
 
 
-def new_key_pem() -> bytes:
-    """A random one."""
-    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def new_key_pem(passphrase: bytes | None = None) -> bytes:
+    """A random one; encrypted if there is a *passphrase*."""
+    encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 class FileKey:
     """See :class:`fleet_server.access.signing.SigningKey`."""
 
-    def __init__(self, pem: bytes) -> None:
-        """Raises SignerError; the message never shows what it got."""
+    def __init__(self, pem: bytes, passphrase: bytes | None = None) -> None:
+        """Raises SignerError, also if the passphrase is wrong; the message never shows what it got."""
         try:
-            key = load_pem_private_key(pem, password=None)
+            key = load_pem_private_key(pem, passphrase)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise SignerError("signing key: expected an Ed25519 key as PEM") from error
+            expected = "an Ed25519 key as PEM" + ("" if passphrase is None else " under this passphrase")
+            raise SignerError(f"signing key: expected {expected}") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise SignerError("signing key: expected an Ed25519 key, got another algorithm's")
         self._key = key
