@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker_config.text import shown
 from fleet_server.access.kept_answers import FRESH, UNDER_WAY, Begun, Kept, KeptAnswers
+from fleet_server.api.actions import SAFE
 from fleet_server.api.guard import asking
 from fleet_server.api.problems import ProblemError, answer, bad_request
 from fleet_server.api.times import Clock
@@ -30,7 +31,8 @@ IMPORTS: Final = "/v1/imports/"
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
 ANSWER_BYTES_MAX: Final = 1024 * 1024
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+SECRET: Final = {"Cache-Control": "no-store"}
+"""Of an answer with a secret in it: it is not kept for who repeats the request."""
 _KEY: Final = re.compile(r"[!-~]{1,128}\Z")
 
 
@@ -54,7 +56,7 @@ class Bodies:
             await _too_large(bytes_max)(scope, receive, send)
             return
         key = headers.get(HEADER)
-        if key is None or scope["method"] in _SAFE or known is None:
+        if key is None or scope["method"] in SAFE or known is None:
             await self._app(scope, _again(body, receive), send)
             return
         response = await self._once(scope, headers, f"{known.holder}\0{key}", key, body, _again(body, receive))
@@ -90,7 +92,7 @@ class Bodies:
             await run_in_threadpool(self._kept.drop, whose)
             raise
         response = caught.response()
-        secret = response.headers.get("cache-control") == "no-store"
+        secret = response.headers.get("Cache-Control") == SECRET["Cache-Control"]
         if (
             secret
             or response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,7 +1,6 @@
 """``/v1/claims`` and what hangs on a device of them: who may become it, and what certificates it had."""
 
 import csv
-import io
 from collections import Counter
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
@@ -16,13 +15,13 @@ from fleet_server.access.enrolment import ClaimError, UnregisteredError
 from fleet_server.access.enrolment_store import Enrolments
 from fleet_server.api import enrolment_models as models
 from fleet_server.api import pages, times
+from fleet_server.api.bodies import SECRET
 from fleet_server.api.devices import DeviceName
 from fleet_server.api.problems import Fault, invalid, not_found, responses
+from fleet_server.registry import imports
 
 CLAIMS_AT_ONCE_MAX: Final = 5_000
 CSV: Final = "text/csv"
-SECRET: Final = {"Cache-Control": "no-store"}
-"""Of an answer with a code in it: it is not kept for who repeats the request, who then gets another code."""
 
 ClaimName: TypeAlias = Annotated[str, Path(pattern=r"^[0-9a-f]{10}$", examples=["9f0c2b1a77"])]
 
@@ -112,14 +111,15 @@ def _devices(body: bytes) -> list[str]:
     """The column ``device``. Raises ProblemError with every fault."""
     try:
         text = body.decode("utf-8-sig")
-        delimiter = ";" if ";" in text.partition("\n")[0] else ","
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        rows = [cells for _, cells in imports.lines(text) if any(cells)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise invalid([Fault(where="file", expected="CSV in UTF-8", got=str(error)[:80])]) from error
-    if not rows or "device" not in rows[0] or len(rows) > CLAIMS_AT_ONCE_MAX:
+    header = [name.strip() for name in rows[0]] if rows else []
+    if "device" not in header or not 1 <= len(rows) - 1 <= CLAIMS_AT_ONCE_MAX:
         expected = f"a column device, and 1 to {CLAIMS_AT_ONCE_MAX} rows"
-        raise invalid([Fault(where="file", expected=expected, got=f"{len(rows)} rows")])
-    names = [(row["device"] or "").strip() for row in rows]
+        raise invalid([Fault(where="file", expected=expected, got=f"{max(0, len(rows) - 1)} rows")])
+    at = header.index("device")
+    names = [cells[at].strip() if at < len(cells) else "" for cells in rows[1:]]
     times_of = Counter(names)
     faults = [
         Fault(where=f"row {row}", expected="a device's id, once", got=name[:80])

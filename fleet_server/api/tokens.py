@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeAlias
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.access import acting, people
@@ -24,6 +24,7 @@ from fleet_server.access.people_store import People
 from fleet_server.access.persons import HOLDER, UnknownPersonError
 from fleet_server.access.roles import Permission, Role
 from fleet_server.api import pages, times
+from fleet_server.api.bodies import SECRET
 from fleet_server.api.problems import ProblemError, bad_request, not_found, responses
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.registry.model import NAME_CHARS_MAX, SLUG_PATTERN, TEXT_PATTERN, UnknownError
@@ -153,7 +154,7 @@ def routes(people: People, clock: times.Clock) -> APIRouter:
         status_code=HTTPStatus.CREATED,
         responses=responses(HTTPStatus.CONFLICT),
     )
-    def make(body: TokenIn) -> TokenMade:
+    def make(body: TokenIn, response: Response) -> TokenMade:
         """The answer has the secret; it is not told again. Nobody gives what they do not have. Once there are two
         administrators, a token for another one, or for who reviews evidence, waits for the second of them.
         """
@@ -164,6 +165,7 @@ def routes(people: People, clock: times.Clock) -> APIRouter:
             made = people.make_token(
                 body.token, body.name, grants, giver=acting.principal(), expires_ms=expires_ms, now_ms=now_ms
             )
+        response.headers.update(SECRET)
         return TokenMade(secret=made.secret, **_fields(made.token))
 
     @router.post("/v1/tokens/{token}/approve", summary="Agree to a token", responses=responses(*CHANGE))

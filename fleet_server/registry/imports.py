@@ -20,7 +20,6 @@ CSV_BYTES_MAX: Final = 16 * 1024 * 1024
 ROWS_MAX: Final = 200_000
 FAULTS_MAX: Final = 50
 """Faults told of one file; the rest are counted."""
-CELL_CHARS_MAX: Final = 1_000
 
 Row = TypeVar("Row", Registration, OrgNode, DutyUnit)
 
@@ -75,12 +74,12 @@ def _read(data: bytes, kind: type[Row], key: str) -> Read[Row]:
     required = [field.name for field in fields if field.default is msgspec.NODEFAULT]
     seen: dict[str, int] = {}
     try:
-        lines = _lines(text)
-        header = [name.strip() for name in next(lines, (1, []))[1]]
+        found = lines(text)
+        header = [name.strip() for name in next(found, (1, []))[1]]
         read.faults.extend(_of_header(header, names, required))
         if read.faults:
             return read
-        for line, cells in lines:
+        for line, cells in found:
             if not any(cells):
                 continue
             if len(read.rows) >= ROWS_MAX:
@@ -92,7 +91,8 @@ def _read(data: bytes, kind: type[Row], key: str) -> Read[Row]:
     return read
 
 
-def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+def lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line and its cells, between commas or semicolons. Raises csv.Error."""
     first = text.partition("\n")[0]
     delimiter = ";" if first.count(";") > first.count(",") else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

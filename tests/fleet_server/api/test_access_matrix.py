@@ -238,6 +238,17 @@ async def test_me_says_what_a_token_is_good_for(app: FastAPI, tokens: dict[str, 
         }
 
 
+async def test_the_secret_of_a_token_is_not_kept_for_who_repeats_the_request(app: FastAPI) -> None:
+    async with client_of(app) as client:
+        body = {"token": "repeated", "name": "x", "grants": [{"role": "viewer"}]}
+        headers = {"Idempotency-Key": "once"}
+        first = await client.post("/v1/tokens", json=body, headers=headers)
+        assert (first.status_code, first.headers["Cache-Control"]) == (201, "no-store")
+        again = await client.post("/v1/tokens", json=body, headers=headers)
+        assert again.status_code == 409
+        assert first.json()["secret"] not in again.text
+
+
 async def test_the_secret_of_a_token_is_told_once(app: FastAPI) -> None:
     async with client_of(app) as client:
         made = await client.post(
