@@ -1,6 +1,7 @@
 """The running agent's part of a renewal: it starts the child now and then, and is told when there is a new pair."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
@@ -62,10 +63,11 @@ async def _child(config_file: Path) -> tuple[int, str]:
     try:
         async with asyncio.timeout(CHILD_S_MAX):
             _, said = await child.communicate()
-    except (TimeoutError, asyncio.CancelledError) as error:
-        child.kill()
-        await child.wait()
-        if isinstance(error, asyncio.CancelledError):
-            raise
+    except TimeoutError:
         return -1, f"took longer than {CHILD_S_MAX:g} s"
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
     return child.returncode or 0, said[-SAID_BYTES_MAX:].decode("utf-8", "backslashreplace")

@@ -1,10 +1,11 @@
 """Speaks to the enrolment listener: HTTPS, the server held to the authority that we were given."""
 
 import http.client
+import ipaddress
 import ssl
+import urllib.parse
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -22,6 +23,8 @@ from broker_config.enrolment import (
 from broker_config.text import shown
 
 TIMEOUT_S: Final = 20.0
+# the agent's start leaves it out of urllib.parse, which wants it for a host in brackets
+vars(urllib.parse)["ipaddress"] = ipaddress
 
 A = TypeVar("A", Enrolled, NonceAnswer)
 
@@ -41,7 +44,7 @@ class Listener:
     def __init__(self, url: str, ca_file: Path) -> None:
         """Raises EnrolmentError: the URL or the authority's file is not what it should be."""
         try:
-            parts = urlsplit(url)
+            parts = urllib.parse.urlsplit(url)
             host, port = parts.hostname, parts.port or 443
         except ValueError as error:
             raise EnrolmentError(f"--server: expected https://HOST:PORT, got {shown(url)!r}") from error

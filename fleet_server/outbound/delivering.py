@@ -50,6 +50,7 @@ class Postman:
         self._rng = rng
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -61,15 +62,16 @@ class Postman:
                     self._reconcile(await self._recorder.call(self._recorder.outbox.serving))
                 except StoreError as error:
                     log.warning("subscriptions cannot be read", error=shown(error))
-                await _wait(self._changed, REFRESH_S)
+                await wait(self._changed, REFRESH_S)
         finally:
             for worker in self._workers.values():
                 worker.stop()
-            if self._tasks:
-                await asyncio.wait(self._tasks.values(), timeout=STOP_S)
-            for task in self._tasks.values():
+            tasks = [*self._tasks.values(), *self._leaving]
+            if tasks:
+                await asyncio.wait(tasks, timeout=STOP_S)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def news(self) -> None:
         """Something was recorded."""
@@ -86,6 +88,9 @@ class Postman:
         wanted = {each.id: each for each in serving if each.sort in self._senders}
         for name in self._workers.keys() - wanted.keys():
             self._workers.pop(name).stop()
+            task = self._tasks.pop(name)
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
         for name, each in wanted.items():
             known = self._workers.get(name)
             if known is not None and not self._tasks[name].done():
@@ -162,7 +167,7 @@ class _Worker:
         )
         if not due:
             wait_s = IDLE_S if next_ms is None else (next_ms - now_ms) / 1000
-            await _wait(self.news, min(IDLE_S, max(0.0, wait_s)))
+            await wait(self.news, min(IDLE_S, max(0.0, wait_s)))
             return
         parts = [due[at : at + sender.rows_max] for at in range(0, len(due), sender.rows_max)]
         attempts = await asyncio.gather(*(self._attempt(part) for part in parts))
@@ -218,10 +223,10 @@ class _Worker:
         if rest_ms:
             self._hurry.clear()
             if not self._stopping:
-                await _wait(self._hurry, rest_ms * (0.5 + self._rng.random() / 2) / 1000)
+                await wait(self._hurry, rest_ms * (0.5 + self._rng.random() / 2) / 1000)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+async def wait(event: asyncio.Event, seconds: float) -> None:
     """Until *event*, at most so long."""
     try:
         async with asyncio.timeout(seconds):

@@ -12,7 +12,7 @@ import structlog
 from broker_config.text import shown
 from fleet_server.outbound import memory, retries
 from fleet_server.outbound.bell import Bell
-from fleet_server.outbound.delivering import STOP_S, Postman
+from fleet_server.outbound.delivering import STOP_S, Postman, wait
 from fleet_server.outbound.looking import Fleet, Looker, LookSettings
 from fleet_server.outbound.recording import Recorder
 from fleet_server.outbound.sending import Sender
@@ -99,9 +99,7 @@ class Outbound:
                 # telemetry goes on without us; everything that matters is in the database
                 log.exception("outbound failed by a mistake, and begins anew")
             if not self._stop.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(AGAIN_S):
-                        await self._stop.wait()
+                await wait(self._stop, AGAIN_S)
 
     async def _run(self) -> None:
         recorder = Recorder(self._outbox, self._bell, now_ms=self._now_ms)

@@ -62,7 +62,7 @@ def wait_s(answer: Answer, found: Verdict, tries: int, rng: random.Random, now: 
     if found is Verdict.REFUSED:
         return REFUSED_RETRY_S
     asked_s = retry_after_s(answer.retry_after, now)
-    if asked_s is not None:
+    if asked_s:  # one that asks for no wait, or one that is over, is still not to be hammered
         return asked_s
     longest_s: float = min(BACKOFF_S_CAP, BACKOFF_S_MIN * 2 ** min(tries - 1, _DOUBLINGS_MAX))
     return rng.uniform(0, longest_s)
@@ -74,7 +74,7 @@ def retry_after_s(text: str, now: datetime) -> float | None:
         return min(float(text), RETRY_AFTER_S_MAX)
     try:
         at = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
     at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return min(max((at - now).total_seconds(), 0.0), RETRY_AFTER_S_MAX)

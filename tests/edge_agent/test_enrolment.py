@@ -110,6 +110,12 @@ def tampered() -> str:
     return x509.load_der_x509_csr(bytes(raw)).public_bytes(Encoding.PEM).decode()
 
 
+def test_the_listener_may_be_at_an_ipv6_address(desk: Office) -> None:
+    Listener("https://[2001:db8::1]:8471", desk.ca_file)
+    with pytest.raises(EnrolmentError, match="expected https://HOST:PORT"):
+        Listener("https://[nowhere]:8471", desk.ca_file)
+
+
 @pytest.mark.parametrize(
     ("csr", "words"),
     [

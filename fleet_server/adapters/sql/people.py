@@ -124,8 +124,10 @@ class SqlPeople:
                 return False
             if connection.execute(select(tokens.c.token).where(tokens.c.digest == kept)).one_or_none() is not None:
                 raise PeopleError("the administrator's token was revoked or has run out; put a new one into its file")
-            taken = len(connection.execute(select(tokens.c.token).where(tokens.c.token.startswith(FIRST))).all())
-            name = FIRST if not taken else f"{FIRST}-{taken + 1}"
+            taken = set(connection.execute(select(tokens.c.token).where(tokens.c.token.startswith(FIRST))).scalars())
+            # one more than are taken, so that one is free
+            names = (FIRST, *(f"{FIRST}-{number}" for number in range(2, len(taken) + 2)))
+            name = next(each for each in names if each not in taken)
             connection.execute(insert(tokens).values(_columns(name, "made by init", secret, "_server", now_ms)))
             OF_TOKENS.insert(connection, name, [NodeGrant(Role.ADMINISTRATOR, None)])
         return True

@@ -55,6 +55,7 @@ def test_what_an_answer_means(statuses: list[int], found: Verdict) -> None:
         ("-7", None),
         ("7.5", None),
         ("soon", None),
+        ("Mon, 99999999999999999999 Jan 2020 00:00:00 GMT", None),
         ("\u0667", None),
     ],
 )
@@ -72,6 +73,7 @@ def test_who_asks_for_patience_gets_it_and_who_refuses_is_left_alone() -> None:
     rng = random.Random(1)
     assert wait_s(Answer(429, retry_after="7"), Verdict.WAIT, 1, rng, NOW) == 7
     assert wait_s(Answer(503, retry_after="7"), Verdict.WAIT, 30, rng, NOW) == 7
+    assert wait_s(Answer(503, retry_after="0"), Verdict.WAIT, 1, rng, NOW) > 0  # nobody is hammered
     assert wait_s(Answer(401, retry_after="7"), Verdict.REFUSED, 1, rng, NOW) == REFUSED_RETRY_S
 
 

@@ -17,23 +17,12 @@ from fleet_server.access.people import (
     new_secret,
 )
 from fleet_server.access.roles import Grant, Role
-from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.registry.model import InUseError, NodeKind, OrgNode, UnknownError
 
 ADMIN = NodeGrant(Role.ADMINISTRATOR, None)
 VIEWER = NodeGrant(Role.VIEWER, "station-7")
-
-
-@pytest.fixture
-def registry(engine: Engine) -> SqlRegistry:
-    """With a centre and a station."""
-    database.migrate(engine)
-    registry = SqlRegistry(engine)
-    for node in (OrgNode("hq", NodeKind.CENTRE, "Centre"), OrgNode("station-7", NodeKind.STATION, "Seventh", "hq")):
-        registry.put_node(node, expected=None, create=True, now_ms=0)
-    return registry
 
 
 @pytest.fixture
@@ -110,6 +99,16 @@ def test_the_first_administrator_is_made_once(people: SqlPeople) -> None:
     assert (found.holder, found.grants) == (FIRST, (Grant(Role.ADMINISTRATOR, ""),))
     with pytest.raises(LastAdministratorError):
         people.revoke(FIRST, giver=found, now_ms=4_000)
+
+
+def test_the_first_administrator_finds_an_id_that_is_free(people: SqlPeople) -> None:
+    for taken in (FIRST, f"{FIRST}-3"):
+        make(people, taken, VIEWER)
+    secret = new_secret()
+    assert people.ensure_first(secret, now_ms=2_000)
+    found = people.authenticate(secret, now_ms=3_000)
+    assert found is not None
+    assert found.holder == f"{FIRST}-2"
 
 
 def test_a_default_or_made_up_secret_is_refused(people: SqlPeople) -> None:
