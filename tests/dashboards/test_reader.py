@@ -23,9 +23,8 @@ NOW_MS = int(time.time()) // 60 * MINUTE_MS
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SeriesServer]:
-    monkeypatch.setenv("INFLUXDB_HTTP_AUTH_ENABLED", "true")
-    with influxd(tmp_path) as running:
+def server(tmp_path: Path) -> Iterator[SeriesServer]:
+    with influxd(tmp_path, guarded=True) as running:
         said = [
             f"CREATE USER {ADMIN[0]} WITH PASSWORD '{ADMIN[1]}' WITH ALL PRIVILEGES",
             f'CREATE DATABASE "{DATABASE}"',

@@ -6,14 +6,11 @@ import pytest
 
 from fleet_server.__main__ import EXIT_FENCED
 from tests.deploy.files import DEPLOY
-from tests.servers import program
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 EXPOSURE_MAX = 25
 """Of 100, as systemd-analyze judges what a program that was taken over could still reach."""
-analyze = pytest.mark.skipif(
-    program("systemd-analyze") is None, reason="needs systemd-analyze (Debian's package systemd)"
-)
+analyze = pytest.mark.server("systemd-analyze")
 
 
 def _settings(unit: Path) -> dict[str, str]:

@@ -193,13 +193,6 @@ class Faults:
         rig.settle()
         rig.wait(rig.drained, "the restored store has been offered everything again", rig.agent, rig.server)
 
-    def restart_agent(self, **changes: object) -> None:
-        """Stop it in order and start it with other settings."""
-        self.stop_agent()
-        self._rig.configure_agent(**changes)
-        self._rig.agent.start()
-        self._rig.settle()
-
     # clocks
 
     def _lie(

@@ -9,6 +9,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
 
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.registry import SqlRegistry
+from fleet_server.registry.model import NodeKind, OrgNode
 from tests.postgres import postgres
 
 _numbers = itertools.count()
@@ -36,3 +38,13 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         engine = database.connect(server.set(database=name))
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def registry(engine: Engine) -> SqlRegistry:
+    """With a centre and a station."""
+    database.migrate(engine)
+    registry = SqlRegistry(engine)
+    for node in (OrgNode("hq", NodeKind.CENTRE, "Centre"), OrgNode("station-7", NodeKind.STATION, "Seventh", "hq")):
+        registry.put_node(node, expected=None, create=True, now_ms=0)
+    return registry

@@ -26,11 +26,10 @@ from fleet_server.access.persons import (
     UnknownPersonError,
 )
 from fleet_server.access.roles import Grant, Role
-from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.persons import SqlPersons
 from fleet_server.adapters.sql.registry import SqlRegistry
-from fleet_server.registry.model import InUseError, NodeKind, OrgNode, StaleError, UnknownError
+from fleet_server.registry.model import InUseError, StaleError, UnknownError
 
 ADMIN = NodeGrant(Role.ADMINISTRATOR, None)
 VIEWER = NodeGrant(Role.VIEWER, "station-7")
@@ -40,16 +39,6 @@ BORIS = Identity("https://login.example", "1002", "Boris", "")
 FIRST_TOKEN = "ff_" + "t" * 43
 HOUR_MS = 3_600_000
 RULES = SessionRules(whole_ms=12 * HOUR_MS, idle_ms=HOUR_MS)
-
-
-@pytest.fixture
-def registry(engine: Engine) -> SqlRegistry:
-    """With a centre and a station."""
-    database.migrate(engine)
-    registry = SqlRegistry(engine)
-    for node in (OrgNode("hq", NodeKind.CENTRE, "Centre"), OrgNode("station-7", NodeKind.STATION, "Seventh", "hq")):
-        registry.put_node(node, expected=None, create=True, now_ms=0)
-    return registry
 
 
 @pytest.fixture
