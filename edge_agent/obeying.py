@@ -162,6 +162,10 @@ class Refusals:
     _untold: dict[Refusal, int] = field(default_factory=dict)
     _told_ms: dict[Refusal, int] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self._untold)
+
     def add(self, reason: Refusal) -> None:
         """One more."""
         self._untold[reason] = self._untold.get(reason, 0) + 1

@@ -105,6 +105,8 @@ class Orders:
         self._tell_refusals(everything=ending)
 
     def _tell_refusals(self, *, everything: bool = False) -> None:
+        if not self._refusals:
+            return
         for reason, count in self._refusals.due(self._times().mono_ms, everything=everything).items():
             logger.warning("orders refused", extra={"reason": reason.value, "count": count})
             self._journal.note(Noted.COMMAND_REFUSED, {"reason": reason.value, "count": count})

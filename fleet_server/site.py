@@ -45,8 +45,6 @@ DEVICE_CA: Final = "ca/device-ca"
 SERVER_CA: Final = "ca/server-ca"
 AGENT_CONFIG: Final = "agent.toml"
 
-TOKEN_PREFIX: Final = "ff_"  # noqa: S105 - so that a leaked token can be found and known for what it is
-TOKEN_RANDOM_BYTES: Final = 32
 SITE_ID_BYTES: Final = 32
 DEVICE_PORT: Final = 8883
 SERVER_PORT: Final = 8884

@@ -107,11 +107,7 @@ def set_aside(spool: Path) -> str:
         source = spool.with_name(spool.name + part)
         if source.exists():
             source.rename(spool.with_name(f"{spool.name}.damaged-{at}{part}"))
-    directory = os.open(spool.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    _sync(spool.parent)
     return f"{spool.name}.damaged-{at}"
 
 

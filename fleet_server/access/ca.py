@@ -153,6 +153,12 @@ def sign_device(
     return _end(ca, subject, ExtendedKeyUsageOID.CLIENT_AUTH, key, now=now, life=life, names=None)
 
 
+def new_device(ca: Ca, device: str, *, now: datetime, life: timedelta) -> Issued:
+    """As :func:`sign_device`, for a key that is made here."""
+    key = _new_key()
+    return _issued(sign_device(ca, device, key.public_key(), now=now, life=life), key)
+
+
 def checked_key(key: object) -> DeviceKey:
     """*key* if a device may have it.
 

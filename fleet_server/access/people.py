@@ -17,7 +17,6 @@ TOKEN_PREFIX: Final = "ff_"  # noqa: S105 - so that a leaked one is found by its
 TOKEN_BYTES: Final = 32
 GRANTS_MAX: Final = 32
 """Of one holder."""
-TOKENS_MAX: Final = 10_000
 USED_EVERY_MS: Final = 60_000
 """When a token was last used is noted no more often."""
 NEEDS_TWO: Final = frozenset({Role.ADMINISTRATOR, Role.EVIDENCE_REVIEWER})

@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
 from fleet_server.access import ca, enrolment
 from fleet_server.access.ca import Issued, Keys, Revoked
 from fleet_server.access.enrolment import EnrolmentError
@@ -171,11 +168,7 @@ class Revoker:
 
     def _canary(self) -> Issued:
         """A certificate that nobody has, revoked with the device: as the broker does with it, it does with others."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        authority = self._keys.authority()
-        leaf = ca.sign_device(authority, enrolment.CANARY, key.public_key(), now=self._now(), life=CANARY_LIFE)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return Issued(leaf.public_bytes(Encoding.PEM), pem)
+        return ca.new_device(self._keys.authority(), enrolment.CANARY, now=self._now(), life=CANARY_LIFE)
 
     def _welcomes(self, canary: Issued) -> str:
         return "" if self._door.lets_in(canary) else "it refuses everybody: is its list of revoked devices too old?"

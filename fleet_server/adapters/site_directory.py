@@ -8,7 +8,7 @@ from typing import Final
 
 from broker_config.ids import DeviceId, SiteId
 from fleet_server import site as plan
-from fleet_server.access import ca, keys, notes
+from fleet_server.access import ca, keys, notes, people
 from fleet_server.adapters.files import PRIVATE_DIRECTORY, PRIVATE_FILE, write_durably
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
 from fleet_server.config import parse, read_tables, read_text
@@ -54,7 +54,7 @@ def new_secrets(now: datetime) -> plan.Secrets:
         device_ca=ca.new_intermediate(root, "fieldfleet device CA", now=now),
         server_ca=ca.new_ca("fieldfleet server CA", now=now),
         master=keys.MasterKey.new(),
-        token=plan.TOKEN_PREFIX + randomness.token_urlsafe(plan.TOKEN_RANDOM_BYTES),
+        token=people.new_secret(),
         signing_key_pem=signing_key_pem,
         signing_public=FileKey(signing_key_pem).public,
     )

@@ -23,7 +23,6 @@ from fleet_server.cli.options import (
 from fleet_server.cli.server import CommandError, Exit, Json, segment
 
 CSV: Final = "text/csv"
-JSON: Final = "application/json"
 ETAG_NEW: Final = {"If-None-Match": "*"}
 
 

@@ -106,15 +106,8 @@ class Server:
 
     def stream(self, path: str, parameters: Parameters = NONE) -> Iterator[bytes]:
         """The answer in parts, as they come. Raises CommandError, also in the middle."""
-        given = {name: value for name, value in parameters.items() if value is not None}
-        try:
-            with self._client.stream("GET", path, params=given or None) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise _problem(answer, self.place)
-                yield from answer.iter_bytes()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
+        with self._opened(path, parameters) as answer:
+            yield from answer.iter_bytes()
 
     def post(self, path: str) -> Json:
         """Ask for something to be done. Raises CommandError."""
@@ -144,15 +137,27 @@ class Server:
         Raises:
             CommandError: as :meth:`get`; also if nothing comes for ``STREAM_SILENCE_S``.
         """
-        given = {name: value for name, value in parameters.items() if value is not None}
         timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
+        with self._opened(path, parameters, headers, timeout) as answer:
+            yield from answer.iter_lines()
+
+    @contextmanager
+    def _opened(
+        self,
+        path: str,
+        parameters: Parameters,
+        headers: Mapping[str, str] = NO_HEADERS,
+        timeout: httpx.Timeout = httpx.Timeout(TIMEOUT_S),
+    ) -> Iterator[httpx.Response]:
+        """A good answer, its body not read yet; what goes wrong within the block is a CommandError, too."""
+        given = {name: value for name, value in parameters.items() if value is not None}
         try:
-            with self._client.stream("GET", path, params=given, headers=headers, timeout=timeout) as answer:
+            with self._client.stream("GET", path, params=given or None, headers=headers, timeout=timeout) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise _problem(answer, self.place)
-                yield from answer.iter_lines()
-        except httpx.HTTPError as error:
+                yield answer
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
 
     def list_all(

@@ -15,7 +15,7 @@ from typing import Final
 
 from broker_config.text import shown
 from fleet_server.outbound.events import SITE_CHARS, rfc3339
-from fleet_server.outbound.happenings import SEVERITIES, Happening, Severity, text
+from fleet_server.outbound.happenings import SEVERITIES, SEVERITY, Happening, Severity, text
 
 LETTER_HAPPENINGS_MAX: Final = 200
 """Told in one letter; what is beyond them goes in the next."""
@@ -58,14 +58,10 @@ def subject(happenings: Sequence[Happening]) -> str:
         return shown(f"{mark} {text(happenings[0].news)}", SUBJECT_CHARS_MAX)
     counts = Counter(each.news.kind for each in happenings)
     # the worst first, then the most
-    kinds = sorted(counts, key=lambda kind: (-SEVERITIES.index(_severity(happenings, kind)), -counts[kind], kind))
+    kinds = sorted(counts, key=lambda kind: (-SEVERITIES.index(SEVERITY[kind]), -counts[kind], kind))
     parts = [f"{counts[kind]} {kind}" for kind in kinds[:PARTS_SHOWN_MAX]]
     more = f" and {len(kinds) - PARTS_SHOWN_MAX} kinds more" if len(kinds) > PARTS_SHOWN_MAX else ""
     return shown(f"{mark} {', '.join(parts)}{more}", SUBJECT_CHARS_MAX)
-
-
-def _severity(happenings: Sequence[Happening], kind: str) -> Severity:
-    return next(each.news.severity for each in happenings if each.news.kind == kind)
 
 
 def body(happenings: Sequence[Happening]) -> str:

@@ -70,9 +70,9 @@ def decide(attempt: Attempt, *, attempts: int, since_ms: int, now_ms: int, jitte
     return Decision(State.PENDING, now_ms + asked_ms + backoff_ms(attempts, jitter))
 
 
-def backoff_ms(attempts: int, jitter: float, cap_ms: int = RETRY_MS_CAP) -> int:
+def backoff_ms(attempts: int, jitter: float) -> int:
     """How long to wait after so many failures: at least one second, so that a jitter of 0 is no hammer."""
-    ceiling = min(cap_ms, RETRY_MS_MIN * 2 ** min(DOUBLINGS_MAX, max(0, attempts - 1)))
+    ceiling = min(RETRY_MS_CAP, RETRY_MS_MIN * 2 ** min(DOUBLINGS_MAX, max(0, attempts - 1)))
     return 1_000 + int(jitter * (ceiling - 1_000))
 
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from fleet_server.outbound.happenings import SEVERITIES, Kind, News, Severity
+from fleet_server.registry.tree import is_below
 
 SUBSCRIPTIONS_MAX: Final = 100
 MAIL_ID: Final = "mail"
@@ -37,7 +38,7 @@ class Choice:
             news.kind is not Kind.WEBHOOK_TEST
             and (not self.kinds or news.kind in self.kinds)
             and SEVERITIES.index(news.severity) >= SEVERITIES.index(self.severity)
-            and (not self.org or news.org == self.org or news.org.startswith(f"{self.org}/"))
+            and (not self.org or is_below(news.org, self.org))
         )
 
 

@@ -1,6 +1,5 @@
 """Devices, organisation nodes and duty units as values, and the words that say where one is."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,10 +13,7 @@ from broker_config.ids import DEVICE_ID_PATTERN, exact
 SLUG_PATTERN: Final = DEVICE_ID_PATTERN
 """Of a node's and a unit's name in a path: the alphabet of devices."""
 DEPTH_MAX: Final = 8
-NODES_MAX: Final = 10_000
-UNITS_MAX: Final = 10_000
 NAME_CHARS_MAX: Final = 120
-SERIAL_CHARS_MAX: Final = 64
 NOTE_CHARS_MAX: Final = 500
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$"
 """No control characters: it is shown, mailed, and written into tables."""
@@ -29,8 +25,6 @@ Slug = Annotated[str, Meta(pattern=exact(SLUG_PATTERN))]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=exact(TEXT_PATTERN))]
 Serial = Annotated[str, Meta(pattern=exact(SERIAL_PATTERN))]
 Note = Annotated[str, Meta(max_length=NOTE_CHARS_MAX, pattern=exact(TEXT_PATTERN))]
-
-_SLUG: Final = re.compile(exact(SLUG_PATTERN))
 
 
 class NodeKind(StrEnum):
@@ -194,11 +188,6 @@ class BeyondError(RegistryError):
 
 class RuleError(RegistryError):
     """It breaks a rule of the organisation tree or of the registry."""
-
-
-def is_slug(text: str) -> bool:
-    """Whether *text* can name a node, a unit or a device."""
-    return _SLUG.match(text) is not None
 
 
 Said = TypeVar("Said", Registration, OrgNode, DutyUnit)

@@ -65,9 +65,7 @@ class Answers:
         seen = self._seen(state, now_ms)
         facts = presence.presence(seen, now_ms)
         device_class = state.birth.device_class if state.birth else ""
-        return DevicePresence(
-            device, device_class, facts.connected, facts.since_ms, seen.overdue, seen.faults, seen.willed_ms
-        )
+        return DevicePresence(device, device_class, facts.connected, seen.overdue, seen.faults, seen.willed_ms)
 
     def news(self, devices_max: int) -> list[Heard]:
         waiting = self._ingest.news

@@ -103,7 +103,6 @@ class DevicePresence:
     device: str
     device_class: str
     connected: bool
-    since_ms: int | None
     overdue: tuple[str, ...]
     faults: tuple[str, ...]
     ended_ms: int | None = None

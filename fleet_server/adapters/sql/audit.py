@@ -18,8 +18,6 @@ from fleet_server.adapters.sql.tables import audit_checkpoint, audit_entry, audi
 from fleet_server.telemetry.store import StoreError
 
 APPEND_LOCK: Final = 0x6666_6175
-HASHES_A_QUERY_MAX: Final = 500
-"""Databases bound how many values a statement may have."""
 
 
 class SqlAudit:
@@ -175,9 +173,8 @@ def _held(connection: Connection, log: int, nodes: Sequence[Node]) -> dict[Node,
     places = {tlog.place(node): node for node in nodes}
     column = audit_node.c
     found: dict[Node, bytes] = {}
-    asked = list(places)
-    for start in range(0, len(asked), HASHES_A_QUERY_MAX):
-        some = column.place.in_(asked[start : start + HASHES_A_QUERY_MAX])
+    for asked in database.slices(list(places)):
+        some = column.place.in_(asked)
         for row in connection.execute(select(column.place, column.hash).where(column.log == log, some)):
             found[places[row.place]] = row.hash
     # one that cannot be a hash is as good as none

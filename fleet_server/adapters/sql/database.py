@@ -4,10 +4,10 @@ Any thread may use an engine. SQLite's writers queue for ``BUSY_S``; PostgreSQL'
 that two servers that start at once do not both make the tables.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -28,6 +28,10 @@ MIGRATION_LOCK: Final = 0x6666_6D67
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql+psycopg"
 DRIVERS: Final = (SQLITE, POSTGRESQL)
+VALUES_A_QUERY_MAX: Final = 500
+"""Databases bound how many values a statement may have."""
+
+T = TypeVar("T")
 
 
 class DatabaseError(Exception):
@@ -145,3 +149,8 @@ def _alembic(connection: Connection) -> Config:
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+def slices(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """*values* in parts that one statement takes."""
+    return (values[start : start + VALUES_A_QUERY_MAX] for start in range(0, len(values), VALUES_A_QUERY_MAX))

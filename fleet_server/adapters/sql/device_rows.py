@@ -2,27 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, false, func, or_, select, update
 from sqlalchemy import true as sql_true
 
+from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import device as devices
 from fleet_server.registry.model import PATH_SEPARATOR, Device, DeviceFilter, Facts, Registration, Reported
 
-NAMES_A_QUERY_MAX: Final = 500
-"""Databases bound how many values a statement may have."""
 _AFTER_SEPARATOR: Final = chr(ord(PATH_SEPARATOR) + 1)
-
-T = TypeVar("T")
-
-
-def slices(names: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (names[start : start + NAMES_A_QUERY_MAX] for start in range(0, len(names), NAMES_A_QUERY_MAX))
 
 
 def device_rows_of(connection: Connection, column: ColumnElement[Any], names: Sequence[str]) -> Iterator[Row[Any]]:
-    for some in slices(names):
+    for some in database.slices(names):
         yield from connection.execute(select(devices).where(column.in_(some)))
 
 

@@ -27,6 +27,7 @@ from fleet_server.adapters.sql.device_rows import (
     UPDATE_DEVICE,
     UPDATE_REPORTED,
     below,
+    bound,
     conditions,
     device_of,
     device_rows_of,
@@ -35,7 +36,6 @@ from fleet_server.adapters.sql.device_rows import (
     is_news,
     registration_of,
     said_columns,
-    slices,
 )
 from fleet_server.adapters.sql.org_rows import check_children, node_columns, nodes_by_name, put_units, units_by_name
 from fleet_server.adapters.sql.tables import device as devices
@@ -169,9 +169,7 @@ class SqlRegistry:
         if created:
             connection.execute(insert(devices), created)
         if changed:
-            connection.execute(
-                UPDATE_DEVICE, [{"b_" + name: value for name, value in row.items()} for row in changed]
-            )
+            connection.execute(UPDATE_DEVICE, [bound(row) for row in changed])
         return Imported(
             tuple(row["device"] for row in created),
             tuple(row["device"] for row in changed),
@@ -190,7 +188,7 @@ class SqlRegistry:
             if other.device not in changing:
                 raise TakenError(f"{taking[other.serial]}: serial {other.serial} is {other.device}'s")
         freed = [row["device"] for row in rows if held.get(row["device"]) not in {None, row["serial"]}]
-        for names in slices(freed):
+        for names in database.slices(freed):
             connection.execute(update(devices).where(devices.c.device.in_(names)).values(serial=None))
 
     def _place(self, places: list[Place], device: str, device_class: str, path: str, now_ms: int) -> None:
