@@ -63,3 +63,19 @@ QUEUED_BYTES_MAX: Final = 64 * 1024 * KIB
 """What the broker's memory holds for one client, however small or large its messages are."""
 CONNECTIONS_MAX: Final = 20_000
 SERVER_CONNECTIONS_MAX: Final = 64
+
+CHUNK_BYTES_MIN: Final = 16 * KIB
+CHUNK_BYTES_MAX: Final = 128 * KIB
+"""Powers of two between them; a chunk with its header leaves room in a packet."""
+UPLOAD_BYTES_MAX: Final = 4 * KIB**3
+"""One file; a recording is many."""
+OPEN_UPLOADS_MAX: Final = 8
+"""Of one device at once; the next one waits until one of them is receipted."""
+SEGMENTS_MAX: Final = 100_000
+RECEIPTED_MAX: Final = 64
+"""Uploads in one evidence receipt."""
+UPLOAD_WINDOW_S: Final = 0.25
+"""What may be under way, as time of the measured goodput: what else the device says waits so long at most."""
+UPLOAD_WINDOW_BYTES_MAX: Final = 16 * KIB * KIB
+UPLOAD_WAIT_S: Final = 2.0
+"""Without word of the server for so long, and four times the usual, a device asks again."""

@@ -1,11 +1,11 @@
 """Device classes: what agent, server and dashboards must all know of a kind of equipment.
 
 One declarative file a class: its streams with fields, measuring units (SenML names, RFC 8428) and plausible
-ranges, its journal events, the leases that hold changes off, what can be configured and commanded. A new class is a
-new file here and a profile on the device.
+ranges, its journal events, the leases that hold changes off, what can be configured and commanded, the files that it
+uploads. A new class is a new file here and a profile on the device.
 
-Rule 1: every class is also a board that carries an agent: it has the streams and events of ``host``, unless it has
-its own stream of that name.
+Rule 1: every class is also a board that carries an agent: it has the streams, events and files of ``host``, unless it
+has its own of that name.
 Rule 2: a field that two classes have in streams of one name means the same, so it has the same unit.
 """
 
@@ -26,10 +26,13 @@ from broker_config.telemetry import JOURNAL, Stream
 FILE_SUFFIX: Final = ".toml"
 BOARD: Final = "host"
 """The class that every other one includes."""
+FILE_CLASSES_MAX: Final = 16
 _DIRECTORY: Final = Path(__file__).parent  # importlib.resources would cost an agent most of a megabyte
 
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
 EventKind = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_.]{0,47}\Z")]
+Suffix = Annotated[str, Meta(pattern=r"^\.[a-z0-9]{1,8}\Z")]
+MediaType = Annotated[str, Meta(pattern=r"^[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}\Z")]
 CommandName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}(\.[a-z][a-z0-9_]{0,31})?\Z")]
 
 
@@ -98,6 +101,34 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True):
     parameters: dict[Stream, Setting] = {}
 
 
+class Priority(StrEnum):
+    """How urgent a file is: ``alarm`` goes before everything, the others share what is left, 8 to 4 to 1."""
+
+    ALARM = "alarm"
+    FLAGGED = "flagged"
+    ROUTINE = "routine"
+    LOG = "log"
+
+
+class FileKind(StrEnum):
+    """What a file is, for how long it must be kept at least."""
+
+    RECORDING = "recording"
+    IMAGE = "image"
+    LOG = "log"
+
+
+class FileClass(Struct, frozen=True, forbid_unknown_fields=True):
+    """A folder of files that the device uploads. ``media``: suffix -> media type; a file of another suffix is not
+    taken. Recordings are chains of segments; every other file stands alone.
+    """
+
+    description: Text
+    kind: FileKind
+    media: Annotated[dict[Suffix, MediaType], Meta(min_length=1, max_length=16)]
+    priority: Priority = Priority.ROUTINE
+
+
 class DeviceClass(Struct, frozen=True, forbid_unknown_fields=True):
     """A kind of equipment."""
 
@@ -108,6 +139,7 @@ class DeviceClass(Struct, frozen=True, forbid_unknown_fields=True):
     leases: dict[Stream, Lease] = {}
     config: dict[Stream, Setting] = {}
     commands: dict[CommandName, Command] = {}
+    files: Annotated[dict[Stream, FileClass], Meta(max_length=FILE_CLASSES_MAX)] = {}
 
     def config_faults(self, document: Mapping[str, object]) -> list[str]:
         """Everything wrong with a configuration that may leave settings out; one line each."""
@@ -153,7 +185,10 @@ def load(name: str) -> DeviceClass:
     if name != BOARD:
         board = load(BOARD)
         loaded = msgspec.structs.replace(
-            loaded, streams={**board.streams, **loaded.streams}, events={**board.events, **loaded.events}
+            loaded,
+            streams={**board.streams, **loaded.streams},
+            events={**board.events, **loaded.events},
+            files={**board.files, **loaded.files},
         )
     if JOURNAL not in loaded.streams:
         raise ContractError(f"device class {name}: has no stream {JOURNAL!r}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Final
 
+from broker_config import merkle
 from broker_config.ids import SiteId
 from broker_config.text import shown
 from fleet_server.access import audit, notes, tlog
@@ -227,7 +228,7 @@ class Auditor:
         if self._fault_of(log):
             return note, head
         fault = self._unsigned(note, head) if note is not None else ""
-        signed = Checkpoint("", 0, tlog.EMPTY_ROOT) if note is None or fault else notes.checkpoint_of(note)
+        signed = Checkpoint("", 0, merkle.EMPTY_ROOT) if note is None or fault else notes.checkpoint_of(note)
         try:
             fault = fault or self._altered(signed, head, max(0, signed.size - back), appended)
         except LostHashError as error:
@@ -274,7 +275,7 @@ class Auditor:
                 return f"entry {at.size}: {shown(error)}"
             if (entry.log, entry.index, entry.prev) != at:
                 return f"entry {at.size} does not follow the one before it"
-            frontier.append(tlog.leaf_hash(raw))
+            frontier.append(merkle.leaf_hash(raw))
             at = Head(at.log, at.size + 1, audit.digest(raw))
             if mine.get(at.size, at) != at:
                 return f"entry {at.size - 1} is not the one that this server has entered"

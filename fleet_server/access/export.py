@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from broker_config import merkle
 from broker_config.text import shown
 from fleet_server.access import audit, notes, tlog
 from fleet_server.access.audit import AuditError, Digest, Entry, Phase
@@ -166,7 +167,7 @@ class _Reading:
             self.fault(Claim.FORM, str(error), index)
         else:
             self._judge(entry, index)
-        self._frontier.append(tlog.leaf_hash(raw))
+        self._frontier.append(merkle.leaf_hash(raw))
         self._head = audit.Head(self._head.log, index + 1, audit.digest(raw))
         self._entries += 1
         self._look()

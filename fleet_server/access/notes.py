@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fleet_server.access.tlog import HASH_BYTES
+from broker_config.merkle import HASH_BYTES
 
 NOTE_CHARS_MAX: Final = 16 * 1024
 SIGNATURES_MAX: Final = 32

@@ -9,14 +9,13 @@ Whoever has no stored hashes uses :class:`Frontier`: the root of leaves that pas
 Sources: https://www.rfc-editor.org/rfc/rfc6962, and RFC 9162 sections 2.1.3.2 and 2.1.4.2 for the verification.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-HASH_BYTES: Final = 32
+from broker_config.merkle import EMPTY_ROOT, HASH_BYTES, node_hash
+
 PROOF_HASHES_MAX: Final = 64
 """Of any proof in a log of less than 2^63 leaves; so much is read of one, and no more."""
-EMPTY_ROOT: Final = hashlib.sha256().digest()
 
 
 class Node(NamedTuple):
@@ -31,16 +30,6 @@ class Leaves(NamedTuple):
 
     begin: int
     end: int
-
-
-def leaf_hash(data: bytes) -> bytes:
-    """Of an entry. The prefix keeps a leaf from being shown as a node."""
-    return hashlib.sha256(b"\x00" + data).digest()
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """Of two subtrees."""
-    return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 class Frontier:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, and_, func, insert, or_, select
 
+from broker_config import merkle
 from fleet_server.access import audit, tlog
 from fleet_server.access.audit import Draft, Head, Wanted
 from fleet_server.access.audit_store import LostHashError
@@ -153,7 +154,7 @@ def _append(connection: Connection, head: Head, drafts: Sequence[Draft]) -> Head
         entries[-1]["entry"] = raw
         hashes += [
             {"log": head.log, "place": tlog.place(node), "hash": made}
-            for node, made in frontier.append(tlog.leaf_hash(raw))
+            for node, made in frontier.append(merkle.leaf_hash(raw))
         ]
     connection.execute(insert(audit_entry), entries)
     connection.execute(insert(audit_node), hashes)
@@ -178,7 +179,7 @@ def _held(connection: Connection, log: int, nodes: Sequence[Node]) -> dict[Node,
         for row in connection.execute(select(column.place, column.hash).where(column.log == log, some)):
             found[places[row.place]] = row.hash
     # one that cannot be a hash is as good as none
-    return {node: made for node, made in found.items() if isinstance(made, bytes) and len(made) == tlog.HASH_BYTES}
+    return {node: made for node, made in found.items() if isinstance(made, bytes) and len(made) == merkle.HASH_BYTES}
 
 
 def _leaves(node: Node) -> Leaves:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from broker_config import merkle
 from broker_config.ids import SiteId
 from fleet_server.access import audit, export, tlog
 from fleet_server.access.audit import Draft, Head, Phase
@@ -38,7 +39,7 @@ def chained(drafts: Sequence[Draft]) -> list[bytes]:
 def signed(entries: Sequence[bytes], *, signer: Signer = SIGNER) -> str:
     frontier = tlog.Frontier()
     for raw in entries:
-        frontier.append(tlog.leaf_hash(raw))
+        frontier.append(merkle.leaf_hash(raw))
     return signer.sign(Checkpoint(audit.origin(SITE, LOG), frontier.size, frontier.root()).text())
 
 
@@ -46,7 +47,7 @@ def exported(entries: Sequence[bytes], note: str, *, from_index: int = 0) -> lis
     """The file's lines; *entries* are all of the log."""
     frontier = tlog.Frontier()
     for raw in entries[:from_index]:
-        frontier.append(tlog.leaf_hash(raw))
+        frontier.append(merkle.leaf_hash(raw))
     prev = audit.digest(entries[from_index - 1]) if from_index else audit.GENESIS
     head = export.header_line(Head(LOG, from_index, prev), frontier.hashes())
     return [head, *(raw + b"\n" for raw in entries[from_index:]), export.trailer_line(note)]

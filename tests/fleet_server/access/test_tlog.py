@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker_config import merkle
 from fleet_server.access import tlog
 from fleet_server.access.tlog import Frontier, Leaves, Node
 
@@ -18,7 +19,7 @@ SIZES: Final = range(1, len(ROOTS) + 1)
 
 
 def leaf(index: int) -> bytes:
-    return tlog.leaf_hash(f"entry {index}".encode())
+    return merkle.leaf_hash(f"entry {index}".encode())
 
 
 def grown(size: int) -> tuple[Frontier, dict[Node, bytes]]:

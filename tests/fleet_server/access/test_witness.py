@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker_config import merkle
 from fleet_server.access import audit, notes, tlog, witness
 from fleet_server.access.notes import COSIGNATURE, Checkpoint, Signer
 from fleet_server.access.tlog import Leaves, Node
@@ -24,7 +25,7 @@ class Log:
         self._frontier, self._held = tlog.Frontier(), dict[Node, bytes]()
         self._origin = audit.origin(SITE, number)
         for entry in entries:
-            self._held.update(self._frontier.append(tlog.leaf_hash(entry.encode())))
+            self._held.update(self._frontier.append(merkle.leaf_hash(entry.encode())))
 
     def note(self, size: int) -> str:
         return SIGNER.sign(Checkpoint(self._origin, size, tlog.hash_of(Leaves(0, size), self._held)).text())
