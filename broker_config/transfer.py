@@ -6,8 +6,8 @@ it has read the whole of it again from its storage, it signs a receipt: an order
 ``dn/upload``. Nobody vouches for the other messages there: they can delay an upload, and delete nothing.
 
 A chunk is binary on ``up/chunk``: a header of 32 bytes, big-endian: magic, version, flags (0), the upload's id, the
-chunk's number from 0, its length, CRC-32 (as zlib has it, which is in the agent's memory already) over the header without it
-and the data.
+chunk's number from 0, its length, CRC-32 over the header before it and the data. CRC-32 as zlib has it, because it is
+in the agent's memory already.
 """
 
 import struct
