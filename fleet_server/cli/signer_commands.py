@@ -3,7 +3,6 @@
 import os
 import secrets
 import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -13,15 +12,12 @@ from broker_config.signing import Command
 from broker_config.text import shown
 from fleet_server.access.signing import SignerError, command_request
 from fleet_server.adapters.signer_socket import SocketSigner
+from fleet_server.cli.config_file import EXIT_CONFIG, EXIT_FAILED, ConfigFile
 from fleet_server.config import ConfigError, load_socket
 
-EXIT_FAILED: Final = 1
-EXIT_CONFIG: Final = 2
 COMMAND_ID_BYTES: Final = 8
 ERROR_CHARS_MAX: Final = 500
 SIGNER_MODULE: Final = "fleet_server.signer"
-
-ConfigFile = Annotated[Path, typer.Option("--config", help="the server's fleet-server.toml")]
 
 
 def add_signer_commands(app: typer.Typer) -> None:

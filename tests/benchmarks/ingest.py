@@ -48,7 +48,7 @@ FILL_WINDOW: Final = 2_000
 DRAIN_WAIT_S: Final = 300.0
 RECEIPT_EVERY: Final = 10
 GC_ALLOCATIONS: Final = 50_000
-"""As in ``fleet_server.__main__``."""
+"""As in ``fleet_server.running``."""
 
 
 @dataclass(frozen=True, slots=True)

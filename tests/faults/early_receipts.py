@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet_server import __main__ as program
+from fleet_server import parts
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.telemetry.store import Group
 
@@ -41,5 +42,5 @@ class EarlyStore(SqliteStore):
 
 
 if __name__ == "__main__":
-    setattr(program, "SqliteStore", EarlyStore)  # noqa: B010 - what the program takes its store from
+    setattr(parts, "SqliteStore", EarlyStore)  # noqa: B010 - what the program takes its store from
     program.main()

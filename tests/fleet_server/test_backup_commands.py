@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fleet_server.__main__ import DATABASE_FILE, STORE_FILE, app
+from fleet_server.__main__ import app
 from fleet_server.access.auditor import own_fact
 from fleet_server.adapters import site_directory
 from fleet_server.adapters.sql import database
@@ -14,6 +14,7 @@ from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.config import API_PORT
+from fleet_server.parts import DATABASE_FILE, STORE_FILE
 from fleet_server.registry.model import Registration
 from fleet_server.site import DEVICE_PORT, SERVER_CONFIG, SERVER_PORT
 

@@ -55,7 +55,7 @@ BROKER_DOWN_S: Final = 2.0
 """So long a storm's broker is away, so that devices fail and back off as they would."""
 POLL_S: Final = 0.05
 GC_ALLOCATIONS: Final = 50_000
-"""As in ``fleet_server.__main__``: ten thousand devices are not to be looked through all the time."""
+"""As in ``fleet_server.running``: ten thousand devices are not to be looked through all the time."""
 MS: Final = 1000.0
 LIFE_BYTES: Final = 8
 

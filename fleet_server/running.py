@@ -1,0 +1,223 @@
+"""The server while it runs: telemetry first; what needs to know what it knows is put together once it has shards."""
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+import uvicorn
+
+from broker_config.ids import DeviceId, SiteId, server_client_id
+from broker_config.mac import MacKey, Purpose
+from fleet_server import parts
+from fleet_server.access.keys import derive
+from fleet_server.adapters import mqtt
+from fleet_server.adapters.sql.happenings import SqlFeed
+from fleet_server.adapters.sql.outbox import SqlOutbox
+from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
+from fleet_server.adapters.sqlite_store import SqliteStore
+from fleet_server.api.app import Ports, create_app
+from fleet_server.config import Config
+from fleet_server.identities import Identities
+from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.looking import LookSettings
+from fleet_server.outbound.sending import Sender
+from fleet_server.outbound.service import Outbound
+from fleet_server.outbound.subscriptions import Sort
+from fleet_server.outbound.watch import WatchPolicy
+from fleet_server.parts import Operators, Secrets, now_ms
+from fleet_server.projection.sinks import Sinks
+from fleet_server.registry.keeper import Keeper, PromptLabels
+from fleet_server.telemetry.ingest import IngestSettings
+from fleet_server.telemetry.service import Service, ServiceSettings
+
+API_STOP_S: Final = 5.0
+API_CONNECTIONS_MAX: Final = 256
+API_KEEP_ALIVE_S: Final = 30
+GC_ALLOCATIONS: Final = 50_000
+
+log = structlog.get_logger()
+
+
+class Server:
+    """All of it in one process. Each part in a thread of its own that must not hold up a receipt."""
+
+    def __init__(
+        self,
+        config: Config,
+        secrets: Secrets,
+        store: SqliteStore,
+        operators: Operators,
+        senders: Callable[[], Mapping[Sort, Sender]],
+        listener: socket.socket,
+        identities: Identities | None,
+    ) -> None:
+        """*listener* is the API's; *identities* None: this server signs no devices."""
+        self._config = config
+        self._store = store
+        self._operators = operators
+        self._senders = senders
+        self._listener = listener
+        self._identities = identities
+        self._telemetry = _telemetry(config, secrets, store)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT.
+
+        Raises:
+            FencedError: another server took the shards over.
+            StoreError: the batch store takes nothing any more.
+        """
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        service = self._telemetry
+        telemetry = asyncio.create_task(service.run(stop), name="telemetry")
+        started = asyncio.create_task(service.started.wait(), name="started")
+        await asyncio.wait([telemetry, started], return_when=asyncio.FIRST_COMPLETED)
+        if not service.started.is_set():
+            started.cancel()
+            await telemetry
+            return
+        await self._serve(telemetry, stop)
+
+    async def _serve(self, telemetry: asyncio.Task[None], stop: asyncio.Event) -> None:
+        """The rest, beside telemetry that has begun."""
+        config, operators, view = self._config, self._operators, self._telemetry.answers
+        keeper = Keeper(view, operators.registry, now_ms=now_ms)
+        sinks = parts.sinks_of(config, self._store, view, PromptLabels(operators.registry, keeper))
+        sinks.start()
+        if self._identities is not None:
+            self._identities.open(operators.engine, operators.registry, view)
+        bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
+        subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
+        outbound = self._outbound(bell)
+        api = _api(self._ports(bell, subscriptions, outbound, sinks))
+        # a loop of its own: a slow answer must not hold up a receipt
+        answering = _started("api", api.run, [self._listener])
+        keeping, auditing = threading.Event(), threading.Event()
+        kept = _started("keeper", keeper.run, keeping)
+        audited = _started("audit", operators.auditor.run, auditing, config.audit.checkpoint_s)
+        outbound.start()
+        # what is there now stays; later garbage is young: looking through all of it costs receipts their promptness
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS)
+        if self._identities is not None:
+            self._identities.start()
+        log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait([telemetry, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
+            await telemetry
+        finally:
+            if self._identities is not None:
+                await asyncio.to_thread(self._identities.stop)
+            keeping.set()
+            await asyncio.to_thread(outbound.stop)
+            stopping.cancel()
+            api.should_exit = True
+            await asyncio.to_thread(kept.join, API_STOP_S)
+            await asyncio.to_thread(answering.join, API_STOP_S)
+            auditing.set()  # behind the API, so that the last checkpoint covers all that it did
+            await asyncio.to_thread(audited.join, API_STOP_S)
+
+    def _outbound(self, bell: Bell) -> Outbound:
+        config, operators = self._config, self._operators
+        return Outbound(
+            self._telemetry.answers,
+            operators.registry,
+            SqlOutbox(operators.engine, digest_ms=int(1000 * config.mail.digest_s) if config.mail else 0),
+            self._senders,
+            LookSettings(
+                quarantine_bytes_max=config.ingest.quarantine_bytes_max,
+                watch=WatchPolicy(settle_ms=int(1000 * config.outbound.settle_s)),
+            ),
+            bell=bell,
+            now_ms=now_ms,
+            rng=random.Random(),  # noqa: S311 - jitter
+        )
+
+    def _ports(self, bell: Bell, subscriptions: SqlSubscriptions, outbound: Outbound, sinks: Sinks) -> Ports:
+        operators = self._operators
+        return Ports(
+            self._telemetry.answers,
+            operators.registry,
+            operators.kept,
+            SqlFeed(operators.engine),
+            subscriptions,
+            bell,
+            outbound.wake,
+            sinks,
+            operators.people,
+            operators.auditor,
+            operators.persons,
+            enrolling=None if self._identities is None else self._identities.enrolling,
+            signing_in=operators.signing_in,
+        )
+
+
+def _telemetry(config: Config, secrets: Secrets, store: SqliteStore) -> Service:
+    """What takes in, commits and receipts."""
+
+    def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
+        return derive(secrets.master, purpose, device)
+
+    first, last = config.shards
+    return Service(
+        ServiceSettings(
+            shards=(first, last),
+            lease_ttl_s=config.lease.ttl_s,
+            group_wait_ms=config.ingest.group_wait_ms,
+            seal_every_s=config.seal.every_s,
+            seal_records_max=config.seal.records_max,
+            ingest=IngestSettings(
+                group_records_min=config.ingest.group_records_min,
+                group_records_max=config.ingest.group_records_max,
+                receipt_every=config.ingest.receipt_every,
+                receipt_linger_ms=config.ingest.receipt_linger_ms,
+                quarantine_bytes_max=config.ingest.quarantine_bytes_max,
+            ),
+            reconnects_a_second_max=config.broker.reconnects_a_second_max,
+        ),
+        mqtt.LinkSettings(
+            host=config.broker.host,
+            port=config.broker.port,
+            client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}"),
+            keep_alive_s=config.broker.keep_alive_s,
+            security=secrets.security,
+        ),
+        store,
+        mac_key=mac_key,
+        owner=f"{socket.gethostname()}/{os.getpid()}",
+        now_ms=now_ms,
+        rng=random.Random(),  # noqa: S311 - jitter
+    )
+
+
+def _api(ports: Ports) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(ports),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=API_CONNECTIONS_MAX,
+            timeout_keep_alive=API_KEEP_ALIVE_S,
+        )
+    )
+
+
+def _started(name: str, target: Callable[..., None], *arguments: object) -> threading.Thread:
+    """A thread of that name, running; it does not keep the process alive."""
+    thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+    thread.start()
+    return thread
