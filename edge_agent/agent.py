@@ -33,6 +33,7 @@ from edge_agent.keeper import Keeper
 from edge_agent.orders import Orders, Times
 from edge_agent.renewing import keep_renewed
 from edge_agent.session import Effect, Event, State
+from edge_agent.settling import settling
 from edge_agent.window import Window
 from edge_agent.wires import read_wire
 from firmware_bridge.driver import Driver
@@ -267,6 +268,8 @@ class Agent:
         own = Pair(self._settings.cert_file, self._settings.key_file)
         pairs = files.pairs(own)
         pair = pairs[self._failures % len(pairs)]  # a new one first, and at each failure the other one
+        # read first: if another pair comes before the broker has this one, it is not taken for the one that connected
+        cert = b"" if pair is own else files.certificate(pair)
         self._new_identity.clear()
         endpoint = Endpoint(
             broker.host,
@@ -291,9 +294,8 @@ class Agent:
                 self._link = link
                 self._happened(Event.UP)
                 ended = Event.LOST
-                if pair is not own:
-                    await self._settle(own)
-                await self._listen(link)
+                async with settling(own, cert):
+                    await self._listen(link)
                 return
         except DatesRefusedError as error:
             self._why_down = str(error)
@@ -307,15 +309,6 @@ class Agent:
             log("cannot connect", extra={"why": self._why_down})
         if not self._left.is_set():
             self._happened(ended)
-
-    async def _settle(self, own: Pair) -> None:
-        """The new certificate has connected."""
-        try:
-            await asyncio.to_thread(files.settle, own)
-        except OSError as error:
-            logger.warning("the new certificate stays beside the old one", extra={"why": shown(error)})
-        else:
-            logger.info("the new certificate has taken the old one's place")
 
     async def _listen(self, link: Link) -> None:
         """Hear the broker until the connection ends (LinkError), the agent leaves, or there is a new certificate."""

@@ -161,25 +161,47 @@ def pairs(own: Pair) -> list[Pair]:
     return [pair for pair in (own.next, own) if pair is own or all(file.is_file() for file in pair)]
 
 
+def certificate(pair: Pair) -> bytes:
+    """The certificate of *pair*, in PEM; empty if it is not there (any more)."""
+    try:
+        return pair.cert_file.read_bytes()
+    except OSError:
+        return b""
+
+
 @contextmanager
-def changing(own: Pair) -> Iterator[None]:
-    """Hold the identity: nobody else changes it meanwhile. Raises OSError."""
+def changing(own: Pair, *, wait: bool = True) -> Iterator[None]:
+    """Hold the identity: nobody else changes it meanwhile.
+
+    Raises:
+        BlockingIOError: somebody else holds it, and *wait* is false.
+        OSError
+    """
     descriptor = os.open(own.key_file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
 
 
-def settle(own: Pair) -> None:
-    """The next pair has connected: it is the device's own now. Raises OSError: still both are there."""
-    with changing(own):
+def settle(own: Pair, cert: bytes) -> bool:
+    """The next pair, whose certificate is *cert*, has connected: it is the device's own now. False: another one is
+    there meanwhile, of which nobody knows whether it connects; nothing has changed.
+
+    Raises:
+        BlockingIOError: a renewal holds the identity, for as long as it takes.
+        OSError: still both are there.
+    """
+    with changing(own, wait=False):
+        if not cert or certificate(own.next) != cert:
+            return False
         follow_through(own)
+        return True
 
 
 def follow_through(own: Pair) -> None:
-    """As :func:`settle`, by who holds the identity already."""
+    """Let the next pair take the place of *own*, by who holds the identity. Raises OSError."""
     for step in follow(own, cert=own.next.cert_file.read_bytes(), key=own.next.key_file.read_bytes()):
         carry_out(step)
 

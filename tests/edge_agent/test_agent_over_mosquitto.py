@@ -16,6 +16,8 @@ from broker_config.messages import Receipt, ServerState, Will
 from broker_config.ranges import from_numbers
 from broker_config.telemetry import GENESIS, JOURNAL, Batch, Events
 from broker_config.topics import Down
+from edge_agent.adapters import files
+from edge_agent.identity import Pair
 from tests.edge_agent import rig as rigs
 from tests.servers import Mosquitto, mosquitto
 
@@ -99,6 +101,57 @@ async def test_killed_again_and_again_it_gives_no_number_twice_and_leaves_no_hol
         if event.kind == "agent.start"
     ]
     assert starts == [True, False, False, False, False]
+
+
+@pytest.fixture
+def own(broker: Mosquitto) -> Pair:
+    """The device's pair, with a new one beside it: other files, and the same certificate to TLS."""
+    credentials = broker.device(rigs.DEVICE)
+    own = Pair(credentials.certificate, credentials.key)
+    for file, beside in zip(own, own.next, strict=True):
+        beside.write_bytes(file.read_bytes() + b"\n")
+    return own
+
+
+def told(pair: Pair) -> list[bytes]:
+    return [file.read_bytes() for file in pair]
+
+
+async def test_a_new_certificate_that_connected_takes_the_old_ones_place(rig: rigs.Rig, own: Pair) -> None:
+    new = told(own.next)
+    with rigs.agent(rig) as process:
+        await rigs.poll(lambda: files.pairs(own) == [own], "nothing beside it any more")
+        assert told(own) == new
+        assert await rigs.stop(process) == 0
+
+
+async def test_who_holds_the_identity_does_not_keep_the_agent_from_hearing(
+    rig: rigs.Rig, broker: Mosquitto, own: Pair
+) -> None:
+    before = told(own)
+    async with rigs.server(broker) as server:
+        with files.changing(own), rigs.agent(rig) as process:
+            await server.until(lambda: len(server.records) >= 10, "ten records")
+            assert await rigs.stop(process) == 0
+    assert waiting(rig) == {JOURNAL: 0, "cpu": 0, "memory": 0}
+    assert told(own) == before
+
+
+async def test_a_pair_that_came_after_the_one_that_connected_does_not_take_its_place(
+    rig: rigs.Rig, broker: Mosquitto, own: Pair
+) -> None:
+    before = told(own)
+    async with rigs.server(broker) as server:
+        with rigs.agent(rig) as process:
+            with files.changing(own):
+                await server.until(lambda: len(server.births) > 0, "a birth")
+                for beside in own.next:
+                    beside.write_bytes(b"never tried")
+            await rigs.poll(
+                lambda: b"certificate" in (rig.directory / "log").read_bytes(), "a word about the new one"
+            )
+            assert told(own) == before
+            assert await rigs.stop(process) == 0
 
 
 async def test_a_broker_that_forgot_everything_loses_nothing(rig: rigs.Rig, broker: Mosquitto) -> None:

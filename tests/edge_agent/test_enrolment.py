@@ -216,7 +216,7 @@ def test_a_renewal_that_is_cut_at_any_step_leaves_a_working_identity(desk: Offic
         tried = files.pairs(own)[0]
         assert fits(tried), steps  # what is tried first is whole at every step
         if tried is not own:
-            files.settle(own)
+            assert files.settle(own, files.certificate(tried))
         assert files.pairs(own) == [own]
         assert fits(own)
 
@@ -238,8 +238,27 @@ def test_a_renewal_that_is_killed_whenever_leaves_a_working_identity(desk: Offic
         assert fits(own), after_s
     print(f"{kills} kills")
     assert subprocess.run(command, check=False, capture_output=True).returncode == renewal.RENEWED
-    files.settle(own)
+    assert files.settle(own, files.certificate(own.next))
     assert fits(own)
+
+
+def test_a_pair_that_never_connected_does_not_take_the_place_of_one_that_did(desk: Office, tmp_path: Path) -> None:
+    enrolled(desk, tmp_path / "car")
+    own = Pair(tmp_path / "car/device.crt", tmp_path / "car/device.key")
+    before = [file.read_bytes() for file in own]
+    assert renewed(desk, tmp_path / "car") == renewal.RENEWED
+    connected = files.certificate(own.next)
+    with files.changing(own), pytest.raises(BlockingIOError):
+        files.settle(own, connected)
+    assert renewed(desk, tmp_path / "car") == renewal.RENEWED  # meanwhile
+    assert not files.settle(own, connected)
+    assert [file.read_bytes() for file in own] == before
+    newest = files.certificate(own.next)
+    assert newest not in {connected, b""}
+    own.next.cert_file.unlink()  # as while a further pair is being written
+    assert files.certificate(own.next) == b""
+    assert not files.settle(own, b"")
+    assert [file.read_bytes() for file in own] == before
 
 
 # renewal
@@ -301,7 +320,8 @@ def test_a_revoked_or_superseded_device_does_not_renew(desk: Office, tmp_path: P
     with pytest.raises(EnrolmentError, match="it is revoked"):
         renewed(desk, tmp_path / "second")
     enrolled(desk, tmp_path / "second", again=True)
-    files.settle(Pair(tmp_path / "second/device.crt", tmp_path / "second/device.key"))
+    own = Pair(tmp_path / "second/device.crt", tmp_path / "second/device.key")
+    assert files.settle(own, files.certificate(own.next))
     assert renewed(desk, tmp_path / "second") == renewal.RENEWED
     states = [each.state for each in desk.store.certificates("car-7")]
     assert states.count(State.ACTIVE) == 2
