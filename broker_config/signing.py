@@ -280,10 +280,10 @@ def _read(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
         raise BadEnvelopeError(shown(error)) from error
 
 
-def safety_of(claims: Claims, commands: Mapping[str, SafetyClass]) -> SafetyClass:
-    """What the order can do. *commands*: name -> class, as the device's own device class says; what it does not say
-    is hazardous. Raises BadEnvelopeError: a command whose body is none.
+def safety_of(command: Command | None, commands: Mapping[str, SafetyClass]) -> SafetyClass:
+    """What the order can do; *command* None: it is of another kind. *commands*: name -> class, as the device's own
+    device class says; what it does not say is hazardous.
     """
-    if claims.kind is not Kind.COMMAND:
+    if command is None:
         return SafetyClass.DISRUPTIVE
-    return commands.get(decode_command(claims).name, SafetyClass.HAZARDOUS)
+    return commands.get(command.name, SafetyClass.HAZARDOUS)

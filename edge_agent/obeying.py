@@ -52,10 +52,13 @@ class Facts:
 
 
 class Order(NamedTuple):
-    """An order that could be read, and the signatures of it that are worth checking."""
+    """An order that could be read, and the signatures of it that are worth checking. ``command`` None: of a kind that
+    has none.
+    """
 
     envelope: Envelope
     claims: Claims
+    command: Command | None
     candidates: tuple[Candidate, ...]
 
     @property
@@ -100,13 +103,12 @@ def read(data: bytes, channel: Kind, roots: Roots | None) -> Order | Refuse:
     if claims.kind is not channel:
         return Refuse(Refusal.WRONG_KIND, name)
     found = () if roots is None else signing.candidates(envelope, roots, claims.kind)
-    return Order(envelope, claims, found) if found else Refuse(Refusal.UNKNOWN_KEY, name)
+    return Order(envelope, claims, command, found) if found else Refuse(Refusal.UNKNOWN_KEY, name)
 
 
 def decide(order: Order, verified: frozenset[str], facts: Facts) -> Decision:
     """*verified*: the keys whose signatures are right."""
-    claims = order.claims
-    command = signing.decode_command(claims) if claims.kind is Kind.COMMAND else None
+    claims, command = order.claims, order.command
     reason = _not_signed(order, verified, facts) or _not_meant(claims, facts) or _not_now(claims, facts)
     if reason is None and (command is None or command.name != IDENTIFY):
         reason = Refusal.UNSUPPORTED
@@ -126,7 +128,7 @@ def _not_signed(order: Order, verified: frozenset[str], facts: Facts) -> Refusal
         return Refusal.UNKNOWN_KEY
     if not verified & order.keyids:
         return Refusal.BAD_SIGNATURE
-    needed = facts.roots.thresholds.of(signing.safety_of(order.claims, facts.commands))
+    needed = facts.roots.thresholds.of(signing.safety_of(order.command, facts.commands))
     return Refusal.TOO_FEW_SIGNERS if len(verified & order.keyids) < needed else None
 
 

@@ -161,9 +161,9 @@ def test_what_is_hazardous_always_needs_two() -> None:
 
 def test_what_a_class_does_not_say_is_hazardous() -> None:
     known = {"restart": SafetyClass.DISRUPTIVE}
-    assert signing.safety_of(claims(command("restart")), known) is SafetyClass.DISRUPTIVE
-    assert signing.safety_of(claims(command("wipe")), known) is SafetyClass.HAZARDOUS
-    assert signing.safety_of(claims({}, kind=Kind.TWIN), known) is SafetyClass.DISRUPTIVE
+    assert signing.safety_of(command("restart"), known) is SafetyClass.DISRUPTIVE
+    assert signing.safety_of(command("wipe"), known) is SafetyClass.HAZARDOUS
+    assert signing.safety_of(None, known) is SafetyClass.DISRUPTIVE
 
 
 def replace_signatures(read: Envelope, signatures: tuple[Signature, ...]) -> Envelope:
