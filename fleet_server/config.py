@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar, get_args
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -40,6 +40,7 @@ IDLE_MIN_MIN: Final = 5.0
 """When a session was last used is noted within a minute, so that much less would not be what it says."""
 GROUPS_MAX: Final = 256
 SIGN_IN_CALLBACK: Final = "/v1/sign-in/callback"
+SIGN_OUT_CALLBACK: Final = "/v1/sign-out/callback"
 
 InfluxName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
 
@@ -273,11 +274,14 @@ class Oidc(Struct, frozen=True):
     ``issuer``: https, or http on this machine. ``redirect_url``: where browsers find this API's
     ``/v1/sign-in/callback``; its scheme decides whether cookies are for https only. ``require_acr``: one of these;
     ``require_amr``: all of these: so is a second factor enforced. ``landing``: where a browser goes once signed in.
+    ``signed_out_url``: where browsers find ``/v1/sign-out/callback``, if the provider knows that it may send them
+    there; one that does not know would refuse the sign-out.
     """
 
     issuer: Annotated[str, Meta(max_length=512)]
     client_id: Annotated[str, Meta(min_length=1, max_length=256)]
     redirect_url: Annotated[str, Meta(max_length=512)]
+    signed_out_url: Annotated[str, Meta(max_length=512)] = ""
     client_secret_file: Path | None = None
     ca_file: Path | None = None
     scopes: Annotated[tuple[OidcWord, ...], Meta(min_length=1, max_length=16)] = ("openid", "profile", "email")
@@ -366,6 +370,9 @@ def _oidc_faults(oidc: Oidc) -> list[str]:
             f"oidc.redirect_url: expected https://HOST{SIGN_IN_CALLBACK}, or http on this machine, "
             f"got {shown(oidc.redirect_url)!r}"
         )
+    signed_out_url = urljoin(oidc.redirect_url, SIGN_OUT_CALLBACK)
+    if oidc.signed_out_url not in {"", signed_out_url}:
+        faults.append(f"oidc.signed_out_url: expected {shown(signed_out_url)}, got {shown(oidc.signed_out_url)!r}")
     if "openid" not in oidc.scopes:
         faults.append(f"oidc.scopes: expected openid among them, got {shown(' '.join(oidc.scopes))!r}")
     return faults

@@ -169,7 +169,9 @@ def _persons(config: Config, engine: Engine) -> tuple[SqlPersons, SigningIn | No
     except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
         raise SettingError(f"oidc: {error}") from error
     persons = SqlPersons(engine, SessionRules(int(3_600_000 * oidc.session_h), int(60_000 * oidc.idle_min)))
-    provider = OidcProvider(OidcSettings(policy, oidc.redirect_url, oidc.scopes, secret, security))
+    provider = OidcProvider(
+        OidcSettings(policy, oidc.redirect_url, oidc.scopes, secret, security, signed_out_url=oidc.signed_out_url)
+    )
     return persons, SigningIn(SignIns(provider, policy, persons), Cookies.of(oidc.redirect_url), oidc.landing)
 
 

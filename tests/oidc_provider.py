@@ -3,7 +3,8 @@
 The provider is ``oidc-provider-mock``: Authlib's own server side, with a form where one says who one is. It knows
 nothing of PKCE, so that the check that a real one makes stands before it here: a code is good only with the verifier
 whose SHA-256 came with the request for it. Its id tokens can be changed and signed again with its own key, so that
-wrong nonces, audiences and times are really signed.
+wrong nonces, audiences and times are really signed. Nor does it remember who is signed in, so that nobody could be
+seen to sign out: :mod:`tests.oidc_sessions` does.
 """
 
 import base64
@@ -25,6 +26,7 @@ from joserfc.jwk import RSAKey
 from oidc_provider_mock._app import AuthorizationCodeGrant  # type: ignore[import-untyped]
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from tests.oidc_sessions import Sessions
 from tests.servers import free_port
 
 # a public client has no secret; Authlib's server side wants to be told that it may not have one
@@ -38,7 +40,9 @@ Alter = Callable[[str], str]
 
 
 class Provider:
-    """Runs while :func:`provider` does. ``alter``: what becomes of the next id tokens; ``asked``: paths, in order."""
+    """Runs while :func:`provider` does. ``alter``: what becomes of the next id tokens; ``asked``: paths, in order;
+    ``sessions``: None, so long as it remembers nobody and has no sign-out; ``has_sign_out``: whether it has one then.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -46,6 +50,8 @@ class Provider:
         self.asked: list[str] = []
         self.verified = 0
         self.names_keys = True
+        self.sessions: Sessions | None = None
+        self.has_sign_out = True
         self._challenges: dict[str, str] = {}
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
@@ -86,11 +92,14 @@ class Provider:
         """*token* as it would be with other *claims*, None is none at all, signed with the provider's own key."""
         header, body, _ = token.split(".")
         told = {**_read(body), **claims}
-        key = RSAKey.import_key(self._storage().jwk.as_dict(is_private=True))
+        key = self._key()
         named = {"kid": key.kid} if self.names_keys else {}
         return jwt.encode(
             {**_read(header), **named}, {name: value for name, value in told.items() if value is not None}, key
         )
+
+    def _key(self) -> RSAKey:
+        return RSAKey.import_key(self._storage().jwk.as_dict(is_private=True))
 
     def _storage(self) -> Any:
         with self._app.test_request_context():
@@ -106,6 +115,10 @@ class Provider:
     def _wsgi(self, environ: Environ, start_response: Callable[..., Any]) -> Any:
         path = environ["PATH_INFO"]
         self.asked.append(path)
+        if path == "/.well-known/openid-configuration" and (self.sessions is None or not self.has_sign_out):
+            return self._changed(environ, start_response, lambda told: told.pop("end_session_endpoint"))
+        if path == "/oauth2/end_session" and self.sessions is not None:
+            return self.sessions.end(environ, start_response, self._key())
         if path == "/oauth2/authorize":
             return self._authorize(environ, start_response)
         if path == "/oauth2/token":
@@ -115,6 +128,9 @@ class Provider:
     def _authorize(self, environ: Environ, start_response: Callable[..., Any]) -> Any:
         asked = parse_qs(environ["QUERY_STRING"])
         assert asked["code_challenge_method"] == ["S256"]
+        remembered: list[tuple[str, str]] = []
+        if self.sessions is not None:
+            remembered = self.sessions.resume(environ)
 
         def kept(status: str, headers: list[tuple[str, str]], *rest: object) -> Any:
             for name, value in headers:
@@ -122,7 +138,7 @@ class Provider:
                     code = parse_qs(value.partition("?")[2])["code"][0]
                     assert len(self._challenges) < CODES_MAX
                     self._challenges[code] = asked["code_challenge"][0]
-            return start_response(status, headers, *rest)
+            return start_response(status, [*headers, *remembered], *rest)
 
         return self._app.wsgi_app(environ, kept)
 
@@ -139,12 +155,20 @@ class Provider:
         return self._altered(environ, start_response)
 
     def _altered(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        def alter(answer: dict[str, Any]) -> None:
+            if "id_token" in answer:
+                token = self.signed_again(answer["id_token"], {})
+                answer["id_token"] = token if self.alter is None else self.alter(token)
+
+        return self._changed(environ, start_response, alter)
+
+    def _changed(
+        self, environ: Environ, start_response: Callable[..., Any], change: Callable[[dict[str, Any]], object]
+    ) -> Iterable[bytes]:
+        """The provider's own answer in JSON, changed."""
         told: list[Any] = []
-        body = b"".join(self._app.wsgi_app(environ, lambda *args: told.extend(args)))
-        answer = json.loads(body)
-        if "id_token" in answer:
-            token = self.signed_again(answer["id_token"], {})
-            answer["id_token"] = token if self.alter is None else self.alter(token)
+        answer = json.loads(b"".join(self._app.wsgi_app(environ, lambda *args: told.extend(args))))
+        change(answer)
         start_response(told[0], [("Content-Type", "application/json")])
         return [json.dumps(answer).encode()]
 

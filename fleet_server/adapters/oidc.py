@@ -23,6 +23,7 @@ from broker_config.text import shown
 from fleet_server.access import id_tokens
 from fleet_server.access.id_tokens import Key, UnknownKeyError
 from fleet_server.access.sign_in import Begun, Claims, Policy, ProviderError, RefusedSignInError
+from fleet_server.access.sign_ins import IdToken
 from fleet_server.config import is_secure_url
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
@@ -42,13 +43,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class OidcSettings:
-    """``secret``: empty of a public client, which PKCE alone protects."""
+    """``secret``: empty of a public client, which PKCE alone protects. ``signed_out_url``: where the provider sends a
+    browser that has signed out, empty if nowhere.
+    """
 
     policy: Policy
     redirect_url: str
     scopes: tuple[str, ...]
     secret: str
     security: ssl.SSLContext | None
+    signed_out_url: str = ""
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -59,6 +63,7 @@ class Metadata(msgspec.Struct, frozen=True):
     token_endpoint: str
     jwks_uri: str
     token_endpoint_auth_methods_supported: list[str] = []
+    end_session_endpoint: str | None = None
 
 
 class _Kept(NamedTuple):
@@ -99,16 +104,28 @@ class OidcProvider:
         )
         return str(url)
 
-    def claims(self, code: str, begun: Begun, *, now_ms: int) -> Claims:
+    def id_token(self, code: str, begun: Begun, *, now_ms: int) -> IdToken:
         """See the port."""
         kept = self._known()
         token = self._redeemed(kept.metadata, code, begun)
         try:
-            return self._verified(token, kept, begun, now_ms)
+            return IdToken(self._verified(token, kept, begun, now_ms), token)
         except UnknownKeyError:
             if self._clock_s() - kept.at_s < KEYS_AGAIN_S:
                 raise
-        return self._verified(token, self._known(since_s=self._clock_s()), begun, now_ms)
+        return IdToken(self._verified(token, self._known(since_s=self._clock_s()), begun, now_ms), token)
+
+    def sign_out_address(self, hint: str | None, state: str) -> str | None:
+        """See the port. Without a hint ``client_id`` tells the provider whose sign-out it is."""
+        endpoint = self._known().metadata.end_session_endpoint
+        if endpoint is None or len(endpoint) > URL_CHARS_MAX or not is_secure_url(endpoint):
+            return None
+        asked = {"client_id": self._settings.policy.client_id}
+        if hint is not None:
+            asked["id_token_hint"] = hint
+        if self._settings.signed_out_url:
+            asked |= {"post_logout_redirect_uri": self._settings.signed_out_url, "state": state}
+        return str(httpx.URL(endpoint).copy_merge_params(asked))
 
     def _verified(self, token: str, kept: _Kept, begun: Begun, now_ms: int) -> Claims:
         return id_tokens.verified(token, kept.keys, self._settings.policy, nonce=begun.nonce, now_ms=now_ms)

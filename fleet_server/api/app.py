@@ -39,6 +39,7 @@ from fleet_server.api import (
     registrations,
     revocations,
     sign_in,
+    sign_out,
     sinks,
     telemetry,
     times,
@@ -147,7 +148,8 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
     app.include_router(operations.open_routes(view, ports.auditor), dependencies=checked)
     app.include_router(sign_in.routes(ports.signing_in, clock), dependencies=checked)
     app.include_router(sign_in.callback_routes(ports.signing_in, ports.auditor, clock))
-    app.include_router(sign_in.sign_out_routes(ports.signing_in, ports.persons), dependencies=checked)
+    app.include_router(sign_out.routes(ports.signing_in), dependencies=checked)
+    app.include_router(sign_out.callback_routes(ports.signing_in))
     for router in (
         devices.routes(view, registry, clock),
         registrations.routes(registry, clock),

@@ -1,6 +1,6 @@
-"""The two cookies of a browser, and whether a request that bears one comes from this server's own pages.
+"""The cookies of a browser, and whether a request that bears one comes from this server's own pages.
 
-Both are ``SameSite=Lax``. The one of a sign-in must come along when the provider sends the browser back, which is a
+All are ``SameSite=Lax``. The one of a sign-in must come along when the provider sends the browser back, which is a
 navigation from another site; ``Strict`` would leave it at home. So would the session's stay on the redirect behind
 that, and on every link in a mail, and who is signed in would look signed out. What ``Lax`` lets through are
 navigations, which only read; what changes something needs more (:meth:`Cookies.is_from_here`).
@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 SESSION: Final = "fieldfleet-session"
 SIGN_IN: Final = "fieldfleet-sign-in"
+SIGN_OUT: Final = "fieldfleet-sign-out"
 HOST_PREFIX: Final = "__Host-"
 """A browser takes such a cookie only over https, and only for this very host: no neighbour can set it."""
 OWN_HEADER: Final = "X-Fieldfleet"
@@ -47,6 +48,10 @@ class Cookies:
         """What is in the cookie of the sign-in under way."""
         return self._read(headers, SIGN_IN)
 
+    def sign_out(self, headers: Headers) -> str | None:
+        """What is in the cookie of the sign-out under way."""
+        return self._read(headers, SIGN_OUT)
+
     def set_session(self, response: Response, secret: str, *, seconds: int) -> None:
         """Give it to the browser."""
         self._set(response, SESSION, secret, seconds)
@@ -55,6 +60,10 @@ class Cookies:
         """Give it to the browser."""
         self._set(response, SIGN_IN, text, seconds)
 
+    def set_sign_out(self, response: Response, text: str, *, seconds: int) -> None:
+        """Give it to the browser."""
+        self._set(response, SIGN_OUT, text, seconds)
+
     def drop_session(self, response: Response) -> None:
         """Take it back."""
         self._set(response, SESSION, "", 0)
@@ -62,6 +71,10 @@ class Cookies:
     def drop_sign_in(self, response: Response) -> None:
         """Take it back."""
         self._set(response, SIGN_IN, "", 0)
+
+    def drop_sign_out(self, response: Response) -> None:
+        """Take it back."""
+        self._set(response, SIGN_OUT, "", 0)
 
     def is_from_here(self, headers: Headers) -> bool:
         """Whether no foreign site can have made the browser send this: it cannot add a header without being asked

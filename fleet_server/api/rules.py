@@ -100,6 +100,12 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /v1/people/{person}/enable": Rule(P.PEOPLE_CHANGE, everywhere=True),
 }
 OPEN: Final = frozenset(
-    {"GET /v1/health", "GET /v1/sign-in", "GET /v1/sign-in/callback", "POST /v1/sign-out"},
+    {
+        "GET /v1/health",
+        "GET /v1/sign-in",
+        "GET /v1/sign-in/callback",
+        "POST /v1/sign-out",
+        "GET /v1/sign-out/callback",
+    },
 )
 """What is done without a token, beside the API's document."""

@@ -1,4 +1,4 @@
-"""``/v1/sign-in`` and ``/v1/sign-out``: people, with the provider that the configuration names."""
+"""``/v1/sign-in``: people, with the provider that the configuration names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,26 +6,24 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from fleet_server.access.audit import Draft, Phase, bounded
 from fleet_server.access.auditor import Auditor
 from fleet_server.access.people import PeopleError
-from fleet_server.access.person_store import Persons
 from fleet_server.access.persons import SignedIn, TooManyPersonsError
 from fleet_server.access.sign_in import SIGN_IN_MS, ProviderError, TooManySignInsError
 from fleet_server.access.sign_ins import Answer, SignIns
 from fleet_server.api import times
 from fleet_server.api.cookies import Cookies
-from fleet_server.api.guard import refusal
 from fleet_server.api.problems import ProblemError, not_found, responses
 from fleet_server.telemetry.store import StoreError
 
 WORD_CHARS_MAX: Final = 512
 CODE_CHARS_MAX: Final = 4_096
 BEGAN: Final = "session.begin"
-_SEE_OTHER: Final[dict[int | str, dict[str, object]]] = {303: {"description": "The browser goes on, with a cookie."}}
+SEE_OTHER: Final[dict[int | str, dict[str, object]]] = {303: {"description": "The browser goes on, with a cookie."}}
 
 Word: TypeAlias = Annotated[str | None, Query(max_length=WORD_CHARS_MAX)]
 Code: TypeAlias = Annotated[str | None, Query(max_length=CODE_CHARS_MAX)]
@@ -49,17 +47,17 @@ def routes(signing_in: SigningIn | None, clock: times.Clock) -> APIRouter:
         summary="Sign in",
         status_code=HTTPStatus.SEE_OTHER,
         response_class=RedirectResponse,
-        responses={**responses(HTTPStatus.NOT_FOUND), **_SEE_OTHER},
+        responses={**responses(HTTPStatus.NOT_FOUND), **SEE_OTHER},
     )
     def sign_in() -> Response:
         """For a browser: goes to the provider, and comes back to `/v1/sign-in/callback`. 404 where people have tokens
         only.
         """
-        configured = _configured(signing_in)
+        known = configured(signing_in)
         with _refusals():
-            begun, address = configured.sign_ins.begin(now_ms=clock())
+            begun, address = known.sign_ins.begin(now_ms=clock())
         response = RedirectResponse(address, HTTPStatus.SEE_OTHER)
-        configured.cookies.set_sign_in(response, begun.cookie, seconds=SIGN_IN_MS // 1_000)
+        known.cookies.set_sign_in(response, begun.cookie, seconds=SIGN_IN_MS // 1_000)
         return response
 
     return router
@@ -74,7 +72,7 @@ def callback_routes(signing_in: SigningIn | None, auditor: Auditor, clock: times
         summary="Come back from the provider",
         status_code=HTTPStatus.SEE_OTHER,
         response_class=RedirectResponse,
-        responses={**responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND), **_SEE_OTHER},
+        responses={**responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND), **SEE_OTHER},
     )
     def callback(
         request: Request, state: Word = None, code: Code = None, error: Word = None, iss: Word = None
@@ -82,15 +80,15 @@ def callback_routes(signing_in: SigningIn | None, auditor: Auditor, clock: times
         """Begins a session, and ends the one that the browser had. A sign-in is good for one try within ten minutes,
         in the browser that began it.
         """
-        configured = _configured(signing_in)
-        cookies, headers, now_ms = configured.cookies, request.headers, clock()
+        known = configured(signing_in)
+        cookies, headers, now_ms = known.cookies, request.headers, clock()
         answer = Answer(state, code, error, iss)
         with _refusals(), _counted(auditor, request):
-            signed_in = configured.sign_ins.finish(
+            signed_in = known.sign_ins.finish(
                 answer, cookies.sign_in(headers), instead_of=cookies.session(headers), now_ms=now_ms
             )
-        _record(auditor, configured.sign_ins, signed_in, request, now_ms)
-        response = RedirectResponse(configured.landing, HTTPStatus.SEE_OTHER, {"Referrer-Policy": "no-referrer"})
+        _record(auditor, known.sign_ins, signed_in, request, now_ms)
+        response = RedirectResponse(known.landing, HTTPStatus.SEE_OTHER, {"Referrer-Policy": "no-referrer"})
         cookies.set_session(response, signed_in.session, seconds=(signed_in.expires_ms - now_ms) // 1_000)
         cookies.drop_sign_in(response)
         return response
@@ -98,40 +96,8 @@ def callback_routes(signing_in: SigningIn | None, auditor: Auditor, clock: times
     return router
 
 
-def sign_out_routes(signing_in: SigningIn | None, persons: Persons) -> APIRouter:
-    """What ends a session."""
-    router = APIRouter(tags=["people"])
-
-    @router.post(
-        "/v1/sign-out",
-        summary="Sign out",
-        status_code=HTTPStatus.NO_CONTENT,
-        responses=responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND),
-        dependencies=[Depends(_refuse_foreign)],
-    )
-    def sign_out(request: Request) -> Response:
-        """Ends this browser's session here; at the provider somebody stays signed in. Without a session nothing is
-        done.
-        """
-        configured = _configured(signing_in)
-        secret = configured.cookies.session(request.headers)
-        if secret is not None:
-            persons.sign_out(secret)
-        response = Response(status_code=HTTPStatus.NO_CONTENT)
-        configured.cookies.drop_session(response)
-        return response
-
-    return router
-
-
-def _refuse_foreign(request: Request) -> None:
-    """A foreign site is not to sign anybody out."""
-    refused = refusal(request.scope)
-    if refused is not None:
-        raise refused
-
-
-def _configured(signing_in: SigningIn | None) -> SigningIn:
+def configured(signing_in: SigningIn | None) -> SigningIn:
+    """Raises ProblemError: people have tokens only."""
     if signing_in is None:
         raise not_found("sign-in", "people do not sign in here", expected="a token, or [oidc] in fleet-server.toml")
     return signing_in

@@ -266,6 +266,7 @@ def test_no_oidc_is_tokens_only_and_the_smallest_has_every_default() -> None:
     oidc = config.parse(OIDC.format(issuer="https://login.example", redirect=CALLBACK), base=Path()).oidc
     assert oidc is not None
     assert (oidc.session_h, oidc.idle_min, oidc.landing) == (12.0, 60.0, "/v1/me")
+    assert oidc.signed_out_url == ""
     assert (oidc.require_acr, oidc.require_amr, oidc.groups, oidc.client_secret_file) == ((), (), (), None)
 
 
@@ -293,6 +294,12 @@ def test_groups_are_mapped_to_grants() -> None:
         ("https://login.example", CALLBACK, "session_h = 200", "oidc.session_h: expected"),
         ("https://login.example", CALLBACK, "idle_min = 1", "oidc.idle_min: expected"),
         ("https://login.example", CALLBACK, 'landing = "//evil.example"', "oidc.landing: expected"),
+        (
+            "https://login.example",
+            CALLBACK,
+            'signed_out_url = "https://evil.example/v1/sign-out/callback"',
+            "oidc.signed_out_url: expected https://fleet.example/v1/sign-out/callback, got",
+        ),
         ("https://login.example", CALLBACK, 'landing = "https://evil.example"', "oidc.landing: expected"),
         ("https://login.example", CALLBACK, 'groups = [{group = "a", role = "king"}]', "oidc.groups: invalid"),
         (

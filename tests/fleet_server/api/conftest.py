@@ -1,14 +1,17 @@
 """The API over a fleet without a broker."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from fleet_server.api.app import create_app
+from tests.fleet_server.api.house import House, houses
 from tests.fleet_server.fleet import NOW, TOKEN, Fleet, told
+from tests.oidc_provider import Provider, provider
 
 
 @pytest.fixture(scope="package")
@@ -46,3 +49,32 @@ async def stranger(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Bears none."""
     async with client_of(app, token=None) as speaking:
         yield speaking
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Fleet]:
+    """As ``fleet``, and a test may change it."""
+    fleet = told(tmp_path / "store.db")
+    yield fleet
+    fleet.store.close()
+
+
+@pytest.fixture
+async def api(own: Fleet) -> AsyncIterator[httpx.AsyncClient]:
+    """Bears the token, over ``own``."""
+    async with client_of(create_app(own.ports, clock=lambda: NOW)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def idp() -> Iterator[Provider]:
+    """A real provider."""
+    with provider() as found:
+        yield found
+
+
+@pytest.fixture
+def house(tmp_path: Path, idp: Provider) -> Iterator[Callable[..., House]]:
+    """Builds servers that people sign in to."""
+    with houses(tmp_path / "house.db", idp) as build:
+        yield build

@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,7 +23,7 @@ from fleet_server.api.app import create_app
 from fleet_server.telemetry.store import StoreError
 from tests.fleet_server.access.drafts import SIGNER, SITE
 from tests.fleet_server.api.conftest import client_of
-from tests.fleet_server.fleet import NOW, TOKEN, Fleet, told
+from tests.fleet_server.fleet import NOW, TOKEN, Fleet
 
 CENTRE = {"kind": "centre", "name": "Centre"}
 NEW = {"If-None-Match": "*"}
@@ -43,12 +42,6 @@ class Failing(SqlAudit):
         if self.down or self.appended >= self.down_at:
             raise StoreError("no space left on device")
         return super().append(drafts)
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Fleet:
-    """A fleet that a test may change."""
-    return told(tmp_path / "store.db")
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """What an operator says of who may become a device, and what nobody is told twice."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import httpx
 import pytest
 from cryptography import x509
@@ -12,25 +9,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
 from broker_config.enrolment import EnrollRequest
-from fleet_server.api.app import create_app
-from tests.fleet_server.api.conftest import client_of
-from tests.fleet_server.fleet import NOW, Fleet, told
+from tests.fleet_server.fleet import NOW, Fleet
 
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Fleet]:
-    """One that a test may change."""
-    fleet = told(tmp_path / "store.db")
-    yield fleet
-    fleet.store.close()
-
-
-@pytest.fixture
-async def api(own: Fleet) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(create_app(own.ports, clock=lambda: NOW)) as client:
-        yield client
 
 
 async def register(api: httpx.AsyncClient, *devices: str) -> None:

@@ -7,7 +7,13 @@ import pytest
 
 from fleet_server.api.rules import OPEN
 
-OPENED = {"get /v1/health", "get /v1/sign-in", "get /v1/sign-in/callback", "post /v1/sign-out"}
+OPENED = {
+    "get /v1/health",
+    "get /v1/sign-in",
+    "get /v1/sign-in/callback",
+    "get /v1/sign-out/callback",
+    "post /v1/sign-out",
+}
 
 
 @pytest.fixture
@@ -60,6 +66,7 @@ def test_paths(document: dict[str, Any]) -> None:
         "get /v1/quarantine/{row_id}",
         "get /v1/sign-in",
         "get /v1/sign-in/callback",
+        "get /v1/sign-out/callback",
         "get /v1/sinks",
         "get /v1/sinks/{sink}/refused",
         "get /v1/tokens",

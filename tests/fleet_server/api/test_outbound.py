@@ -1,33 +1,17 @@
 """Webhooks and happenings over the API: what is taken, what is refused, and that nobody is overwritten."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
 
-from fleet_server.api.app import create_app
 from fleet_server.outbound.happenings import Kind, News
 from fleet_server.outbound.subscriptions import SUBSCRIPTIONS_MAX, Choice
-from tests.fleet_server.api.conftest import client_of
 from tests.fleet_server.api.test_problems import problem
-from tests.fleet_server.fleet import NOW, Fleet, told
+from tests.fleet_server.fleet import NOW, Fleet
 
 URL: Final = "https://hooks.example.org/fieldfleet"
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Fleet:
-    return told(tmp_path / "store.db")
-
-
-@pytest.fixture
-async def api(own: Fleet) -> AsyncIterator[httpx.AsyncClient]:
-    """Over a fleet that a test may change."""
-    async with client_of(create_app(own.ports, clock=lambda: NOW)) as client:
-        yield client
 
 
 async def made(api: httpx.AsyncClient, **body: object) -> dict[str, Any]:

@@ -1,16 +1,11 @@
 """People sign in with a real provider on loopback, and nobody does who is not proved."""
 
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import OctKey
 from sqlalchemy import text
@@ -18,100 +13,17 @@ from sqlalchemy import text
 from fleet_server.access.audit import Wanted, read
 from fleet_server.access.people import ROOT, NodeGrant
 from fleet_server.access.roles import Role
-from fleet_server.access.sign_in import SIGN_IN_MS, Policy
-from fleet_server.access.sign_ins import SignIns
-from fleet_server.adapters.oidc import FAILED_S, KEPT_S, KEYS_AGAIN_S, OidcProvider, OidcSettings
+from fleet_server.access.sign_in import SIGN_IN_MS
+from fleet_server.adapters.oidc import FAILED_S, KEPT_S, KEYS_AGAIN_S
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.api.app import create_app
-from fleet_server.api.cookies import OWN_HEADER, OWN_VALUE, Cookies
-from fleet_server.api.sign_in import SigningIn
-from fleet_server.registry.model import NodeKind, OrgNode
+from tests.fleet_server.api.house import ANNA, CLIENT, HTTP, HTTPS, OWN, House, refused, sign_in, way_back
 from tests.fleet_server.fleet import HOUR_MS, TOKEN, Fleet
-from tests.oidc_provider import Provider, provider, without_signature
+from tests.oidc_provider import without_signature
 
 # the provider's: it stands on parts of Authlib that will go
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-HTTP: Final = "http://127.0.0.1:8470"
-HTTPS: Final = "https://fleet.example"
-CLIENT: Final = "fieldfleet"
-OWN: Final = {OWN_HEADER: OWN_VALUE}
-ANNA: Final = {"name": "Anna Meyer", "email": "a.meyer@police.example"}
-
-
-@pytest.fixture(scope="module")
-def idp() -> Iterator[Provider]:
-    with provider() as found:
-        yield found
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path / "store.db")
-    node = OrgNode("hq", NodeKind.CENTRE, "Centre")
-    fleet.registry.put_node(node, expected=None, create=True, now_ms=0)
-    yield fleet
-    fleet.store.close()
-
-
-@dataclass
-class House:
-    """A server that people sign in to, and its clock."""
-
-    fleet: Fleet
-    idp: Provider
-    app: FastAPI
-    origin: str
-    ahead_ms: int = 0
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000 + self.ahead_ms
-
-    @asynccontextmanager
-    async def browser(self) -> AsyncIterator[httpx.AsyncClient]:
-        """One with a jar of its own; the provider it finds on the network."""
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(mounts={self.origin: transport}, base_url=self.origin) as browser:
-            yield browser
-
-
-@pytest.fixture
-def house(fleet: Fleet, idp: Provider) -> Iterator[Callable[..., House]]:
-    made: list[OidcProvider] = []
-
-    def build(*, origin: str = HTTP, secret: str = "s3cret", issuer: str = "", **wanted: Any) -> House:
-        house = House(fleet, idp, FastAPI(), origin)
-        policy = Policy(issuer=issuer or idp.issuer, client_id=CLIENT, **wanted)
-        settings = OidcSettings(policy, f"{origin}/v1/sign-in/callback", ("openid", "profile", "email"), secret, None)
-        far = OidcProvider(settings, clock_s=lambda: time.monotonic() + house.ahead_ms / 1_000)
-        made.append(far)
-        signing_in = SigningIn(SignIns(far, policy, fleet.persons), Cookies.of(origin), "/v1/me")
-        house.app = create_app(replace(fleet.ports, signing_in=signing_in), clock=house.now_ms)
-        return house
-
-    idp.alter = None
-    yield build
-    for each in made:
-        each.close()
-
-
-async def way_back(browser: httpx.AsyncClient, idp: Provider, subject: str = "anna") -> str:
-    """Begin, and agree at the provider; where the browser is sent to."""
-    begun = await browser.get("/v1/sign-in")
-    assert begun.status_code == 303, begun.text
-    return idp.agree(begun.headers["location"], subject)
-
-
-async def sign_in(browser: httpx.AsyncClient, idp: Provider, subject: str = "anna") -> httpx.Response:
-    return await browser.get(await way_back(browser, idp, subject))
-
-
-def refused(answer: httpx.Response, why: str) -> None:
-    assert answer.status_code == 403, answer.text
-    assert answer.json()["type"].endswith("sign-in-refused")
-    assert why in answer.json()["detail"]
-    assert "session" not in str(answer.headers.get_list("set-cookie"))
 
 
 async def test_a_person_signs_in_and_may_nothing_but_ask_who_they_are(house: Callable[..., House]) -> None:
