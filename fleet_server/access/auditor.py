@@ -69,7 +69,7 @@ class Auditor:
         self._signing = Lock()  # taken before the other
         self._broken: tuple[int, str] = (0, "")  # which log, and why
         self._waiting: list[Draft] = []
-        self._strangers = RefusalTally()
+        self._refusals = RefusalTally()
         self._head = Head(0, 0, audit.GENESIS)
         self._appended: set[Head] = set()  # since the last look
         self._signed = 0
@@ -92,7 +92,7 @@ class Auditor:
             if not self.facts().fault:
                 now_ms = self.now_ms()
                 with self._lock:
-                    over = self._strangers.due(now_ms=now_ms, closing=True)
+                    over = self._refusals.due(now_ms=now_ms, closing=True)
                 self._record([*over, self._own(STOP)])
                 self.sign()
         except StoreError as error:
@@ -105,10 +105,10 @@ class Auditor:
         self.stop()
 
     def tend(self) -> None:
-        """What is due: strangers' counts, outcomes that wait, a checkpoint. Failures are logged."""
+        """What is due: counts of refusals, outcomes that wait, a checkpoint. Failures are logged."""
         now_ms = self.now_ms()
         with self._lock:
-            over = self._strangers.due(now_ms=now_ms)
+            over = self._refusals.due(now_ms=now_ms)
         try:
             self._record(over)
             self.sign()
@@ -137,11 +137,11 @@ class Auditor:
             logger.warning("an outcome waits to be recorded", extra={"error": shown(error), "request": draft.request})
             self._keep([draft])
 
-    def refused(self, source: str) -> None:
-        """Count a stranger."""
+    def refused(self, source: str, *, actor: str = "", asked: str = "") -> None:
+        """Count a stranger; or *actor*, who *asked* for what they may not read."""
         now_ms = self.now_ms()
         with self._lock:
-            over = self._strangers.note(source, now_ms=now_ms)
+            over = self._refusals.note(source, now_ms=now_ms, actor=actor, asked=asked)
         if over:
             self._keep(over)  # a stranger must not be able to make this wait for the disk
 

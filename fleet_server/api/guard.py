@@ -124,6 +124,15 @@ def guard(registry: Registry) -> Callable[..., Awaitable[None]]:
     return guarded
 
 
+def may(principal: Principal, route: str) -> bool:
+    """Whether they may, by the rule of *route*, such as ``GET /v1/audit``; a path that is none is nobody's."""
+    try:
+        _allowed(principal, route)
+    except ProblemError:
+        return False
+    return True
+
+
 def _allowed(principal: Principal, route: str) -> Acting:
     rule = RULES.get(route)
     if rule is None:

@@ -1,7 +1,7 @@
 """Stands before every route and behind the bound on bodies: what changes something is in the audit log, or not done.
 
 An intent before, an outcome after, whatever the handler does. So no handler can forget. Of the body only the digest
-is recorded. Requests of strangers are counted, not entered one by one.
+is recorded. Requests of strangers, and reads that are refused to who asks, are counted, not entered one by one.
 """
 
 import hashlib
@@ -18,9 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker_config.text import shown
 from fleet_server.access.audit import Draft, Phase, bounded
 from fleet_server.access.auditor import Auditor, BrokenLogError
-from fleet_server.api.actions import found_in, is_recorded
-from fleet_server.api.guard import asking
+from fleet_server.access.people import Principal
+from fleet_server.api.actions import SAFE, found_in, is_recorded
+from fleet_server.api.guard import asking, may
 from fleet_server.api.problems import ProblemError, answer
+from fleet_server.api.rules import OPEN
 from fleet_server.telemetry.store import StoreError
 
 REQUEST_ID: Final = "X-Request-Id"
@@ -41,9 +43,9 @@ class Recording:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        principal = asking(scope)
-        if principal is None or not is_recorded(scope["method"], scope["path"]):
-            await self._app(scope, receive, _Counted(send, self._auditor, _source(scope)).send)
+        principal, method, path = asking(scope), scope["method"], scope["path"]
+        if principal is None or not is_recorded(method, path) or _is_refused_read(principal, method, path):
+            await self._app(scope, receive, _Counted(send, self._auditor, scope).send)
             return
         body, again = await _body(receive)
         intent = self._intent(scope, principal.holder, body)
@@ -99,18 +101,33 @@ class Recording:
         )
 
 
-class _Counted:
-    """Counts an answer that says the token is none of ours."""
+def _is_refused_read(principal: Principal, method: str, path: str) -> bool:
+    """Of those that are recorded one by one, whose paths have no parameters."""
+    return method in SAFE and not may(principal, f"{method} {path}")
 
-    def __init__(self, send: Send, auditor: Auditor, source: str) -> None:
+
+class _Counted:
+    """Counts an answer that says the token is none of ours, or that its holder may not read this."""
+
+    def __init__(self, send: Send, auditor: Auditor, scope: Scope) -> None:
         self._send = send
         self._auditor = auditor
-        self._source = source
+        self._scope = scope
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
-            self._auditor.refused(self._source)
+        if message["type"] == "http.response.start":
+            self._count(message["status"])
         await self._send(message)
+
+    def _count(self, status: int) -> None:
+        source, principal = _source(self._scope), asking(self._scope)
+        if status == HTTPStatus.UNAUTHORIZED:
+            self._auditor.refused(source)
+        elif status == HTTPStatus.FORBIDDEN and principal is not None:
+            # the route's own path: what else is in a URL is the other side's to choose
+            asked = f"{self._scope['method']} {self._scope['route'].path}"
+            if asked not in OPEN:  # a way in or out that came to nothing is none
+                self._auditor.refused(source, actor=principal.holder, asked=asked)
 
 
 class _Read(NamedTuple):

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from fleet_server.access import audit
 from fleet_server.access.audit import AuditError, Draft, Head, Phase
-from fleet_server.access.refusals import MINUTE_MS, OTHERS, SOURCES_MAX, RefusalTally
+from fleet_server.access.refusals import (
+    ASKED_MAX,
+    MINUTE_MS,
+    OTHERS,
+    READ_REFUSED,
+    REFUSED,
+    SOURCES_MAX,
+    RefusalTally,
+)
 from tests.fleet_server.access.drafts import LOG, draft
 
 START = Head(LOG, 0, audit.GENESIS)
@@ -109,3 +117,29 @@ def test_many_strangers_are_counted_together() -> None:
     over = tally.due(now_ms=MINUTE_MS, closing=True)
     assert len(over) == SOURCES_MAX + 1
     assert {each.source: each.count for each in over}[OTHERS] == 50
+
+
+def test_who_reads_what_they_may_not_is_named_once_a_minute_with_what_it_was() -> None:
+    tally, routes = RefusalTally(), [f"GET /v1/{number}" for number in range(ASKED_MAX + 3)]
+    tally.due(now_ms=MINUTE_MS)
+    for route in [*routes, *routes]:
+        assert tally.note("10.0.0.7", now_ms=MINUTE_MS, actor="li", asked=route) == []
+    tally.note("10.0.0.7", now_ms=MINUTE_MS)
+    stranger, known = tally.due(now_ms=2 * MINUTE_MS)
+    assert (stranger.actor, stranger.action, stranger.outcome, stranger.count) == ("", REFUSED, "401", 1)
+    assert (known.actor, known.action, known.outcome) == ("li", READ_REFUSED, "403")
+    assert (known.count, known.subject) == (2 * len(routes), ", ".join(routes[:ASKED_MAX]))
+
+
+def test_a_crowd_of_strangers_does_not_hide_who_is_known_nor_the_other_way_round() -> None:
+    tally = RefusalTally()
+    tally.due(now_ms=MINUTE_MS)
+    for number in range(SOURCES_MAX + 1):
+        tally.note(f"10.0.{number // 256}.{number % 256}", now_ms=MINUTE_MS)
+        tally.note("10.0.0.7", now_ms=MINUTE_MS, actor=f"token-{number}", asked="GET /v1/audit")
+    over = tally.due(now_ms=MINUTE_MS, closing=True)
+    assert len(over) == 2 * (SOURCES_MAX + 1)
+    assert [(each.actor, each.action, each.count) for each in over if each.source == OTHERS] == [
+        ("", REFUSED, 1),
+        (OTHERS, READ_REFUSED, 1),
+    ]

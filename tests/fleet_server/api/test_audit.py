@@ -184,6 +184,24 @@ async def test_strangers_are_counted_and_change_nothing(
     assert await recorded(asking, action="org_node.put") == []
 
 
+async def test_who_reads_what_they_may_not_is_counted_by_their_name_and_cannot_fill_the_log(
+    own: Fleet, own_app: FastAPI, asking: httpx.AsyncClient
+) -> None:
+    made = await asking.post("/v1/tokens", json={"token": "li", "name": "Li", "grants": [{"role": "viewer"}]})
+    before = len(await recorded(asking))
+    async with client_of(own_app, token=made.json()["secret"]) as viewer:
+        for number in range(5):
+            assert (await viewer.get("/v1/audit")).status_code == 403
+            assert (await viewer.get(f"/v1/tokens/t-{number}")).status_code == 403
+        assert (await viewer.get("/v1/devices/not-there")).status_code == 404
+        assert (await viewer.get("/v1/no/such/thing")).status_code == 404
+    assert len(await recorded(asking)) == before + 1  # only that the log was read before
+    own.auditor.stop()
+    (refused,) = await recorded(asking, action="read.refused")
+    assert (refused["actor"], refused["source"], refused["count"]) == ("li", "127.0.0.1", 10)
+    assert (refused["subject"], refused["outcome"]) == ("GET /v1/audit, GET /v1/tokens/{token}", "403")
+
+
 async def test_what_cannot_be_recorded_is_not_done(asking: httpx.AsyncClient, failing: Failing) -> None:
     failing.down = True
     answer = await asking.put(PATH, json=CENTRE, headers=NEW)
