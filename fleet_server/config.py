@@ -117,7 +117,8 @@ class DeviceCa(Struct, frozen=True):
     ``crl_file``: where the broker reads whom to refuse; ``root_crl_file``: what the root says of its authorities, put
     behind it. ``leaf_d``: how long a device's certificate is good. ``grace_d``: how long after that it still renews.
     ``renew_unknown``: after a restore from a backup, for as long as a certificate lives: that what this authority
-    signed renews though the database does not know of it, unless the list of revoked devices does.
+    signed renews though the database does not know of it, unless the list of revoked devices does. ``benches_dir``:
+    certificates that ``add-device`` made, for when they are to be revoked; None: whoever revokes has to bring them.
     """
 
     cert_file: Path
@@ -127,6 +128,7 @@ class DeviceCa(Struct, frozen=True):
     leaf_d: Annotated[float, Meta(gt=0, le=825)] = 30.0
     grace_d: Annotated[float, Meta(ge=0, le=825)] = 60.0
     renew_unknown: bool = False
+    benches_dir: Path | None = None
 
 
 class EnrolmentTable(Struct, frozen=True):

@@ -11,12 +11,13 @@ from typing import Final
 from sqlalchemy import Engine
 
 from broker_config.enrolment import BrokerPlace
-from broker_config.ids import SiteId
+from broker_config.ids import SiteId, device_id
 from broker_config.text import shown
 from fleet_server.access.ca import CaError
 from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.keys import MasterKey
 from fleet_server.access.revocation import BrokerError, Revoker
+from fleet_server.adapters import benches
 from fleet_server.adapters.audit_facts import auditor, is_connected
 from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
@@ -92,7 +93,11 @@ class Identities:
         def connected(device: str) -> bool:
             return is_connected(view, device)
 
-        revoker = Revoker(self._keys, store, crl, self._door, connected, now_ms=self._now_ms)
+        def bench(device: str) -> list[str]:
+            directory = self._device_ca.benches_dir
+            return [] if directory is None else benches.certificates(directory, device_id(device))
+
+        revoker = Revoker(self._keys, store, crl, self._door, connected, now_ms=self._now_ms, benches=bench)
         audited = auditor(
             store,
             view,

@@ -36,6 +36,7 @@ AUDIT_KEY: Final = "audit.key"
 AUDIT_PUBLIC_KEY: Final = "audit.pub"
 SIGNING_KEY_FILE: Final = "server/signing.key"
 SIGNERS_FILE: Final = "server/signers.json"
+BENCHES_DIRECTORY: Final = "server/benches"
 CRL_FILE: Final = "device-ca.crl"
 PID_FILE: Final = "mosquitto.pid"
 BROKER_DIRECTORY: Final = "broker"
@@ -313,6 +314,8 @@ key_file = "device-ca.key"
 root_crl_file = "device-root.crl"
 # Where the broker reads whom to refuse.
 crl_file = "../broker/{CRL_FILE}"
+# What `add-device` made: so that it can be revoked, too.
+benches_dir = "{BENCHES_DIRECTORY.rpartition("/")[2]}"
 
 [enrolment]
 host = {_toml(LOOPBACK if site.hosts == (HOST_ALWAYS[0],) else ANYWHERE)}

@@ -6,14 +6,15 @@ counts at the broker before the session is ended, so that the device cannot come
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
+from broker_config.text import shown
 from fleet_server.access import ca, enrolment
 from fleet_server.access.ca import Issued, Keys, Revoked
-from fleet_server.access.enrolment import EnrolmentError
+from fleet_server.access.enrolment import BadRequestError, EnrolmentError
 from fleet_server.access.enrolment_store import Enrolments
 from fleet_server.access.states import Reason
 
@@ -100,26 +101,35 @@ class Revoker:
         is_connected: Callable[[str], bool],
         *,
         now_ms: Callable[[], int],
+        benches: Callable[[str], Sequence[str]] = lambda _device: (),
     ) -> None:
+        """*benches*: certificates (PEM) that ``add-device`` made for a device. Raises OSError: cannot be read."""
         self._keys = keys
         self._store = store
         self._crl = crl
         self._door = door
         self._is_connected = is_connected
         self._now_ms = now_ms
+        self._benches = benches
         self._one = threading.Lock()
 
-    def revoke(self, device: str, reason: Reason) -> Outcome:
+    def revoke(self, device: str, reason: Reason, *, certificates: Sequence[str] = ()) -> Outcome:
         """Revoke all certificates of *device*, have the broker refuse them, end its session, and look.
+
+        *certificates*: others of it (PEM) that this server did not issue, and nobody has told it of.
 
         Raises:
             NothingToRevokeError: it has none; nothing has changed.
+            EnrolmentError: one of *certificates* is not of this device and this site's authority; none was revoked.
         """
         with self._one:
             begin_s = time.monotonic()
+            self._adopt(device, certificates)
+            unread = self._adopt_benches(device)
             revoked = self._store.revoke(device, reason, now_ms=self._now_ms())
             if not revoked:
-                raise NothingToRevokeError(f"{device} has no certificate of this server that has not expired")
+                found = f"; {unread}" if unread else ""
+                raise NothingToRevokeError(f"{device} has no certificate of this server that has not expired{found}")
             outcome = Outcome(device, reason, len(revoked))
             canary = self._canary()
 
@@ -131,6 +141,8 @@ class Revoker:
                 outcome.steps.append(Step(what, not detail, time.monotonic() - begin_s, detail))
                 return not detail
 
+            if unread:
+                step("what add-device made for it is known", lambda: unread)
             step("the broker lets a good certificate in", lambda: self._welcomes(canary))
             step("the list of revoked devices is written", lambda: self._publish([canary]))
             step("the broker is told", self._told)
@@ -156,6 +168,25 @@ class Revoker:
             self._publish([])
             self._door.reload()
             return True
+
+    def _adopt(self, device: str, certificates: Sequence[str]) -> None:
+        """Enter what was signed beside this server. Raises EnrolmentError: nothing is."""
+        leaves = [enrolment.read_leaf(pem, self._keys.chain()) for pem in certificates]
+        for leaf in leaves:
+            if (name := enrolment.name_of(leaf)) != device:
+                raise BadRequestError(f"certificate: expected one of {device}, got {shown(name)!r}")
+        for leaf in leaves:
+            if self._store.certificate(enrolment.serial_text(leaf.serial_number)) is None:
+                self._store.adopt(enrolment.described(leaf, device, now_ms=self._now_ms()))
+
+    def _adopt_benches(self, device: str) -> str:
+        """Why not, if not: a file that is damaged must not keep the device's other certificates good."""
+        try:
+            for pem in self._benches(device):
+                self._adopt(device, [pem])
+        except (EnrolmentError, OSError) as error:
+            return f"{shown(error)}; give the certificate itself"
+        return ""
 
     def _publish(self, canaries: list[Issued]) -> str:
         entries = [

@@ -9,6 +9,7 @@ from typing import Final
 from broker_config.ids import DeviceId, SiteId
 from fleet_server import site as plan
 from fleet_server.access import ca, keys, notes, people
+from fleet_server.adapters import benches
 from fleet_server.adapters.files import PRIVATE_DIRECTORY, PRIVATE_FILE, write_durably
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
 from fleet_server.config import parse, read_tables, read_text
@@ -137,6 +138,12 @@ def add_device(directory: Path, device: DeviceId, device_class: str, *, now: dat
     except (OSError, ca.CaError) as error:
         raise plan.SiteError(f"{directory}: cannot be read: {error}") from error
     target = directory / "devices" / device
+    try:
+        if site.enrolment_port is not None and not target.exists():
+            # first: a device that can connect must be one that can be put out
+            benches.add(directory / plan.BENCHES_DIRECTORY, device, files["device.crt"].content)
+    except OSError as error:
+        raise plan.SiteError(f"{directory}: {error}") from error
     write_new(target, files)
     return target
 

@@ -1,23 +1,34 @@
 """``/v1/devices/{device}/revoke``: put a device out, and say how it is known that it is."""
 
 from http import HTTPStatus
+from typing import Annotated, Final
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from broker_config.text import shown
 from fleet_server.access.auditor import Auditor, own_fact
+from fleet_server.access.enrolment import EnrolmentError
 from fleet_server.access.revocation import NothingToRevokeError, Outcome, Revoker
 from fleet_server.access.states import Reason
 from fleet_server.api.devices import DeviceName
-from fleet_server.api.problems import ProblemError, responses
+from fleet_server.api.problems import Fault, ProblemError, invalid, responses
+
+CERTIFICATES_MAX: Final = 8
+CERTIFICATE_CHARS_MAX: Final = 8_192
 
 
 class RevokeIn(BaseModel):
-    """Why."""
+    """Why, and what of the device only its operator knows."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: Reason
+    certificates: list[Annotated[str, Field(max_length=CERTIFICATE_CHARS_MAX)]] = Field(
+        default=[],
+        max_length=CERTIFICATES_MAX,
+        description="Certificates of the device (PEM) that were made beside this server, such as by `add-device`.",
+    )
 
 
 class RevocationStep(BaseModel):
@@ -75,14 +86,18 @@ def routes(revoker: Revoker, auditor: Auditor) -> APIRouter:
         May be repeated until `out` is true. A new claim lets the device in again, with a new key.
         """
         try:
-            outcome = revoker.revoke(device, body.reason)
+            outcome = revoker.revoke(device, body.reason, certificates=body.certificates)
         except NothingToRevokeError as error:
             raise ProblemError(
                 HTTPStatus.CONFLICT,
                 "nothing-to-revoke",
                 "Nothing to revoke",
                 str(error),
-                expected="a device that was enrolled here; one that add-device made is put out with its authority",
+                expected="a device that was enrolled here, or the certificate that add-device made for it",
+            ) from error
+        except EnrolmentError as error:
+            raise invalid(
+                [Fault(where="body.certificates", expected=f"certificates of {device}", got=shown(error))]
             ) from error
         seen = {"out": str(outcome.out).lower(), "seconds": f"{outcome.seconds:.3f}", "reason": str(outcome.reason)}
         auditor.finish(own_fact("device.seen_out", device, at_ms=auditor.now_ms(), data=seen))

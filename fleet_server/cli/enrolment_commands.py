@@ -23,7 +23,7 @@ from fleet_server.cli.options import (
     show,
 )
 from fleet_server.cli.registry_commands import CSV
-from fleet_server.cli.server import CommandError, Exit, segment
+from fleet_server.cli.server import CommandError, Exit, Json, segment
 
 PRIVATE: Final = 0o600
 
@@ -110,6 +110,10 @@ def certificates(
 def revoke(
     device: DeviceId,
     reason: Annotated[Reason, typer.Option(help="Why.")],
+    certificate: Annotated[
+        list[Path] | None,
+        typer.Option(help="One of its certificates that the server may not know of, such as add-device made."),
+    ] = None,
     site: Site = None,
     url: Url = None,
     token_file: TokenFile = None,
@@ -121,7 +125,8 @@ def revoke(
     """
     with server_of(site, url, token_file) as server:
         path = f"/v1/devices/{segment(device)}/revoke"
-        document = server.send("POST", path, json={"reason": reason.value})
+        pems: list[Json] = [_read(each).decode("ascii", "replace") for each in certificate or ()]
+        document = server.send("POST", path, json={"reason": reason.value, "certificates": pems})
         done = answers.read(document, answers.Revocation)
         table = Table("after s", "step", "done", "detail")
         for step in done.steps:

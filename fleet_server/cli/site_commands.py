@@ -81,7 +81,8 @@ def add_device(
     """For benches: make what one device needs, its key too, in devices/ID of the site.
 
     In the field a device makes its own key and enrols: fieldfleet claim ID, then edge-agent enroll. What is made here
-    nobody renews, and the server cannot revoke.
+    nobody renews. It is revoked as every device is, by its certificate in server/benches; a server whose directory is
+    elsewhere needs that file too, or fieldfleet revoke ID --certificate FILE.
 
     Example: fleet-server add-device car-7 --dir site
     """

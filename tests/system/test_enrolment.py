@@ -263,6 +263,83 @@ def test_a_revoked_device_is_out_at_once_and_its_neighbour_is_not(fleet: Fleet) 
         assert [message.topic for message in server.pending()] == [topics.up(device_id("car-8"), Up.STATUS)]
 
 
+def bench(fleet: Fleet, device: str) -> Credentials:
+    """What add-device makes, and connected."""
+    at = site_directory.add_device(fleet.directory, device_id(device), "host", now=datetime.now(UTC))
+    made = Credentials(at / "device.crt", at / "device.key", fleet.server_ca)
+    with Client(fleet.device_port, made) as client:
+        client.connect(device)
+    return made
+
+
+def revoke(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fleet_server.cli", "revoke", *arguments, "--reason", "stolen"]
+    return subprocess.run(
+        [*command, "--site", str(fleet.directory)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_benchs_device_is_put_out_by_its_id_alone(fleet: Fleet) -> None:
+    made = bench(fleet, "bench-1")
+    with Client(fleet.device_port, made) as living:
+        living.connect("bench-1")
+        living.ping()
+        done = revoke(fleet, "bench-1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "bench-1 is out" in done.stdout
+        with pytest.raises(GoneError):
+            living.ping()
+    with pytest.raises(GoneError), Client(fleet.device_port, made) as client:
+        client.connect("bench-1")
+    assert fleet.states("bench-1") == ["revoked"]
+
+
+def test_a_bench_that_enrolled_later_is_put_out_with_its_old_certificate(fleet: Fleet) -> None:
+    made = bench(fleet, "bench-2")
+    fleet.enrolled("bench-2")
+    assert revoke(fleet, "bench-2").returncode == 0
+    for each in (made, fleet.credentials("bench-2")):
+        with pytest.raises(GoneError), Client(fleet.device_port, each) as client:
+            client.connect("bench-2")
+    assert fleet.states("bench-2") == ["revoked", "revoked"]
+
+
+def test_a_bench_that_the_server_was_not_told_of_is_put_out_by_its_certificate(fleet: Fleet) -> None:
+    made = bench(fleet, "bench-3")
+    (fleet.directory / "server/benches/bench-3.crt").unlink()
+    fleet.enrolled("other-3")
+    unknown = revoke(fleet, "bench-3")
+    assert unknown.returncode != 0
+    assert "the certificate that add-device made" in unknown.stderr
+    for wrong in (stranger(fleet, "another authority").certificate, fleet.credentials("other-3").certificate):
+        refused = revoke(fleet, "bench-3", "--certificate", str(wrong))
+        assert refused.returncode != 0
+        assert "certificates of bench-3" in refused.stderr
+    with Client(fleet.device_port, made) as client:
+        client.connect("bench-3")
+    done = revoke(fleet, "bench-3", "--certificate", str(made.certificate))
+    assert done.returncode == 0, done.stdout + done.stderr
+    with pytest.raises(GoneError), Client(fleet.device_port, made) as client:
+        client.connect("bench-3")
+    assert fleet.states("other-3") == ["active"]
+
+
+def test_a_benchs_file_that_is_damaged_is_told_and_keeps_nothing_good(fleet: Fleet) -> None:
+    made = bench(fleet, "bench-4")
+    fleet.enrolled("bench-4")
+    kept = fleet.directory / "server/benches/bench-4.crt"
+    kept.write_text("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
+    partly = revoke(fleet, "bench-4")
+    assert partly.returncode == 1
+    assert "what add-device made for it is known" in partly.stdout
+    with pytest.raises(GoneError), Client(fleet.device_port, fleet.credentials("bench-4")) as client:
+        client.connect("bench-4")
+    kept.write_bytes(made.certificate.read_bytes())
+    assert revoke(fleet, "bench-4").returncode == 0
+    with pytest.raises(GoneError), Client(fleet.device_port, made) as client:
+        client.connect("bench-4")
+
+
 def test_a_device_that_was_found_again_enrols_anew_and_keeps_its_spool(fleet: Fleet) -> None:
     agent = fleet.enrolled("car-10")
     fleet.server.send("POST", "/v1/devices/car-10/revoke", json={"reason": "lost"})

@@ -61,6 +61,7 @@ def test_the_layout(site: Path) -> None:
         "server/api-token",
         "server/audit.key",
         "server/audit.pub",
+        "server/benches/car-7.crt",
         "server/device-ca.crt",
         "server/device-ca.key",
         "server/device-root.crl",
