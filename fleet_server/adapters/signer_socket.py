@@ -58,7 +58,8 @@ def read_counter(path: Path) -> int:
 
 
 def keep_counter(path: Path, counter: int) -> None:
-    """Durable once it returns. Raises OSError."""
+    """Durable once it returns, in a directory that is made if need be. Raises OSError."""
+    path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
     write_durably(path, b"%d\n" % counter)
 
 

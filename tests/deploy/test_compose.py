@@ -48,7 +48,8 @@ def test_nothing_starts_before_the_host_is_named() -> None:
 
 
 def test_a_site_has_these_services() -> None:
-    assert set(RUNNING) == {"loopback", "mosquitto", "fleet-server", "influxdb", "grafana", "postgres"}
+    ours = {"loopback", "mosquitto", "reload-broker", "signer", "fleet-server"}
+    assert set(RUNNING) == {*ours, "influxdb", "grafana", "postgres"}
 
 
 @pytest.mark.parametrize("name", RUNNING)
@@ -85,9 +86,10 @@ def test_our_own_image_has_the_version_of_what_is_in_it() -> None:
     assert ours == {f"fieldfleet:{version('fieldfleet')}"}
 
 
-def test_two_ports_are_open_and_one_of_them_on_loopback_only() -> None:
+def test_devices_two_ports_are_open_and_one_more_on_loopback_only() -> None:
     opened = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert sorted(opened) == ["127.0.0.1:3000:3000", f"{site.DEVICE_PORT}:{site.DEVICE_PORT}"]
+    devices = [f"{port}:{port}" for port in (site.ENROLMENT_PORT, site.DEVICE_PORT)]
+    assert sorted(opened) == ["127.0.0.1:3000:3000", *devices]
 
 
 def test_broker_and_server_share_a_loopback_that_outlives_both() -> None:
@@ -120,7 +122,7 @@ def test_a_service_waits_for_the_health_of_what_it_needs(name: str) -> None:
 
 def test_every_mounted_path_is_in_the_repository_and_read_only() -> None:
     mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", []) if mount.startswith(".")]
-    assert len(mounts) == 3
+    assert len(mounts) == 4
     for mount in mounts:
         source, _, mode = mount.split(":")
         assert (ROOT / source).exists()
@@ -141,7 +143,36 @@ def test_only_what_makes_the_site_sees_the_authorities() -> None:
     seeing = [name for name, service in SERVICES.items() if "site:/site" in service.get("volumes", [])]
     assert seeing == ["init"]
     assert SERVICES["init"]["network_mode"] == "none"
-    assert SERVICES["mosquitto"]["volumes"] == ["broker:/broker:ro"]
+    assert SERVICES["mosquitto"]["volumes"] == ["broker:/broker:ro", "revocations:/revocations:ro"]
+
+
+def _volumes(name: str) -> set[str]:
+    return {mount.split(":")[0] for mount in SERVICES[name].get("volumes", [])}
+
+
+def test_only_the_signer_has_the_signing_key_and_it_has_no_network() -> None:
+    running = [name for name in RUNNING if "signer" in _volumes(name)]
+    assert running == ["signer"]
+    assert SERVICES["signer"]["network_mode"] == "none"
+    assert {name for name in RUNNING if "signing" in _volumes(name)} == {"signer", "fleet-server"}
+
+
+def test_who_sees_the_brokers_process_has_no_key_and_no_network_and_nobody_sees_the_servers() -> None:
+    sharing = {name: service["pid"] for name, service in SERVICES.items() if "pid" in service}
+    assert sharing == {"reload-broker": "service:mosquitto"}
+    reloading = SERVICES["reload-broker"]
+    assert reloading["network_mode"] == "none"
+    assert all(mount.endswith(":ro") for mount in reloading["volumes"])
+    assert _volumes("reload-broker") == {"revocations", "./deploy/reload-broker.sh"}
+    assert not reloading.get("secrets")
+    # the init that hands a SIGHUP on is number 1 there, and a signal needs the same user
+    assert SERVICES["mosquitto"]["init"] is True
+    assert reloading["user"] == SERVICES["mosquitto"]["user"]
+
+
+def test_what_the_server_writes_for_the_broker_is_in_a_volume_of_its_own() -> None:
+    assert {name for name in RUNNING if "broker" in _volumes(name)} == {"mosquitto"}
+    assert "revocations:/broker" in SERVICES["fleet-server"]["volumes"]
 
 
 def test_no_secret_is_in_the_file_or_in_an_environment() -> None:

@@ -59,3 +59,14 @@ def test_what_is_copied_is_enough_to_build_all_that_runs(tmp_path: Path) -> None
 def _made(directory: Path) -> Path:
     directory.mkdir(exist_ok=True)
     return directory
+
+
+def test_every_volume_of_ours_is_mounted_on_a_directory_that_its_user_owns() -> None:
+    (made,) = re.findall(r"--mode=0700 \\\n\s+(.+)$", STAGES[-1], re.MULTILINE)
+    mounted = {
+        mount.split(":")[1]
+        for service in services().values()
+        if service["image"].startswith("fieldfleet:")
+        for mount in service.get("volumes", [])
+    }
+    assert mounted <= set(made.split())

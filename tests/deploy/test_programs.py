@@ -7,29 +7,29 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dashboards.provisioning import URL
-from tests.deploy.files import DEPLOY, services
-from tests.deploy.test_scripts import init_site
+from tests.contract.wire import Client, GoneError
+from tests.deploy.files import DEPLOY, ROOT, services
+from tests.deploy.test_scripts import PLACES, init_site
 from tests.postgres import postgres
-from tests.servers import accepts, free_ports, influxd, program, wait_until
+from tests.servers import Credentials, accepts, free_ports, influxd, program, wait_until
 
 SERVICES = services()
 
 
 @contextmanager
-def _running(command: list[str], directory: Path) -> Iterator[None]:
+def _running(command: list[str], directory: Path, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]}
-        )
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
+        process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -71,39 +71,94 @@ def containers(tmp_path: Path) -> Iterator[Path]:
         yield settings
 
 
+def _command(name: str, directory: Path) -> list[str]:
+    """A service's, with its volumes' places here, and its programs."""
+    found = [*SERVICES[name].get("entrypoint", []), *SERVICES[name].get("command", [])]
+    for volume, place in PLACES.items():
+        found = [part.replace(f"/{volume.lower()}/", f"{directory / place}/") for part in found]
+    return [program(found[0]) or str(Path(sys.executable).parent / found[0]), *found[1:]]
+
+
+def _fieldfleet(directory: Path, api_port: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    where = ["--url", f"http://127.0.0.1:{api_port}", "--token-file", str(_at(directory, "SERVER") / "api-token")]
+    command = [sys.executable, "-m", "fleet_server.cli", *arguments, *where]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _at(directory: Path, name: str) -> Path:
+    return directory / PLACES[name]
+
+
 @pytest.mark.server("influxd")
 @pytest.mark.server("postgres")
 @pytest.mark.server("mosquitto")
-def test_broker_and_server_run_on_what_init_gave_them_and_are_found_healthy(tmp_path: Path, containers: Path) -> None:
-    device_port, server_port, api_port = free_ports(3)
+def test_all_that_is_ours_runs_on_what_init_gave_it_enrols_signs_and_revokes(
+    tmp_path: Path, containers: Path
+) -> None:
+    device_port, server_port, api_port, enrolment_port = free_ports(4)
     ports = {"--device-port": device_port, "--server-port": server_port, "--api-port": api_port}
-    init_site(tmp_path, *(f"{name}={port}" for name, port in ports.items()), containers=containers)
+    ports |= {"--enrolment-port": enrolment_port}
+    init_site(
+        tmp_path, "--host=localhost", *(f"{name}={port}" for name, port in ports.items()), containers=containers
+    )
+    broker = _at(tmp_path, "BROKER")
     # what root starts here becomes the user mosquitto, who may not read these; in the container nothing is root
     user = "user root\n" if os.geteuid() == 0 else ""
-    configured = tmp_path / "broker" / "mosquitto.conf"
+    configured = broker / "mosquitto.conf"
     configured.write_text(configured.read_text() + user)
-    mosquitto = SERVICES["mosquitto"]["entrypoint"]
-    server = SERVICES["fleet-server"]["command"]
-    found = program(mosquitto[0])
-    assert found is not None
-    with _running([found, *mosquitto[1:]], tmp_path / "broker"):
+    with ExitStack() as stack:
+        living = stack.enter_context(_running(_command("mosquitto", tmp_path), broker))
         wait_until(lambda: accepts(server_port), "mosquitto accepts")
-        programs = Path(sys.executable).parent
-        with _running(
-            [str(programs / server[0]), *(part.replace("/server/", f"{tmp_path}/server/") for part in server[1:])],
-            tmp_path / "server",
-        ):
-            wait_until(lambda: _health(api_port) == "ok", "the server is connected to the broker", 30)
-            assert _check("mosquitto", tmp_path, device_port) == 0
-            assert _check("fleet-server", tmp_path, api_port) == 0
-        assert _check("fleet-server", tmp_path, api_port) != 0
+        told = {"BROKER_PID": str(living.pid), "LIST": str(_at(tmp_path, "REVOCATIONS") / "device-ca.crl")}
+        stack.enter_context(_running(["sh", str(DEPLOY / "reload-broker.sh")], tmp_path, **told))
+        with _running(_command("signer", tmp_path), _at(tmp_path, "SIGNER")):
+            wait_until((_at(tmp_path, "SIGNING") / "signer.sock").is_socket, "the signer serves")
+            assert _check("signer", tmp_path, 0) == 0
+            with _running(_command("fleet-server", tmp_path), _at(tmp_path, "SERVER")):
+                wait_until(lambda: _health(api_port) == "ok", "the server is connected to the broker", 30)
+                assert _check("mosquitto", tmp_path, device_port) == 0
+                assert _check("fleet-server", tmp_path, api_port) == 0
+                _enrol_sign_and_revoke(tmp_path, api_port, device_port, enrolment_port)
+            assert _check("fleet-server", tmp_path, api_port) != 0
+        assert _check("signer", tmp_path, 0) != 0
     assert _check("mosquitto", tmp_path, device_port) != 0
+
+
+def _enrol_sign_and_revoke(directory: Path, api_port: int, device_port: int, enrolment_port: int) -> None:
+    """A device's life, as an operator has it."""
+    registered = _fieldfleet(directory, api_port, "register", "car-7", "--class", "host")
+    assert registered.returncode == 0, registered.stderr
+    claim = json.loads(_fieldfleet(directory, api_port, "claim", "car-7", "--json").stdout)["code"]
+    device, ca_file = directory / "car-7", _at(directory, "SERVER") / "server-ca.crt"
+    where = ["--server", f"https://localhost:{enrolment_port}", "--ca", str(ca_file), "--dir", str(device)]
+    enrol = [sys.executable, "-m", "edge_agent", "enroll", *where, "--claim", claim]
+    subprocess.run(enrol, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    server = str(_at(directory, "SERVER") / "fleet-server.toml")
+    sign = [sys.executable, "-m", "fleet_server", "sign-command", "--config", server, "--device", "car-7"]
+    signed = subprocess.run(
+        [*sign, "--name", "identify"], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
+    )
+    assert signed.returncode == 0, signed.stderr
+    assert json.loads(signed.stdout)["signatures"]
+    found = _fieldfleet(directory, api_port, "audit", "devices")
+    assert found.returncode == 0, found.stdout
+    own = Credentials(device / "device.crt", device / "device.key", ca_file)
+    with Client(device_port, own) as client:
+        client.connect("car-7")
+        client.ping()
+        revoked = _fieldfleet(directory, api_port, "revoke", "car-7", "--reason", "stolen")
+        assert revoked.returncode == 0, revoked.stdout + revoked.stderr
+        with pytest.raises(GoneError):
+            client.ping()
+    with pytest.raises(GoneError), Client(device_port, own) as client:
+        client.connect("car-7")
 
 
 def _check(name: str, directory: Path, port: int) -> int:
     """The exit code of a service's own health check, of another port."""
     kind, *command = SERVICES[name]["healthcheck"]["test"]
     command = [re.sub(r"\b8470\b", str(port), part).replace("22B3", f"{port:04X}") for part in command]
+    command = [part.replace("/signing/", f"{_at(directory, 'SIGNING')}/") for part in command]
     if kind == "CMD-SHELL":
         command = ["sh", "-c", *command]
     elif command[0] == "python":
