@@ -103,6 +103,7 @@ class Enroller:
 
         Raises:
             UnregisteredError: names the first device that is not registered.
+            TooManyClaimsError: see there.
         """
         now_ms = self._now_ms()
         made = []

@@ -27,6 +27,8 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 CLAIM_LIFE_MS: Final = HOUR_MS
 CLAIM_LIFE_MS_MAX: Final = DAY_MS
+CLAIMS_OPEN_MAX: Final = 20_000
+"""That are good at once: a whole fleet may be unpacked in a day."""
 NONCE_LIFE_MS: Final = 300_000
 CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384"}
 KEY_KINDS: Final = frozenset({*CURVE_NAMES.values(), "RSA"})
@@ -49,6 +51,10 @@ class BadRequestError(EnrolmentError):
 
 class ClaimError(EnrolmentError):
     """No such claim, or it is not good any more."""
+
+
+class TooManyClaimsError(EnrolmentError):
+    """More than CLAIMS_OPEN_MAX would be good at once."""
 
 
 class SharedKeyError(EnrolmentError):

@@ -15,7 +15,11 @@ class Enrolments(Protocol):
     """See the module's docstring."""
 
     def add_claims(self, claims: Sequence[tuple[Claim, bytes]]) -> None:
-        """Enter claims with the digests of their codes, all or none; earlier open ones of a device are withdrawn."""
+        """Enter claims with the digests of their codes, all or none; earlier open ones of a device are withdrawn.
+
+        Raises:
+            TooManyClaimsError: see there.
+        """
 
     def claims(self, *, device: str | None, after: str, rows_max: int) -> Sequence[Claim]:
         """Those of a device, or all, by id, behind *after*."""

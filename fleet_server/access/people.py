@@ -16,6 +16,8 @@ from fleet_server.access.roles import Grant, Permission, Role, Scope, scope_of
 TOKEN_PREFIX: Final = "ff_"  # noqa: S105 - so that a leaked one is found by its beginning
 TOKEN_BYTES: Final = 32
 GRANTS_MAX: Final = 32
+TOKENS_MAX: Final = 1_000
+"""That are good, or wait for a second person; what was revoked or has run out is only kept."""
 """Of one holder."""
 USED_EVERY_MS: Final = 60_000
 """When a token was last used is noted no more often."""
@@ -83,6 +85,10 @@ class UnknownTokenError(PeopleError):
 
 class TakenTokenError(PeopleError):
     """There is a token of that id."""
+
+
+class TooManyTokensError(PeopleError):
+    """There are TOKENS_MAX."""
 
 
 class BeyondScopeError(PeopleError):

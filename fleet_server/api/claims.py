@@ -11,13 +11,13 @@ from broker_config.enrolment import claim_link
 from broker_config.ids import BadIdError, device_id
 from fleet_server.access import acting
 from fleet_server.access.enroller import Enroller, NewClaim
-from fleet_server.access.enrolment import ClaimError, UnregisteredError
+from fleet_server.access.enrolment import ClaimError, TooManyClaimsError, UnregisteredError
 from fleet_server.access.enrolment_store import Enrolments
 from fleet_server.api import enrolment_models as models
 from fleet_server.api import pages, times
 from fleet_server.api.bodies import SECRET
 from fleet_server.api.devices import DeviceName
-from fleet_server.api.problems import Fault, invalid, not_found, responses
+from fleet_server.api.problems import Fault, ProblemError, invalid, not_found, responses
 from fleet_server.registry import imports
 
 CLAIMS_AT_ONCE_MAX: Final = 5_000
@@ -39,7 +39,7 @@ def routes(enroller: Enroller, store: Enrolments, clock: times.Clock) -> APIRout
         "/v1/devices/{device}/claims",
         summary="Let somebody become a device",
         status_code=HTTPStatus.CREATED,
-        responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+        responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     )
     def make(device: DeviceName, response: Response, body: models.ClaimIn | None = None) -> models.MadeClaim:
         """Single use. The code is told here and never again; a claim of the device that was open is withdrawn."""
@@ -48,6 +48,8 @@ def routes(enroller: Enroller, store: Enrolments, clock: times.Clock) -> APIRout
             (made,) = enroller.make_claims([device], made_by=acting.principal().holder, life_ms=life_ms)
         except UnregisteredError as error:
             raise not_found("registration", str(error), expected="a device that is registered") from error
+        except TooManyClaimsError as error:
+            raise _too_many(error) from error
         response.headers.update(SECRET)
         return told(made)
 
@@ -55,7 +57,7 @@ def routes(enroller: Enroller, store: Enrolments, clock: times.Clock) -> APIRout
         "/v1/imports/claims",
         summary="Let somebody become each device of a CSV",
         status_code=HTTPStatus.CREATED,
-        responses=responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+        responses=responses(HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     )
     def make_many(
         response: Response,
@@ -69,6 +71,8 @@ def routes(enroller: Enroller, store: Enrolments, clock: times.Clock) -> APIRout
             made = enroller.make_claims(devices, made_by=acting.principal().holder, life_ms=1000 * expires_s)
         except UnregisteredError as error:
             raise invalid([Fault(where="file", expected="devices that are registered", got=str(error))]) from error
+        except TooManyClaimsError as error:
+            raise _too_many(error) from error
         response.headers.update(SECRET)
         return models.MadeClaims(claims=[told(each) for each in made])
 
@@ -105,6 +109,10 @@ def routes(enroller: Enroller, store: Enrolments, clock: times.Clock) -> APIRout
         return models.Certificates(certificates=[models.Certificate.of(each) for each in store.certificates(device)])
 
     return router
+
+
+def _too_many(error: TooManyClaimsError) -> ProblemError:
+    return ProblemError(HTTPStatus.CONFLICT, "too-many", "There are too many", str(error))
 
 
 def _devices(body: bytes) -> list[str]:

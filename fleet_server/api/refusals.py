@@ -12,6 +12,7 @@ from fleet_server.api.problems import ProblemError, bad_request, not_found
 from fleet_server.registry import model
 from fleet_server.registry.model import (
     BeyondError,
+    FullError,
     InUseError,
     RegistryError,
     RuleError,
@@ -30,6 +31,11 @@ CHANGE: Final = (
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 )
 """What a conditional change may answer beside success."""
+_CONFLICTS: Final[Mapping[type[RegistryError], tuple[str, str]]] = {
+    TakenError: ("taken", "It is another's"),
+    InUseError: ("in-use", "It is in use"),
+    FullError: ("too-many", "There are too many"),
+}
 
 
 @contextmanager
@@ -55,9 +61,8 @@ def translated(subject: str | None) -> Iterator[None]:
         ) from error
     except BeyondError as error:
         raise ProblemError(HTTPStatus.FORBIDDEN, "forbidden", "Not yours to do", str(error)) from error
-    except (TakenError, InUseError) as error:
-        kind, title = ("taken", "It is another's") if isinstance(error, TakenError) else ("in-use", "It is in use")
-        raise ProblemError(HTTPStatus.CONFLICT, kind, title, str(error)) from error
+    except (TakenError, InUseError, FullError) as error:
+        raise ProblemError(HTTPStatus.CONFLICT, *_CONFLICTS[type(error)], str(error)) from error
     except RuleError as error:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY, "against-the-rules", "The organisation tree has rules", str(error)

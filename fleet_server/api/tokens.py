@@ -18,6 +18,7 @@ from fleet_server.access.people import (
     Principal,
     SamePersonError,
     TakenTokenError,
+    TooManyTokensError,
     UnknownTokenError,
 )
 from fleet_server.access.people_store import People
@@ -34,6 +35,7 @@ _CONFLICTS: Final[dict[type[PeopleError], str]] = {
     TakenTokenError: "taken",
     SamePersonError: "same-person",
     LastAdministratorError: "last-administrator",
+    TooManyTokensError: "too-many",
 }
 CHANGE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
@@ -222,7 +224,7 @@ def refusals() -> Iterator[None]:
         raise bad_request("body.grants", expected="a node of /v1/org-nodes", got=error.name) from error
     except BeyondScopeError as error:
         raise ProblemError(HTTPStatus.FORBIDDEN, "forbidden", "Not yours to do", str(error)) from error
-    except (TakenTokenError, SamePersonError, LastAdministratorError) as error:
+    except (TakenTokenError, SamePersonError, LastAdministratorError, TooManyTokensError) as error:
         raise ProblemError(HTTPStatus.CONFLICT, _CONFLICTS[type(error)], "It cannot be done", str(error)) from error
     except PeopleError as error:
         raise ProblemError(HTTPStatus.CONFLICT, "refused", "It cannot be done", str(error)) from error

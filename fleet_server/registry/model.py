@@ -13,6 +13,8 @@ from broker_config.ids import DEVICE_ID_PATTERN, exact
 SLUG_PATTERN: Final = DEVICE_ID_PATTERN
 """Of a node's and a unit's name in a path: the alphabet of devices."""
 DEPTH_MAX: Final = 8
+NODES_MAX: Final = 10_000
+UNITS_MAX: Final = 10_000
 NAME_CHARS_MAX: Final = 120
 NOTE_CHARS_MAX: Final = 500
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$"
@@ -180,6 +182,13 @@ class StaleError(RegistryError):
 
 class InUseError(RegistryError):
     """Something stands below it or belongs to it."""
+
+
+class FullError(RegistryError):
+    """There are as many nodes or units as there may be."""
+
+    def __init__(self, what: str, count_max: int) -> None:
+        super().__init__(f"expected at most {count_max} {what}s; drop one that is not needed any more")
 
 
 class BeyondError(RegistryError):

@@ -7,10 +7,19 @@ whoever comes second finds no row.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from fleet_server.access.enrolment import Certificate, Claim, ClaimError, RenewalError, SharedKeyError, why_not
+from fleet_server.access.enrolment import (
+    CLAIMS_OPEN_MAX,
+    Certificate,
+    Claim,
+    ClaimError,
+    RenewalError,
+    SharedKeyError,
+    TooManyClaimsError,
+    why_not,
+)
 from fleet_server.access.states import Reason, State
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import certificate as certificates
@@ -31,6 +40,8 @@ class SqlEnrolments:
                 _withdraw_open(connection, claim.device, claim.created_ms)
                 row = {name: getattr(claim, name) for name in _CLAIM}
                 connection.execute(insert(claims).values({**row, "digest": digest}))
+            if claims_:
+                _check_open(connection, claims_[0][0].created_ms)
 
     def claims(self, *, device: str | None, after: str, rows_max: int) -> Sequence[Claim]:
         """See the port."""
@@ -182,6 +193,12 @@ def _supersede(connection: Connection, device: str, *, but: Sequence[str]) -> No
     active = (certificates.c.device == device) & (certificates.c.state == State.ACTIVE.value)
     chosen = update(certificates).where(active, certificates.c.serial.not_in(but))
     connection.execute(chosen.values(state=State.SUPERSEDED.value))
+
+
+def _check_open(connection: Connection, now_ms: int) -> None:
+    good = claims.c.redeemed_ms.is_(None) & claims.c.withdrawn_ms.is_(None) & (claims.c.expires_ms > now_ms)
+    if connection.execute(select(func.count()).select_from(claims).where(good)).scalar_one() > CLAIMS_OPEN_MAX:
+        raise TooManyClaimsError(f"expected at most {CLAIMS_OPEN_MAX} claims that are good; withdraw some, or wait")
 
 
 def _withdraw_open(connection: Connection, device: str, now_ms: int) -> None:

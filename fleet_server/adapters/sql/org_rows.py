@@ -7,7 +7,17 @@ from sqlalchemy import Connection, insert, select, update
 
 from fleet_server.adapters.sql.tables import duty_unit, org_node
 from fleet_server.registry import tree
-from fleet_server.registry.model import DutyUnit, HeldUnit, NodeKind, OrgNode, PlacedNode, RuleError, UnknownError
+from fleet_server.registry.model import (
+    UNITS_MAX,
+    DutyUnit,
+    FullError,
+    HeldUnit,
+    NodeKind,
+    OrgNode,
+    PlacedNode,
+    RuleError,
+    UnknownError,
+)
 from fleet_server.registry.store import Imported
 
 
@@ -63,4 +73,6 @@ def put_units(connection: Connection, rows: Sequence[DutyUnit], held: dict[str, 
             where = duty_unit.c.unit == unit.unit
             connection.execute(update(duty_unit).where(where).values(**columns, revision=before.revision + 1))
         held[unit.unit] = HeldUnit(unit, 1 if before is None else before.revision + 1)
+    if created and len(held) > UNITS_MAX:
+        raise FullError("unit", UNITS_MAX)
     return Imported(tuple(created), tuple(changed), len(rows) - len(created) - len(changed))

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
 from fleet_server.access.people import (
     FIRST,
+    TOKENS_MAX,
     USED_EVERY_MS,
     LastAdministratorError,
     NodeGrant,
@@ -15,6 +16,7 @@ from fleet_server.access.people import (
     SamePersonError,
     TakenTokenError,
     Token,
+    TooManyTokensError,
     UnknownTokenError,
     check_gift,
     digest,
@@ -82,6 +84,7 @@ class SqlPeople:
         with changing(self._engine) as connection:
             if connection.execute(select(tokens.c.token).where(tokens.c.token == token)).one_or_none() is not None:
                 raise TakenTokenError(f"there is a token {token} already")
+            _check_room(connection, now_ms)
             placed = [place(connection, grant) for grant in grants]
             check_gift(giver, placed)
             pending = needs_second(placed, len(self._administrators(connection, now_ms, lasting=False)))
@@ -138,6 +141,12 @@ def _columns(token: str, name: str, secret: str, made_by: str, now_ms: int) -> d
     assert kept is not None
     row = {"token": token, "name": name, "digest": kept, "made_by": made_by, "created_ms": now_ms}
     return {**row, "pending": False, "approved_by": None, "expires_ms": None, "used_ms": None, "revoked_ms": None}
+
+
+def _check_room(connection: Connection, now_ms: int) -> None:
+    living = tokens.c.revoked_ms.is_(None) & (tokens.c.expires_ms.is_(None) | (tokens.c.expires_ms > now_ms))
+    if connection.execute(select(func.count()).select_from(tokens).where(living)).scalar_one() >= TOKENS_MAX:
+        raise TooManyTokensError(f"expected at most {TOKENS_MAX} tokens that are good; revoke one first")
 
 
 def _row(connection: Connection, token: str) -> Row[Any]:

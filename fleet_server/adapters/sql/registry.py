@@ -43,9 +43,11 @@ from fleet_server.adapters.sql.tables import device_place, duty_unit, org_node, 
 from fleet_server.projection.labels import Labels
 from fleet_server.registry import tree
 from fleet_server.registry.model import (
+    NODES_MAX,
     Device,
     DeviceFilter,
     DutyUnit,
+    FullError,
     HeldUnit,
     InUseError,
     OrgNode,
@@ -285,6 +287,8 @@ class SqlRegistry:
             connection.execute(update(org_node).where(where).values(**node_columns(held[node.node])))
             if path != before.path:
                 self._move(connection, before.path, path, held, places, now_ms)
+        if created and len(held) > NODES_MAX:
+            raise FullError("node", NODES_MAX)
         return Imported(tuple(created), tuple(changed), len(rows) - len(created) - len(changed))
 
     def _move(

@@ -9,6 +9,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
 from broker_config.enrolment import EnrollRequest
+from fleet_server.adapters.sql import enrolment, org_rows
+from fleet_server.adapters.sql import people as sql_people
+from fleet_server.adapters.sql import registry as sql_registry
 from tests.fleet_server.fleet import NOW, Fleet
 
 HOUR_MS = 3_600_000
@@ -117,3 +120,29 @@ async def test_a_revocation_without_a_broker_says_what_is_not_proved(own: Fleet,
     assert steps["the broker is told"] is False
     (certificate,) = (await api.get("/v1/devices/car-20/certificates")).json()["certificates"]
     assert (certificate["state"], certificate["reason"]) == ("revoked", "lost")
+
+
+async def test_too_many_claims_are_a_conflict(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolment, "CLAIMS_OPEN_MAX", 1)
+    await register(api, "car-20", "car-21")
+    assert (await api.post("/v1/devices/car-20/claims")).status_code == 201
+    for refused in (
+        await api.post("/v1/devices/car-21/claims"),
+        await api.post("/v1/imports/claims", content=b"device\ncar-21\n", headers={"Content-Type": "text/csv"}),
+    ):
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:fieldfleet:problem:too-many")
+
+
+async def test_too_many_nodes_units_and_tokens_are_a_conflict(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_registry, "NODES_MAX", 0)
+    monkeypatch.setattr(org_rows, "UNITS_MAX", 0)
+    monkeypatch.setattr(sql_people, "TOKENS_MAX", 0)
+    new = {"If-None-Match": "*"}
+    for refused in (
+        await api.put("/v1/org-nodes/hq", json={"kind": "centre", "name": "x"}, headers=new),
+        await api.put("/v1/duty-units/u-1", json={"name": "x"}, headers=new),
+        await api.post("/v1/tokens", json={"token": "li", "name": "Li", "grants": [{"role": "viewer"}]}),
+    ):
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:fieldfleet:problem:too-many"), refused.text
