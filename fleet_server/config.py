@@ -153,6 +153,23 @@ class EnrolmentTable(Struct, frozen=True):
         return f"https://{name}:{self.port}"
 
 
+class Evidence(Struct, frozen=True):
+    """Where files of devices go; no such table, none are taken. Needs ``[device_ca]`` and ``[signer]``.
+
+    ``directory``: what is on its way and what is kept, on one file system. ``replica``: a second copy of what is
+    kept, on another disk; devices then hold a file until that is there. ``disk_share_max``: of the disk that may be
+    full before offers are turned away for now. ``site_bytes_s_max``: of all uploads together; 0 is no bound.
+    ``incoming_keep_d``: after so long without anything new an upload is told of; it stays.
+    """
+
+    directory: Path
+    replica: Path | None = None
+    disk_share_max: Annotated[float, Meta(gt=0, lt=1)] = 0.9
+    device_bytes_a_day_max: Annotated[int, Meta(ge=1)] = 256 * limits.KIB**3
+    site_bytes_s_max: Annotated[int, Meta(ge=0)] = 0
+    incoming_keep_d: Annotated[float, Meta(gt=0, le=3_650)] = 30.0
+
+
 class Lease(Struct, frozen=True):
     """How long another server waits before it takes the shards of one that fell silent."""
 
@@ -318,6 +335,7 @@ class Config(Struct, frozen=True):
     device_ca: DeviceCa | None = None
     enrolment: EnrolmentTable | None = None
     oidc: Oidc | None = None
+    evidence: Evidence | None = None
 
 
 T = TypeVar("T", bound=Struct)
@@ -337,6 +355,10 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults += _influx_faults(config.influx)
     if config.enrolment is not None and config.device_ca is None:
         faults.append("device_ca: missing; enrolment signs with it")
+    if config.evidence is not None and config.device_ca is None:
+        faults.append("device_ca: missing; evidence is checked with it")
+    if config.evidence is not None and config.signer.socket_file is None:
+        faults.append("signer.socket_file: missing; receipts of evidence are signed there")
     if config.oidc is not None:
         faults += _oidc_faults(config.oidc)
     if faults:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.projection.view import SinkState, SinkStatus
 from fleet_server.telemetry.view import IngestFacts
 
@@ -78,6 +79,58 @@ SINK: Final = (
     _sink_counter("points_refused", "Points that it takes under no circumstances.", lambda s: s.points_refused),
     _sink_counter("posts", "Requests to write.", lambda s: s.posts),
     _sink_counter("posts_failed", "Requests that were not answered with success.", lambda s: s.posts_failed),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceMetric:
+    """A metric of uploads, without labels."""
+
+    name: str
+    kind: Kind
+    description: str
+    value: Callable[[EvidenceFacts], float]
+
+
+def _evidence_counter(name: str, description: str, counted: str) -> EvidenceMetric:
+    return EvidenceMetric(f"{PREFIX}evidence_{name}_total", Kind.COUNTER, description, lambda f: f.count(counted))
+
+
+def _evidence_gauge(name: str, description: str, value: Callable[[EvidenceFacts], float]) -> EvidenceMetric:
+    return EvidenceMetric(f"{PREFIX}evidence_{name}", Kind.GAUGE, description, value)
+
+
+EVIDENCE: Final = (
+    _evidence_gauge("broker_connected", "1 while uploads have their link to the broker.", lambda f: f.connected),
+    _evidence_gauge("open_uploads", "Files that are on their way.", lambda f: f.open_uploads),
+    _evidence_gauge("stale_uploads", "Of them, those that nobody continues.", lambda f: f.stale_uploads),
+    _evidence_gauge("unreplicated", "Files kept whose second copy is still to be made.", lambda f: f.unreplicated),
+    _evidence_gauge("receipts_waiting", "Files kept that wait for a signature.", lambda f: f.receipts_waiting),
+    _evidence_gauge("window_bytes", "What devices may have under way.", lambda f: f.window_bytes),
+    _evidence_gauge("devices_waiting", "Devices that wait for their turn.", lambda f: f.devices_waiting),
+    _evidence_counter("bytes", "Bytes of files made durable.", "bytes"),
+    _evidence_counter("chunks", "Chunks made durable.", "chunks"),
+    _evidence_counter("duplicate_bytes", "Bytes that came again though durable.", "duplicate_bytes"),
+    _evidence_counter("files_kept", "Files read again and kept.", "kept"),
+    _evidence_counter("damaged_chunks", "Chunks that were not on the disk as they came.", "damaged_chunks"),
+    _evidence_counter("conflicts", "Chunks that came again with other bytes: a security event.", "conflict"),
+    _evidence_counter("foreign", "Messages about another device's upload: a security event.", "foreign"),
+    _evidence_counter("false_files", "Files that are not what their manifest says.", "false"),
+    _evidence_counter("malformed", "Messages that are none, or damaged.", "malformed"),
+    _evidence_counter("refused_identity", "Offers that are not the device's.", "refused_identity"),
+    _evidence_counter("refused_disk", "Offers turned away for now: the disk is full.", "refused_disk"),
+    _evidence_counter("refused_quota", "Offers turned away for now: too much in a day.", "refused_quota"),
+    _evidence_counter("write_failures", "Writes and commits that the disk did not take.", "write_failures"),
+    _evidence_counter("finish_failures", "Files whose last steps are tried again.", "finish_failures"),
+    EvidenceMetric(
+        f"{PREFIX}evidence_receipts_total", Kind.COUNTER, "Files receipted.", lambda f: float(f.receipts_sent)
+    ),
+    EvidenceMetric(
+        f"{PREFIX}evidence_sign_failures_total",
+        Kind.COUNTER,
+        "Receipts that the signer did not sign at once.",
+        lambda f: float(f.sign_failures),
+    ),
 )
 SINK_POINTS_LEFT_OUT: Final = f"{PREFIX}sink_points_left_out_total"
 """Counter, labels ``sink`` and ``reason``: points that are not written, from :attr:`SinkStatus.points_left_out`."""

@@ -18,6 +18,7 @@ from broker_config.mac import MacKey, Purpose
 from fleet_server import parts
 from fleet_server.access.keys import derive
 from fleet_server.adapters import mqtt
+from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
@@ -36,6 +37,7 @@ from fleet_server.projection.sinks import Sinks
 from fleet_server.registry.keeper import Keeper, PromptLabels
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
+from fleet_server.uploads import Uploads
 
 API_STOP_S: Final = 5.0
 API_CONNECTIONS_MAX: Final = 256
@@ -57,14 +59,16 @@ class Server:
         senders: Callable[[], Mapping[Sort, Sender]],
         listener: socket.socket,
         identities: Identities | None,
+        uploads: Uploads | None = None,
     ) -> None:
-        """*listener* is the API's; *identities* None: this server signs no devices."""
+        """*listener* is the API's; *identities* None: this server signs no devices; *uploads* None: no files."""
         self._config = config
         self._store = store
         self._operators = operators
         self._senders = senders
         self._listener = listener
         self._identities = identities
+        self._uploads = uploads
         self._telemetry = _telemetry(config, secrets, store)
 
     async def run(self) -> None:
@@ -96,6 +100,9 @@ class Server:
         sinks.start()
         if self._identities is not None:
             self._identities.open(operators.engine, operators.registry, view)
+        if self._uploads is not None:
+            register = parts.register_of(operators, self._uploads.content)
+            self._uploads.open(register, SqlEnrolments(operators.engine).certificate)
         bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
         outbound = self._outbound(bell)
@@ -112,6 +119,8 @@ class Server:
         gc.set_threshold(GC_ALLOCATIONS)
         if self._identities is not None:
             self._identities.start()
+        if self._uploads is not None:
+            self._uploads.start()
         log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -119,6 +128,8 @@ class Server:
             await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
             await telemetry
         finally:
+            if self._uploads is not None:
+                await asyncio.to_thread(self._uploads.stop)
             if self._identities is not None:
                 await asyncio.to_thread(self._identities.stop)
             keeping.set()
@@ -162,6 +173,7 @@ class Server:
             operators.persons,
             enrolling=None if self._identities is None else self._identities.enrolling,
             signing_in=operators.signing_in,
+            uploads=lambda: None if self._uploads is None else self._uploads.facts(),
         )
 
 

@@ -50,6 +50,7 @@ from fleet_server.api.bodies import Bodies
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
+from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.store import Feed, Subscriptions
 from fleet_server.projection.view import SinkView
@@ -102,7 +103,7 @@ class Enrolling:
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
-    ``signing_in``: None if people have tokens only.
+    ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken.
     """
 
     view: TelemetryView
@@ -118,6 +119,7 @@ class Ports:
     persons: Persons
     enrolling: Enrolling | None = None
     signing_in: sign_in.SigningIn | None = None
+    uploads: Callable[[], EvidenceFacts | None] = lambda: None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -157,7 +159,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         imports.routes(registry, clock),
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view, registry, ports.sinks, ports.auditor),
+        operations.routes(view, registry, ports.sinks, ports.auditor, ports.uploads),
         audit.routes(ports.auditor),
         changes.routes(ScopedFeed(ports.feed, acting.scope), ports.bell),
         webhooks.routes(ports.subscriptions, clock, ports.wake),
