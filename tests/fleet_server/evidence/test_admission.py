@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker_config.ids import DeviceId
 from broker_config.manifest import Moment
@@ -97,7 +98,7 @@ def leaf_signs_leaf(good: Offer) -> Offer:
     issued = ca.Issued(device.chain_pem.encode(), b"")
     leaf = ca.certificate_of(issued)
     forged = ca.sign_device(ca.Ca(leaf, device.key), CAMERA, device.key.public_key(), now=NOW)
-    pem = forged.public_bytes(ca.Encoding.PEM).decode() + device.chain_pem
+    pem = forged.public_bytes(Encoding.PEM).decode() + device.chain_pem
     made = Identity(CAMERA, pem, device.key, f"{forged.serial_number:032x}")
     return msgspec.structs.replace(good, manifest=made.signed(good.manifest.payload), certificate=pem)
 
