@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from broker_config.text import shown
 from fleet_server.access import ca, enrolment
 from fleet_server.access.ca import Issued, Keys, Revoked
@@ -188,9 +190,11 @@ class Revoker:
 
     def _adopt_benches(self, device: str) -> str:
         """Why not, if not: a file that is damaged must not keep the device's other certificates good."""
+        above = {each.public_bytes(Encoding.PEM).decode("ascii") for each in ca.vouching(self._keys)}
         try:
             for pem in self._benches(device):
-                self._adopt(device, [pem])
+                if pem not in above:  # a device's own file has its authority behind it, and may have been copied
+                    self._adopt(device, [pem])
         except (EnrolmentError, OSError) as error:
             return f"{shown(error)}; give the certificate itself"
         return ""
