@@ -13,6 +13,7 @@ from broker_config.ids import device_id
 from broker_config.topics import Up
 from fleet_server.access import ca
 from fleet_server.adapters import site_directory
+from tests.commands import run, told
 from tests.contract.wire import Client, GoneError
 from tests.faults.programs import ROOT
 from tests.servers import Credentials, accepts, wait_until
@@ -132,15 +133,15 @@ def test_a_revoked_device_is_out_at_once_and_its_neighbour_is_not(fleet: Fleet) 
     assert (seen["out"], float(seen["seconds"])) == ("true", done["seconds"])
     assert fleet.states("car-7") == ["revoked"]
     renew = [sys.executable, "-m", "edge_agent", "renew", "--config"]
-    told = subprocess.run(
+    refused = subprocess.run(
         [*renew, str(fleet.device_directory("car-7") / "agent.toml")],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 1
-    assert "it is revoked" in told.stderr
+    assert refused.returncode == 1
+    assert "it is revoked" in refused.stderr
     assert fleet.is_connected("car-8")
     watcher = Credentials(
         fleet.directory / "server/server.crt", fleet.directory / "server/server.key", fleet.server_ca
@@ -162,10 +163,7 @@ def bench(fleet: Fleet, device: str) -> Credentials:
 
 
 def revoke(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fleet_server.cli", "revoke", *arguments, "--reason", "stolen"]
-    return subprocess.run(
-        [*command, "--site", str(fleet.directory)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    return run("fleet_server.cli", "revoke", *arguments, "--reason", "stolen", "--site", str(fleet.directory))
 
 
 def test_a_benchs_device_is_put_out_by_its_id_alone(fleet: Fleet) -> None:
@@ -257,12 +255,11 @@ def test_revocations_in_one_second_all_count(fleet: Fleet) -> None:
 
 
 def test_an_audit_of_it_finds_what_is_wrong_and_nothing_else(fleet: Fleet) -> None:
-    command = [sys.executable, "-m", "fleet_server.cli", "audit", "devices", "--site", str(fleet.directory)]
-    well = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert well.returncode == 0, well.stdout
+    command = ("fleet_server.cli", "audit", "devices", "--site", str(fleet.directory))
+    told(*command)
     acl = fleet.directory / "broker/acl"
     acl.chmod(0o644)
-    wrong = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    wrong = run(*command, "--json")
     acl.chmod(0o600)
     assert wrong.returncode == 1
     assert [each["check"] for each in json.loads(wrong.stdout)["findings"]] == ["over-permissive-policy"]
