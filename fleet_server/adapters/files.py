@@ -36,7 +36,7 @@ def remove_durably(path: Path) -> None:
     """Take *path* away; one that is not there is no fault. Raises OSError."""
     if path.exists():
         path.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def make_private_directory(path: Path) -> None:
