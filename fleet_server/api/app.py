@@ -22,6 +22,7 @@ from fleet_server.access.kept_answers import KeptAnswers
 from fleet_server.access.people_store import People
 from fleet_server.access.person_store import Persons
 from fleet_server.access.revocation import Revoker
+from fleet_server.access.scoped_evidence import ScopedDeletions, ScopedItems, ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
 from fleet_server.api import (
@@ -30,7 +31,10 @@ from fleet_server.api import (
     claims,
     device_audit,
     devices,
+    evidence,
+    evidence_deletions,
     imports,
+    items,
     operations,
     organisation,
     people,
@@ -47,6 +51,7 @@ from fleet_server.api import (
     webhooks,
 )
 from fleet_server.api.bodies import Bodies
+from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
@@ -102,7 +107,7 @@ class Enrolling:
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
-    ``signing_in``: None if people have tokens only.
+    ``signing_in``: None if people have tokens only; ``evidence``: None if the server keeps none.
     """
 
     view: TelemetryView
@@ -118,6 +123,7 @@ class Ports:
     persons: Persons
     enrolling: Enrolling | None = None
     signing_in: sign_in.SigningIn | None = None
+    evidence: Evidence | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -164,6 +170,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         sinks.routes(ports.sinks, clock),
         tokens.routes(ports.people, clock),
         *_enrolling(ports.enrolling, ports.auditor, clock),
+        *_evidence(ports.evidence, registry, clock),
         people.routes(ports.persons, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
@@ -178,6 +185,20 @@ def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock
         claims.routes(enrolling.enroller, enrolling.store, clock),
         revocations.routes(enrolling.revoker, auditor),
         device_audit.routes(enrolling.audited),
+    )
+
+
+def _evidence(kept: Evidence | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[APIRouter, ...]:
+    if kept is None:
+        return ()
+    pieces = ScopedPieces(kept.pieces, acting.scope)
+    keeping = ScopedKeeping(kept.keeping, pieces)
+    deletions = ScopedDeletions(kept.deletions, pieces, acting.scope)
+    return (
+        evidence.routes(pieces, keeping, kept.retention, kept.content, registry, clock),
+        evidence_deletions.deletion_routes(pieces, deletions, delay_ms=kept.delay_ms, clock=clock),
+        evidence_deletions.retention_routes(kept.retention, clock),
+        items.routes(ScopedItems(kept.items, acting.scope), registry, clock),
     )
 
 

@@ -159,7 +159,6 @@ evidence_item: Final = Table(
     Column("due_ms", BigInteger),
     Column("taken_in_ms", BigInteger, nullable=False),
     Column("changed_ms", BigInteger, nullable=False),
-    Column("revision", BigInteger, nullable=False),
     Index(None, "path", "item"),
     Index(None, "state", "item"),
     Index(None, "case_name"),

@@ -11,27 +11,36 @@ from fleet_server.access.auditor import Auditor
 from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.custody import CustodyLog
 from fleet_server.adapters.sql.deletions import SqlDeletions
+from fleet_server.adapters.sql.items import SqlItems
 from fleet_server.adapters.sql.keeping import SqlKeeping
 from fleet_server.adapters.sql.pieces import SqlPieces
 from fleet_server.adapters.sql.retention import SqlRetention
+from fleet_server.api.evidence import Evidence
 from tests.fleet_server.access.drafts import SIGNER, SITE
-from tests.fleet_server.evidence.arrivals import T0, Folder, arrival
+from tests.fleet_server.evidence.arrivals import DAY_MS, T0, Folder, arrival
 
 
 class Custody:
     """Of a database that is migrated. ``now_ms`` may be set."""
 
-    def __init__(self, engine: Engine, directory: Path) -> None:
+    def __init__(self, engine: Engine, directory: Path, auditor: Auditor | None = None) -> None:
         self.now_ms = T0
         self.engine = engine
-        self.auditor = Auditor(SqlAudit(engine), SIGNER, SITE, now_ms=lambda: self.now_ms)
-        self.auditor.start()
+        self.auditor = auditor or Auditor(SqlAudit(engine), SIGNER, SITE, now_ms=lambda: self.now_ms)
+        if auditor is None:
+            self.auditor.start()
         self.content = Folder(directory / "content")
         self.log = CustodyLog(engine, self.auditor)
         self.pieces = SqlPieces(self.log, self.content)
         self.keeping = SqlKeeping(self.log)
         self.retention = SqlRetention(self.log, self.pieces)
         self.deletions = SqlDeletions(self.log, a_day_max=3)
+        self.items = SqlItems(self.log)
+
+    def ports(self) -> Evidence:
+        """As the API takes them."""
+        delay_ms = 7 * DAY_MS
+        return Evidence(self.pieces, self.keeping, self.deletions, self.retention, self.items, self.content, delay_ms)
 
     def entered(self, data: bytes | None = None, **fields: Any) -> str:
         """A piece that has arrived; its name."""

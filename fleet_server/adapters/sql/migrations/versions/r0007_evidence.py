@@ -145,7 +145,6 @@ def _what_happens_to_them() -> None:
         sa.Column("due_ms", sa.BigInteger(), nullable=True),
         sa.Column("taken_in_ms", sa.BigInteger(), nullable=False),
         sa.Column("changed_ms", sa.BigInteger(), nullable=False),
-        sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("item", name=op.f("pk_evidence_item")),
     )
     op.create_index(op.f("ix_evidence_item_case_name"), "evidence_item", ["case_name"], unique=False)
