@@ -81,6 +81,7 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
 READS: Final[Mapping[tuple[str, str], Action]] = {
     ("GET", "/v1/audit"): Action("audit.read"),
     ("GET", "/v1/audit/export"): Action("audit.export"),
+    ("GET", "/v1/audit/logs/{log}/tile/entries/{place:path}"): Action("audit.export", "log"),
 }
 """Of what is read, this is recorded too; checkpoints and proofs are mere hashes, and witnesses ask all the time."""
 

@@ -46,6 +46,7 @@ from fleet_server.api import (
     sign_out,
     sinks,
     telemetry,
+    tiles,
     times,
     tokens,
     webhooks,
@@ -165,6 +166,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         quarantine.routes(view),
         operations.routes(view, registry, ports.sinks, ports.auditor),
         audit.routes(ports.auditor),
+        tiles.routes(ports.auditor),
         changes.routes(ScopedFeed(ports.feed, acting.scope), ports.bell),
         webhooks.routes(ports.subscriptions, clock, ports.wake),
         sinks.routes(ports.sinks, clock),
@@ -204,7 +206,7 @@ def _evidence(kept: Evidence | None, registry: ScopedRegistry, clock: times.Cloc
 
 def _refuse_unknown_query(request: Request) -> None:
     """A misspelt parameter would otherwise be an answer to another question."""
-    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
     known = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
     names = [name for name, _ in request.query_params.multi_items()][:QUERY_NAMES_MAX]
     faults = [

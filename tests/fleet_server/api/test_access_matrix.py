@@ -130,6 +130,10 @@ def named(path: str, at: Place) -> str:
         evidence_class="routine",
         change="0" * 16,
         item=at.item,
+        log=0,
+        level=0,
+        place="000",
+        index=0,
     )
 
 
