@@ -9,7 +9,8 @@ from fleet_server.access.audit import Place
 class Arrival(NamedTuple):
     """One file. ``envelope``: the JSON of the signed manifest, byte for byte as it is kept; ``certificate``: of the
     key that signed it and what stands above it, PEM. ``offered_ms``, ``verified_ms``: the server's clock. ``via``:
-    ``mqtt`` or ``http``.
+    ``mqtt`` or ``http``. ``doubts``: what was not right with the certificate and did not keep the file away, such as
+    ``revoked``.
     """
 
     upload: str
@@ -19,6 +20,7 @@ class Arrival(NamedTuple):
     offered_ms: int
     verified_ms: int
     via: str
+    doubts: tuple[str, ...] = ()
 
 
 class Register(Protocol):

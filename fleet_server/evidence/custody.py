@@ -1,9 +1,9 @@
 """What happens to evidence, as entries of the audit log. Values only; there is no second log.
 
-Every subject, a piece (its id), a physical item (``item:ID``) or an evidence class (``class:NAME``), has a chain of
-events of its own in the log: ``number`` from 0 without holes, ``prev`` the SHA-256 of the subject's event before
-(GENESIS for the first). So whoever has some of them knows whether one between was left out, and the last one names
-how many there are.
+Every subject, a piece (its id), a physical item (``item:ID``), an evidence class (``class:NAME``) or the ``store``,
+has a chain of events of its own in the log: ``number`` from 0 without holes, ``prev`` the SHA-256 of the subject's
+event before (GENESIS for the first). So whoever has some of them knows whether one between was left out, and the last
+one names how many there are.
 
 Rule: an event holds hashes, ids and who did it; no name, no reason, no place in clear. What people wrote is in the
 index, and the log has SHA-256 over a random salt, NUL and the text (``note_sha256``): it can be proved, and erased.
@@ -16,17 +16,20 @@ from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
-from fleet_server.access.audit import GENESIS, Draft, Phase, bounded
+from fleet_server.access.audit import GENESIS, AuditError, Draft, Entry, Phase, bounded, digest, read
 from fleet_server.evidence.arrival import Arrival
 
 SALT_BYTES: Final = 16
 NOTE_CHARS_MAX: Final = 500
-EVENTS_MAX: Final = 2**53
+EVENTS_READ: Final = 500
+"""Of one subject, in memory at once."""
 NUMBER: Final = "number"
 PREV: Final = "prev"
 NOTE: Final = "note_sha256"
 ITEM: Final = "item:"
 CLASS: Final = "class:"
+STORE: Final = "store"
+"""What a scrub is of."""
 SERVER: Final = "server"
 
 Note = Annotated[str, Meta(max_length=NOTE_CHARS_MAX)]
@@ -52,11 +55,15 @@ class Event(StrEnum):
     RETENTION_PROPOSED = "retention.proposed"
     RETENTION_APPROVED = "retention.approved"
     RETENTION_WITHDRAWN = "retention.withdrawn"
+    SCRUBBED = "evidence.scrubbed"
     ITEM_TAKEN_IN = "item.taken_in"
     ITEM_STORED = "item.stored"
     ITEM_LENT = "item.lent"
     ITEM_RETURNED = "item.returned"
     ITEM_HANDED_OVER = "item.handed_over"
+
+
+ACTIONS: Final = tuple(event.value for event in Event)
 
 
 class Act(NamedTuple):
@@ -104,6 +111,20 @@ def drafted(act: Act, last: Last, *, salt: str) -> Draft:
     )
 
 
+def last_of(raw: bytes) -> Last:
+    """The end of a chain whose last event's entry is *raw*. Raises AuditError: it is none."""
+    number = read(raw).data.get(NUMBER, "")
+    if not (number.isascii() and number.isdigit()):
+        raise AuditError("entry: no event of custody")
+    return Last(int(number) + 1, digest(raw))
+
+
+def follows(entry: Entry, found: Entered, subject: str, number: int, prev: str) -> bool:
+    """Whether an entry is event *number* of *subject*, and the index finds it where it is."""
+    where = (entry.log, entry.index, entry.subject) == (found.log, found.entry, subject)
+    return where and found.number == number and (entry.data.get(NUMBER), entry.data.get(PREV)) == (str(number), prev)
+
+
 def note_digest(salt: str, note: str) -> str:
     """What the log has of a note; *salt* in hex."""
     return hashlib.sha256(f"{salt}\0{note}".encode()).hexdigest()
@@ -118,6 +139,7 @@ def arrived(arrival: Arrival) -> tuple[Act, Act]:
         "size": str(manifest.size),
         "envelope_sha256": hashlib.sha256(arrival.envelope).hexdigest(),
         "certificate_sha256": hashlib.sha256(arrival.certificate.encode()).hexdigest(),
+        **({"doubts": bounded(",".join(arrival.doubts))} if arrival.doubts else {}),
     }
     received = Act(Event.RECEIVED, arrival.upload, SERVER, arrival.offered_ms, {**what, "via": arrival.via})
     seen = {"sha256": manifest.sha256, "root": manifest.root, "size": str(manifest.size)}

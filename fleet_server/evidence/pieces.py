@@ -51,11 +51,12 @@ class State(StrEnum):
 
 
 class Damage(StrEnum):
-    """What a scrub found of a piece's content; of several copies the worst."""
+    """What a scrub found of a piece; of several copies the first that is not sound."""
 
     NONE = ""
     MISSING = "missing"
     ALTERED = "altered"
+    UNREADABLE = "unreadable"
     UNLIKE_LOG = "unlike_log"
     """The index does not say what the log says."""
 

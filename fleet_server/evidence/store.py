@@ -10,6 +10,7 @@ Raised by acts: UnknownPieceError; RefusedError (a rule stands against it), Seco
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from fleet_server.evidence.content import Content
 from fleet_server.evidence.custody import Entered, Event
 from fleet_server.evidence.pieces import Hold, Piece
 from fleet_server.evidence.retention import Change, Deletion, Due, Rules
@@ -63,6 +64,28 @@ class Deletions(Protocol):
 
     def deletion(self, deletion: str) -> tuple[Deletion, Piece] | None:
         """One of them."""
+
+
+class Carrying(Deletions, Protocol):
+    """What the server does of it by itself."""
+
+    def ask_due(self, piece: str, *, now_ms: int) -> Deletion:
+        """Ask for the deletion of what the retention is over of, as the server. Raises as :meth:`ask`."""
+
+    def approved(self, *, now_ms: int, rows_max: int) -> Sequence[str]:
+        """Those that somebody agreed to and whose delay is over, the oldest first."""
+
+    def carry_out(self, deletion: str, *, now_ms: int) -> Doing:
+        """Delete the piece, if all that must be so is so in this very transaction; its content is not touched."""
+
+    def unfinished(self, *, rows_max: int) -> Sequence[str]:
+        """Deletions that are done, and whose content may still be there."""
+
+    def remove_content(self, deletion: str, copies: Sequence[Content], *, now_ms: int) -> bool:
+        """Take a deleted piece's content from every copy, unless another piece has the same; whether it was removed.
+
+        May be repeated. Raises ContentError: of some copy it is not known; it is to be tried again.
+        """
 
 
 class Effect(NamedTuple):

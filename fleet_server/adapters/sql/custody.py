@@ -10,12 +10,13 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
-from fleet_server.access.audit import Draft, Head, Place
+from fleet_server.access.audit import AuditError, Draft, Head, Place
 from fleet_server.access.auditor import Auditor
 from fleet_server.adapters.sql import audit, database
 from fleet_server.adapters.sql.evidence_tables import custody_event
 from fleet_server.adapters.sql.tables import audit_entry
-from fleet_server.evidence.custody import SALT_BYTES, Act, Entered, Last, drafted
+from fleet_server.evidence.custody import ACTIONS, SALT_BYTES, Act, Entered, Last, drafted, last_of
+from fleet_server.telemetry.store import StoreError
 
 T = TypeVar("T")
 
@@ -39,10 +40,15 @@ class Entering:
         return place
 
     def _last(self, subject: str) -> Last:
-        column = custody_event.c
-        query = select(column.number, column.digest).where(column.subject == subject)
-        row = self.connection.execute(query.order_by(column.number.desc()).limit(1)).one_or_none()
-        return Last() if row is None else Last(row.number + 1, row.digest)
+        """By the log itself: an index that somebody has changed must not make a number be given twice."""
+        column = audit_entry.c
+        query = select(column.entry).where(column.subject == subject, column.action.in_(ACTIONS))
+        newest = query.order_by(column.log.desc(), column.number.desc()).limit(1)
+        raw = self.connection.execute(newest).scalar_one_or_none()
+        try:
+            return Last() if raw is None else last_of(bytes(raw))
+        except AuditError as error:
+            raise StoreError(f"the last event of {subject}: {error}") from error
 
 
 class CustodyLog:

@@ -38,7 +38,7 @@ _OPEN: Final = deletions.c.done_ms.is_(None) & deletions.c.withdrawn_ms.is_(None
 
 
 class SqlDeletions:
-    """See the port."""
+    """See the port, and :class:`fleet_server.evidence.store.Carrying`."""
 
     def __init__(
         self,
@@ -51,8 +51,15 @@ class SqlDeletions:
         self._delay_ms = delay_ms
         self._a_day_max = a_day_max
 
-    def ask(self, piece: str, reason: str, *, by: str, now_ms: int, cause: Cause = Cause.ASKED) -> Deletion:
+    def ask(self, piece: str, reason: str, *, by: str, now_ms: int) -> Deletion:
         """See the port."""
+        return self._ask(piece, reason, Cause.ASKED, by, now_ms)
+
+    def ask_due(self, piece: str, *, now_ms: int) -> Deletion:
+        """See the port."""
+        return self._ask(piece, "", Cause.RETENTION, SERVER, now_ms)
+
+    def _ask(self, piece: str, reason: str, cause: Cause, by: str, now_ms: int) -> Deletion:
         made = Deletion(secrets.token_hex(ID_BYTES), piece, cause, reason, by, now_ms)
 
         def work(entering: Entering) -> Deletion:
@@ -126,7 +133,7 @@ class SqlDeletions:
     # carrying them out
 
     def approved(self, *, now_ms: int, rows_max: int) -> list[str]:
-        """Those that somebody agreed to and whose delay is over, the oldest first."""
+        """See the port."""
         column = deletions.c
         ready = _OPEN & column.approved_by.is_not(None) & (column.asked_ms <= now_ms - self._delay_ms)
         query = select(column.deletion).where(ready).order_by(column.asked_ms, column.deletion).limit(rows_max)
@@ -134,11 +141,7 @@ class SqlDeletions:
             return list(connection.execute(query).scalars())
 
     def carry_out(self, deletion: str, *, now_ms: int) -> Doing:
-        """Delete the piece, if everything that must be so is so in this very transaction; its content is not touched.
-
-        Raises:
-            UnknownPieceError, StoreError, BrokenLogError: nothing was done.
-        """
+        """See the port."""
 
         def work(entering: Entering) -> Doing:
             connection = entering.connection
@@ -166,17 +169,14 @@ class SqlDeletions:
         return self._log.entering(work)
 
     def unfinished(self, *, rows_max: int) -> list[str]:
-        """Deletions that are done, and whose content may still be there."""
+        """See the port."""
         column = deletions.c
         query = select(column.deletion).where(column.done_ms.is_not(None), column.gone_ms.is_(None))
         with database.reading(self._log.engine) as connection:
             return list(connection.execute(query.order_by(column.done_ms).limit(rows_max)).scalars())
 
     def remove_content(self, deletion: str, copies: Sequence[Content], *, now_ms: int) -> bool:
-        """Take a deleted piece's content from every copy, unless another piece has the same; whether it was removed.
-
-        May be repeated. Raises ContentError: of some copy it is not known; it is to be tried again.
-        """
+        """See the port."""
         with database.writing(self._log.engine, lock=audit.APPEND_LOCK) as connection:
             found = _known(connection, deletion)
             piece = known(connection, found.piece)

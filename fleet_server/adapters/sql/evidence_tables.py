@@ -140,9 +140,11 @@ evidence_scrub: Final = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("missing", BigInteger, nullable=False),
     Column("altered", BigInteger, nullable=False),
+    Column("unreadable", BigInteger, nullable=False),
     Column("unlike_log", BigInteger, nullable=False),
     Column("unexpected", BigInteger, nullable=False),
     Column("names", Text, nullable=False),  # a JSON list of the first of them
+    Column("why", Text, nullable=False),  # it was not finished; empty: it was
 )
 
 # ``place``: where it is kept; ``with_whom``: who has it meanwhile, or for good.

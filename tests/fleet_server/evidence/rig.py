@@ -15,6 +15,7 @@ from fleet_server.adapters.sql.items import SqlItems
 from fleet_server.adapters.sql.keeping import SqlKeeping
 from fleet_server.adapters.sql.pieces import SqlPieces
 from fleet_server.adapters.sql.retention import SqlRetention
+from fleet_server.adapters.sql.scrubs import SqlScrubs
 from fleet_server.api.evidence import Evidence
 from tests.fleet_server.access.drafts import SIGNER, SITE
 from tests.fleet_server.evidence.arrivals import DAY_MS, T0, Folder, arrival
@@ -36,6 +37,7 @@ class Custody:
         self.retention = SqlRetention(self.log, self.pieces)
         self.deletions = SqlDeletions(self.log, a_day_max=3)
         self.items = SqlItems(self.log)
+        self.scrubs = SqlScrubs(self.log)
 
     def ports(self) -> Evidence:
         """As the API takes them."""

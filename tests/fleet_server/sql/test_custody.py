@@ -29,7 +29,7 @@ from fleet_server.evidence.pieces import (
     State,
     UnknownPieceError,
 )
-from fleet_server.evidence.retention import DAY_MS, RECORDING_FLOOR_D, Cause
+from fleet_server.evidence.retention import DAY_MS, RECORDING_FLOOR_D
 from fleet_server.registry.model import NodeKind, OrgNode, Registration
 from fleet_server.telemetry.store import StoreError
 from tests.fleet_server.evidence.arrivals import CAMERA, T0, arrival, segment
@@ -357,8 +357,8 @@ def test_the_longest_retention_wins(custody: Custody) -> None:
     piece = custody.entered()
     custody.keeping.classify(piece, add=["routine", "complaint"], remove=[], by="ann", now_ms=T0)
     with pytest.raises(RefusedError, match="complaint: 300 d"):
-        custody.deletions.ask(piece, "", by="server", now_ms=T0 + 299 * DAY_MS, cause=Cause.RETENTION)
-    assert custody.deletions.ask(piece, "", by="server", now_ms=T0 + 301 * DAY_MS, cause=Cause.RETENTION).is_open
+        custody.deletions.ask_due(piece, now_ms=T0 + 299 * DAY_MS)
+    assert custody.deletions.ask_due(piece, now_ms=T0 + 301 * DAY_MS).is_open
 
 
 def test_a_day_has_a_bound_of_deletions(custody: Custody) -> None:

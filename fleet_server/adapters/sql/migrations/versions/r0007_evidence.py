@@ -158,9 +158,11 @@ def _what_happens_to_them() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("missing", sa.BigInteger(), nullable=False),
         sa.Column("altered", sa.BigInteger(), nullable=False),
+        sa.Column("unreadable", sa.BigInteger(), nullable=False),
         sa.Column("unlike_log", sa.BigInteger(), nullable=False),
         sa.Column("unexpected", sa.BigInteger(), nullable=False),
         sa.Column("names", sa.Text(), nullable=False),
+        sa.Column("why", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("begun_ms", name=op.f("pk_evidence_scrub")),
     )
     op.create_table(
