@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from typing import Final, NewType
+from typing import Final, Literal, NewType
 
 DeviceId = NewType("DeviceId", str)
 Shard = NewType("Shard", str)
@@ -89,8 +89,8 @@ def server_user(site: SiteId) -> str:
     return f"OU={site},O={SERVER_ORGANISATION},CN={SERVER_COMMON_NAME}"
 
 
-def server_client_id(site: SiteId, shards: str = "00-ff") -> str:
-    """The client id of the worker that owns *shards*, ``FIRST-LAST``. Raises BadIdError."""
+def server_client_id(site: SiteId, shards: str = "00-ff", *, work: Literal["ingest", "evidence"] = "ingest") -> str:
+    """The client id of the worker that owns *shards*, ``FIRST-LAST``, one for each work. Raises BadIdError."""
     if not _SHARDS.match(shards):
         raise BadIdError(f"shards: expected FIRST-LAST as two hex digits each, got {shards[:80]!r}")
-    return f"_ingest-{shards}-{site}"
+    return f"_{work}-{shards}-{site}"

@@ -11,9 +11,11 @@ HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = hashlib.sha256().digest()
 
 
-def leaf_hash(data: bytes) -> bytes:
+def leaf_hash(data: bytes | memoryview) -> bytes:
     """Of an entry, or a chunk. The prefix keeps a leaf from being shown as a node."""
-    return hashlib.sha256(b"\x00" + data).digest()
+    hashed = hashlib.sha256(b"\x00")
+    hashed.update(data)  # not joined: that would copy a chunk
+    return hashed.digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

@@ -38,7 +38,8 @@ def run(config: ConfigFile) -> None:
         identities = parts.identities_of(settings, secrets.master)
         store = parts.batch_store(settings)
         operators = parts.operators(settings, secrets.token)
-        server = Server(settings, secrets, store, operators, parts.senders_of(settings), listener, identities)
+        senders, uploads = parts.senders_of(settings), parts.uploads_of(settings, secrets)
+        server = Server(settings, secrets, store, operators, senders, listener, identities, uploads)
     except PartError as error:
         fail(error, exit_code(error))
     try:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.projection.view import SinkState, SinkStatus
 from fleet_server.telemetry.view import IngestFacts
 
@@ -79,6 +81,85 @@ SINK: Final = (
     _sink_counter("posts", "Requests to write.", lambda s: s.posts),
     _sink_counter("posts_failed", "Requests that were not answered with success.", lambda s: s.posts_failed),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceMetric:
+    """A metric of uploads, without labels."""
+
+    name: str
+    kind: Kind
+    description: str
+    value: Callable[[EvidenceFacts], float]
+
+
+def _evidence_counter(name: str, description: str, counted: str) -> EvidenceMetric:
+    return EvidenceMetric(f"{PREFIX}evidence_{name}_total", Kind.COUNTER, description, lambda f: f.count(counted))
+
+
+def _evidence_gauge(name: str, description: str, value: Callable[[EvidenceFacts], float]) -> EvidenceMetric:
+    return EvidenceMetric(f"{PREFIX}evidence_{name}", Kind.GAUGE, description, value)
+
+
+EVIDENCE: Final = (
+    _evidence_gauge("broker_connected", "1 while uploads have their link to the broker.", lambda f: f.connected),
+    _evidence_gauge("open_uploads", "Files that are on their way.", lambda f: f.open_uploads),
+    _evidence_gauge("stale_uploads", "Of them, those that nobody continues.", lambda f: f.stale_uploads),
+    _evidence_gauge("unreplicated", "Files kept whose second copy is still to be made.", lambda f: f.unreplicated),
+    _evidence_gauge("receipts_waiting", "Files kept that wait for a signature.", lambda f: f.receipts_waiting),
+    _evidence_gauge("window_bytes", "What devices may have under way.", lambda f: f.window_bytes),
+    _evidence_gauge("devices_waiting", "Devices that wait for their turn.", lambda f: f.devices_waiting),
+    _evidence_counter("bytes", "Bytes of files made durable.", "bytes"),
+    _evidence_counter("chunks", "Chunks made durable.", "chunks"),
+    _evidence_counter("duplicate_bytes", "Bytes that came again though durable.", "duplicate_bytes"),
+    _evidence_counter("files_kept", "Files read again and kept.", "kept"),
+    _evidence_counter("damaged_chunks", "Chunks that were not on the disk as they came.", "damaged_chunks"),
+    _evidence_counter("conflicts", "Chunks that came again with other bytes: a security event.", "conflict"),
+    _evidence_counter("foreign", "Messages about another device's upload: a security event.", "foreign"),
+    _evidence_counter("false_files", "Files that are not what their manifest says.", "false"),
+    _evidence_counter("malformed", "Messages that are none, or damaged.", "malformed"),
+    _evidence_counter("refused_identity", "Offers that are not the device's.", "refused_identity"),
+    _evidence_counter("refused_disk", "Offers turned away for now: the disk is full.", "refused_disk"),
+    _evidence_counter("refused_quota", "Offers turned away for now: too much in a day.", "refused_quota"),
+    _evidence_counter("write_failures", "Writes and commits that the disk did not take.", "write_failures"),
+    _evidence_counter("finish_failures", "Files whose last steps are tried again.", "finish_failures"),
+    EvidenceMetric(
+        f"{PREFIX}evidence_receipts_total", Kind.COUNTER, "Files receipted.", lambda f: float(f.receipts_sent)
+    ),
+    EvidenceMetric(
+        f"{PREFIX}evidence_sign_failures_total",
+        Kind.COUNTER,
+        "Receipts that the signer did not sign at once.",
+        lambda f: float(f.sign_failures),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CustodyMetric:
+    """A gauge of what is kept, as of the last look, some minutes ago at most."""
+
+    name: str
+    description: str
+    value: Callable[[CustodyFacts], float]
+
+
+def _custody(name: str, description: str, value: Callable[[CustodyFacts], float]) -> CustodyMetric:
+    return CustodyMetric(f"{PREFIX}custody_{name}", description, value)
+
+
+CUSTODY: Final = (
+    _custody("pieces", "Pieces of evidence that are kept.", lambda f: f.totals.pieces),
+    _custody("bytes", "Their sizes together.", lambda f: f.totals.bytes_held),
+    _custody("damaged_pieces", "Those that the last scrub found something of.", lambda f: f.totals.damaged),
+    _custody("deleted_pieces", "Pieces deleted ever.", lambda f: f.totals.deleted),
+    _custody(
+        "deletions_waiting", "Deletions that were asked for and may still be done.", lambda f: f.deletions_waiting
+    ),
+    _custody("scrub_found", "What the last scrub found.", lambda f: f.scrub_found),
+    _custody("scrub_ended_ms", "When the last scrub ended, ms since the epoch; 0: none did.", lambda f: f.scrub_ms),
+)
+
 SINK_POINTS_LEFT_OUT: Final = f"{PREFIX}sink_points_left_out_total"
 """Counter, labels ``sink`` and ``reason``: points that are not written, from :attr:`SinkStatus.points_left_out`."""
 DEVICES: Final = f"{PREFIX}devices"

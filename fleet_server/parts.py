@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import Engine
 
 from broker_config.ids import SiteId
+from fleet_server import uploads
 from fleet_server.access.auditor import Auditor
 from fleet_server.access.ca import CaError
 from fleet_server.access.keys import BadMasterKeyError, MasterKey
@@ -31,7 +32,9 @@ from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.cookies import Cookies
 from fleet_server.api.sign_in import SigningIn
-from fleet_server.config import Config, Mail
+from fleet_server.config import Config, ConfigError, Mail
+from fleet_server.custody import Custody
+from fleet_server.evidence.custodian import Tell
 from fleet_server.identities import Identities, made_from
 from fleet_server.outbound.sending import Sender
 from fleet_server.outbound.subscriptions import Choice, Sort
@@ -41,6 +44,7 @@ from fleet_server.projection.sinks import Sinks
 from fleet_server.projection.target import Target
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import TelemetryView
+from fleet_server.uploads import Uploads
 
 STORE_FILE: Final = "telemetry.db"
 DATABASE_FILE: Final = "operators.db"
@@ -263,6 +267,24 @@ def listener_of(config: Config) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise PartError(f"api: {host}:{port}: {error.strerror}; give another [api] port") from error
+
+
+def uploads_of(config: Config, secrets: Secrets) -> Uploads | None:
+    """What takes files of devices; None if this server takes none. Raises PartError."""
+    try:
+        return uploads.made_from(config, secrets.security, now_ms=now_ms)
+    except (OSError, ConfigError) as error:
+        raise PartError(f"evidence: {error}") from error
+
+
+def custody_of(config: Config, operators: Operators, uploads_: Uploads, tell: Tell) -> Custody:
+    """What is done with files that have arrived. Raises PartError."""
+    assert config.evidence is not None
+    copies = [each for each in (uploads_.content, uploads_.replica) if each is not None]
+    try:
+        return Custody(config.evidence, operators.engine, operators.auditor, copies, tell=tell, now_ms=now_ms)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"evidence.tsa_ca_file: {error}") from error
 
 
 def identities_of(config: Config, master: MasterKey) -> Identities | None:

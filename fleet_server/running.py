@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -18,14 +18,17 @@ from broker_config.mac import MacKey, Purpose
 from fleet_server import parts
 from fleet_server.access.keys import derive
 from fleet_server.adapters import mqtt
+from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports, create_app
 from fleet_server.config import Config
+from fleet_server.custody import Custody
 from fleet_server.identities import Identities
 from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.happenings import News
 from fleet_server.outbound.looking import LookSettings
 from fleet_server.outbound.sending import Sender
 from fleet_server.outbound.service import Outbound
@@ -36,6 +39,7 @@ from fleet_server.projection.sinks import Sinks
 from fleet_server.registry.keeper import Keeper, PromptLabels
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
+from fleet_server.uploads import Uploads
 
 API_STOP_S: Final = 5.0
 API_CONNECTIONS_MAX: Final = 256
@@ -57,14 +61,16 @@ class Server:
         senders: Callable[[], Mapping[Sort, Sender]],
         listener: socket.socket,
         identities: Identities | None,
+        uploads: Uploads | None = None,
     ) -> None:
-        """*listener* is the API's; *identities* None: this server signs no devices."""
+        """*listener* is the API's; *identities* None: this server signs no devices; *uploads* None: no files."""
         self._config = config
         self._store = store
         self._operators = operators
         self._senders = senders
         self._listener = listener
         self._identities = identities
+        self._uploads = uploads
         self._telemetry = _telemetry(config, secrets, store)
 
     async def run(self) -> None:
@@ -99,7 +105,8 @@ class Server:
         bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
         outbound = self._outbound(bell)
-        api = _api(self._ports(bell, subscriptions, outbound, sinks))
+        custody = self._custody(bell, outbound)
+        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody))
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])
         keeping, auditing = threading.Event(), threading.Event()
@@ -112,6 +119,10 @@ class Server:
         gc.set_threshold(GC_ALLOCATIONS)
         if self._identities is not None:
             self._identities.start()
+        if self._uploads is not None and custody is not None:
+            self._uploads.open(custody.pieces, SqlEnrolments(operators.engine).certificate)
+            self._uploads.start()
+            custody.start()
         log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -119,6 +130,9 @@ class Server:
             await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
             await telemetry
         finally:
+            if self._uploads is not None and custody is not None:
+                await asyncio.to_thread(self._uploads.stop)
+                await asyncio.to_thread(custody.stop)
             if self._identities is not None:
                 await asyncio.to_thread(self._identities.stop)
             keeping.set()
@@ -146,7 +160,26 @@ class Server:
             rng=random.Random(),  # noqa: S311 - jitter
         )
 
-    def _ports(self, bell: Bell, subscriptions: SqlSubscriptions, outbound: Outbound, sinks: Sinks) -> Ports:
+    def _custody(self, bell: Bell, outbound: Outbound) -> Custody | None:
+        if self._uploads is None:
+            return None
+        outbox = SqlOutbox(self._operators.engine)
+
+        def tell(news: Sequence[News]) -> None:
+            outbox.record(news, {}, {}, now_ms=now_ms())
+            bell.ring()
+            outbound.wake()
+
+        return parts.custody_of(self._config, self._operators, self._uploads, tell)
+
+    def _ports(
+        self,
+        bell: Bell,
+        subscriptions: SqlSubscriptions,
+        outbound: Outbound,
+        sinks: Sinks,
+        custody: Custody | None,
+    ) -> Ports:
         operators = self._operators
         return Ports(
             self._telemetry.answers,
@@ -162,6 +195,9 @@ class Server:
             operators.persons,
             enrolling=None if self._identities is None else self._identities.enrolling,
             signing_in=operators.signing_in,
+            uploads=lambda: None if self._uploads is None else self._uploads.facts(),
+            evidence=None if custody is None else custody.evidence,
+            timestamps=None if custody is None else custody.timestamps,
         )
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -203,15 +203,21 @@ def name_of(leaf: x509.Certificate) -> str:
 
 def check_proof(leaf: x509.Certificate, *, nonce: str, csr: str, signature: bytes) -> None:
     """Raises RenewalError: not signed by the key of *leaf*."""
-    key, proof = leaf.public_key(), renewal_proof(nonce, csr)
+    if not signed_by(leaf, renewal_proof(nonce, csr), signature):
+        raise RenewalError("signature: expected the old key's over nonce and csr")
+
+
+def signed_by(leaf: x509.Certificate, data: bytes, signature: bytes) -> bool:
+    """Whether the key of *leaf* signed *data*: ECDSA (DER) or RSA (PKCS #1 v1.5), with SHA-256."""
     try:
-        checked = checked_key(key)
-        if isinstance(checked, ec.EllipticCurvePublicKey):
-            checked.verify(signature, proof, ec.ECDSA(hashes.SHA256()))
+        key = checked_key(leaf.public_key())
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
         else:
-            checked.verify(signature, proof, padding.PKCS1v15(), hashes.SHA256())
-    except (InvalidSignature, WeakKeyError) as error:
-        raise RenewalError("signature: expected the old key's over nonce and csr") from error
+            key.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())
+    except (InvalidSignature, WeakKeyError, ValueError, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def check_renewal(kept: Certificate | None, leaf: x509.Certificate, *, now_ms: int, grace_ms: int) -> Certificate:

@@ -13,9 +13,7 @@ from fleet_server.access import audit, notes
 from fleet_server.access.auditor import Auditor
 from fleet_server.telemetry.store import StoreError
 
-EVERY_S: Final = 3_600.0
 ANSWER_BYTES_MAX: Final = 64 * 1024
-RETRY_S: Final = 300.0
 
 logger = logging.getLogger(__name__)
 

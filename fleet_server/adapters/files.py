@@ -29,7 +29,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def make_private_directory(path: Path) -> None:
@@ -38,7 +38,8 @@ def make_private_directory(path: Path) -> None:
         missing.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """What is called how there is durable once it returns. Raises OSError."""
     # The rename is an entry of the directory: it is not durable before the directory is.
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

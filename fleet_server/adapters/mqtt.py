@@ -17,6 +17,7 @@ from typing import Final, cast
 import mqtt5
 
 from broker_config import limits
+from broker_config.ids import Shard
 from broker_config.text import shown
 from broker_config.topics import Up, up_filter
 
@@ -63,20 +64,22 @@ def security(ca_file: Path, cert_file: Path, key_file: Path) -> ssl.SSLContext:
 def subscriptions(first: int, last: int) -> list[mqtt5.TopicFilter]:
     """What ingest listens to for shards *first* to *last*; births are retained, nothing else is wanted so."""
     channels = (Up.TELEMETRY, Up.EVENT, Up.TIME, Up.STATUS)
-    shards: Sequence[str | None] = (
-        [None] if (first, last) == (0, 255) else [f"{n:02x}" for n in range(first, last + 1)]
-    )
     return [
         mqtt5.TopicFilter(
-            up_filter(channel, shard),  # type: ignore[arg-type]  # two hex digits by their format
+            up_filter(channel, shard),
             max_qos=QOS,
             retain_handling=mqtt5.RetainHandling.SEND_ALWAYS
             if channel is Up.STATUS
             else mqtt5.RetainHandling.SEND_NEVER,
         )
         for channel in channels
-        for shard in shards
+        for shard in shard_levels(first, last)
     ]
+
+
+def shard_levels(first: int, last: int) -> Sequence[Shard | None]:
+    """What stands for these shards in a filter; None is all."""
+    return [None] if (first, last) == (0, 255) else [Shard(f"{n:02x}") for n in range(first, last + 1)]
 
 
 class Link(asyncio.Protocol):

@@ -72,6 +72,7 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ),
     ("POST", "/v1/evidence/retention/changes/{change}/approve"): Action("custody.approve_retention", "change"),
     ("POST", "/v1/evidence/retention/changes/{change}/withdraw"): Action("custody.withdraw_retention", "change"),
+    ("POST", "/v1/evidence/scrubs"): Action("custody.scrub"),
     ("POST", "/v1/evidence/items"): Action("custody.take_in", "item", told=("item",), hushed=True),
     ("POST", "/v1/evidence/items/{item}/store"): Action("custody.store", "item", hushed=True),
     ("POST", "/v1/evidence/items/{item}/lend"): Action("custody.lend", "item", hushed=True),

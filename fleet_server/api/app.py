@@ -25,6 +25,7 @@ from fleet_server.access.revocation import Revoker
 from fleet_server.access.scoped_evidence import ScopedDeletions, ScopedItems, ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
+from fleet_server.access.timestamps import Timestamps
 from fleet_server.api import (
     audit,
     changes,
@@ -42,6 +43,7 @@ from fleet_server.api import (
     quarantine,
     registrations,
     revocations,
+    scrubs,
     sign_in,
     sign_out,
     sinks,
@@ -56,6 +58,8 @@ from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
+from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.store import Feed, Subscriptions
 from fleet_server.projection.view import SinkView
@@ -108,7 +112,8 @@ class Enrolling:
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
-    ``signing_in``: None if people have tokens only; ``evidence``: None if the server keeps none.
+    ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken; ``evidence``:
+    None if the server keeps none; ``timestamps``: of checkpoints.
     """
 
     view: TelemetryView
@@ -124,7 +129,9 @@ class Ports:
     persons: Persons
     enrolling: Enrolling | None = None
     signing_in: sign_in.SigningIn | None = None
+    uploads: Callable[[], EvidenceFacts | None] = lambda: None
     evidence: Evidence | None = None
+    timestamps: Timestamps | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -164,9 +171,9 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         imports.routes(registry, clock),
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view, registry, ports.sinks, ports.auditor),
+        operations.routes(view, registry, ports.sinks, ports.auditor, ports.uploads, _custody_facts(ports.evidence)),
         audit.routes(ports.auditor),
-        tiles.routes(ports.auditor),
+        tiles.routes(ports.auditor, ports.timestamps),
         changes.routes(ScopedFeed(ports.feed, acting.scope), ports.bell),
         webhooks.routes(ports.subscriptions, clock, ports.wake),
         sinks.routes(ports.sinks, clock),
@@ -201,7 +208,12 @@ def _evidence(kept: Evidence | None, registry: ScopedRegistry, clock: times.Cloc
         evidence_deletions.deletion_routes(pieces, deletions, delay_ms=kept.delay_ms, clock=clock),
         evidence_deletions.retention_routes(kept.retention, clock),
         items.routes(ScopedItems(kept.items, acting.scope), registry, clock),
+        scrubs.routes(kept.custodian),
     )
+
+
+def _custody_facts(kept: Evidence | None) -> Callable[[], CustodyFacts | None]:
+    return lambda: None if kept is None else kept.custodian.facts
 
 
 def _refuse_unknown_query(request: Request) -> None:

@@ -18,6 +18,7 @@ from fleet_server.api import pages, times
 from fleet_server.api.devices import From, To
 from fleet_server.api.problems import ProblemError, bad_request, not_found, responses
 from fleet_server.evidence.content import Content, ContentError, MissingContentError
+from fleet_server.evidence.custodian import Custodian
 from fleet_server.evidence.custody import Entered, Event
 from fleet_server.evidence.items import Items
 from fleet_server.evidence.pieces import (
@@ -55,6 +56,7 @@ class Evidence:
     retention: Retention
     items: Items
     content: Content
+    custodian: Custodian
     delay_ms: int
 
 

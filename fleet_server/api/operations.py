@@ -1,6 +1,6 @@
 """``/v1/health``, ``/v1/facts`` and ``/metrics``: how the server itself is doing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from fastapi import APIRouter, Response
@@ -11,6 +11,8 @@ from prometheus_client.registry import Collector
 from fleet_server import metrics
 from fleet_server.access.auditor import Auditor
 from fleet_server.api import models
+from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.projection.view import SinkStatus, SinkView
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import IngestFacts, TelemetryView
@@ -38,12 +40,21 @@ def open_routes(view: TelemetryView, auditor: Auditor) -> APIRouter:
     return router
 
 
-def routes(view: TelemetryView, registry: Registry, sinks: SinkView, auditor: Auditor) -> APIRouter:
+def routes(
+    view: TelemetryView,
+    registry: Registry,
+    sinks: SinkView,
+    auditor: Auditor,
+    uploads: Callable[[], EvidenceFacts | None],
+    custody: Callable[[], CustodyFacts | None],
+) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
     collectors = CollectorRegistry()
     collectors.register(_Facts(view, registry, sinks))
     collectors.register(_AuditFacts(auditor))
+    collectors.register(_UploadFacts(uploads))
+    collectors.register(_CustodyFacts(custody))
     ProcessCollector(registry=collectors)
 
     @router.get("/v1/facts", summary="How ingest is doing")
@@ -112,6 +123,34 @@ class _AuditFacts(Collector):
             (metrics.AUDIT_BROKEN, "1 while the log is not the one that was signed.", 1 if facts.fault else 0),
         ):
             yield GaugeMetricFamily(name, description, value=value)
+
+
+class _UploadFacts(Collector):
+    """How uploads are; nothing where none are taken."""
+
+    def __init__(self, facts: Callable[[], EvidenceFacts | None]) -> None:
+        self._facts = facts
+
+    def collect(self) -> Iterator[Metric]:
+        facts = self._facts()
+        if facts is None:
+            return
+        for metric in metrics.EVIDENCE:
+            family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
+            yield family(metric.name, metric.description, value=metric.value(facts))
+
+
+class _CustodyFacts(Collector):
+    """How what is kept was at the last look; nothing where nothing is."""
+
+    def __init__(self, facts: Callable[[], CustodyFacts | None]) -> None:
+        self._facts = facts
+
+    def collect(self) -> Iterator[Metric]:
+        facts = self._facts()
+        if facts is not None:
+            for metric in metrics.CUSTODY:
+                yield GaugeMetricFamily(metric.name, metric.description, value=metric.value(facts))
 
 
 def _facts(facts: IngestFacts) -> models.Facts:

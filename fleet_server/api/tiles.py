@@ -1,16 +1,21 @@
 """``/v1/audit/logs/{log}``: a log in the C2SP formats, for whoever has a client of those."""
 
+import base64
 from http import HTTPStatus
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, NamedTuple, TypeAlias
 
 from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, Field
 
 from fleet_server.access import audit, tiles, tlog
 from fleet_server.access.auditor import Auditor
 from fleet_server.access.notes import Checkpoint
+from fleet_server.access.timestamps import Timestamp, Timestamps
 from fleet_server.access.tlog import Leaves
+from fleet_server.api import pages
 from fleet_server.api.audit import NoteResponse, signed
 from fleet_server.api.problems import bad_request, not_found, responses
+from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 
 NOT_THERE: Final = responses(HTTPStatus.NOT_FOUND)
 
@@ -31,8 +36,40 @@ class OctetResponse(Response):
     media_type = "application/octet-stream"
 
 
-def routes(auditor: Auditor) -> APIRouter:
-    """The routes of tiles. Every one blocks on auditor.store, so the framework runs it in a thread."""
+class LogTimestamp(BaseModel):
+    """That a checkpoint was there at a time, by an authority outside (RFC 3161)."""
+
+    size: int = Field(description="Entries of the log then.", examples=[41])
+    at_ms: TimeMs = Field(description="By the server's clock, when it came; the authority's time is in the token.")
+    at: TimeAt
+    tsa: str = Field(examples=["https://tsa.example"])
+    note: str = Field(description="The checkpoint, whose bytes are stamped.")
+    token: str = Field(description="TimeStampResp, DER, in base64: for `openssl ts -verify -in TOKEN -data NOTE`.")
+
+    @classmethod
+    def of(cls, kept: Timestamp) -> "LogTimestamp":
+        """As it is kept."""
+        token = base64.b64encode(kept.token).decode("ascii")
+        same = {name: getattr(kept, name) for name in ("size", "at_ms", "tsa", "note")}
+        return cls(**same, at=rfc3339(kept.at_ms), token=token)
+
+
+class LogTimestamps(BaseModel):
+    """By size; `next` is null on the last page."""
+
+    timestamps: list[LogTimestamp]
+    next: str | None = Field(description="The cursor of the next page.")
+
+
+class _From(NamedTuple):
+    size: pages.RowNumber
+
+
+def routes(auditor: Auditor, timestamps: Timestamps | None) -> APIRouter:
+    """The routes of tiles. Every one blocks on its stores, so the framework runs it in a thread.
+
+    *timestamps*: None if there are none.
+    """
     router = APIRouter(tags=["audit"])
 
     @router.get(
@@ -82,6 +119,17 @@ def routes(auditor: Auditor) -> APIRouter:
             raise not_found("entry", f"{index} is not among the {size} that are signed", expected="a smaller index")
         hashes = auditor.store.hashes(log, tlog.inclusion(index, size))
         return NoteResponse(tiles.proof_text(index, hashes, last.note))
+
+    @router.get("/v1/audit/logs/{log}/timestamps", summary="When checkpoints were there")
+    def stamped(log: Log, limit: pages.Limit = pages.LIMIT_DEFAULT, cursor: pages.Cursor = None) -> LogTimestamps:
+        """Of those that an authority outside has stamped."""
+        at = pages.read_cursor(cursor, _From, _From(0)).size
+        found = [] if timestamps is None else timestamps.all(log, from_size=at, rows_max=limit + 1)
+        page, follows = pages.cut(found, limit)
+        return LogTimestamps(
+            timestamps=[LogTimestamp.of(each) for each in page],
+            next=pages.write_cursor((page[-1].size + 1,)) if follows else None,
+        )
 
     return router
 

@@ -182,6 +182,43 @@ class Items(Struct, frozen=True):
     items: list[Item]
 
 
+class ScrubProgress(Struct, frozen=True):
+    """See the API's ``ScrubProgress``."""
+
+    begun_ms: int
+    pieces: int
+    of: int
+
+
+class Scrub(Struct, frozen=True):
+    """See the API's ``EvidenceScrub``."""
+
+    begun_ms: int
+    ended_ms: int
+    pieces: int
+    bytes: int
+    missing: int
+    altered: int
+    unreadable: int
+    unlike_log: int
+    unexpected: int
+    names: list[str]
+    why: str
+
+    @property
+    def sound(self) -> bool:
+        """Finished, and nothing found."""
+        counts = (self.missing, self.altered, self.unreadable, self.unlike_log, self.unexpected)
+        return not self.why and not any(counts)
+
+
+class Scrubs(Struct, frozen=True):
+    """A list of them."""
+
+    running: ScrubProgress | None
+    scrubs: list[Scrub]
+
+
 def pieces(found: Sequence[Piece]) -> Table:
     """One line a piece."""
     table = _table("piece", "device", "place", "begin", "s", "recording", "bytes", "classes", "holds", "kept until")
@@ -312,6 +349,29 @@ def proposal(found: Proposal) -> Group:
     told = f"{found.pieces} pieces, {found.changed} get another date; {found.due_now} would be over now"
     held = f", {found.held} of them held" if found.held else ""
     return Group(Text(f"{told}{held}"), lines)
+
+
+def scrubs(found: Sequence[Scrub]) -> Table:
+    """One line a scrub."""
+    table = _table(
+        "begun", "s", "pieces", "bytes", "missing", "altered", "unreadable", "unlike log", "unexpected", ""
+    )
+    for each in found:
+        counts = (each.missing, each.altered, each.unreadable, each.unlike_log, each.unexpected)
+        table.add_row(
+            Text(utc(each.begun_ms)),
+            Text(str((each.ended_ms - each.begun_ms) // 1000), justify="right"),
+            Text(str(each.pieces), justify="right"),
+            Text(str(each.bytes), justify="right"),
+            *(Text(str(count), style="bold red" if count else "", justify="right") for count in counts),
+            Text(shown(each.why and f"not finished: {each.why}"), style="bold yellow"),
+        )
+    return table
+
+
+def scrub(found: Scrub) -> Group:
+    """One, and the first of what it found."""
+    return Group(scrubs([found]), *(Text(shown(name), style="bold red") for name in found.names))
 
 
 def items(found: Sequence[Item]) -> Table:

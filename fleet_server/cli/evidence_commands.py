@@ -1,6 +1,7 @@
 """``fieldfleet evidence``: what is kept, what happened to it, holds, classes, retention, and deletion by two."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,11 @@ ChangeId: TypeAlias = Annotated[
     str, typer.Argument(metavar="CHANGE", help="Of `fieldfleet evidence retention show`.")
 ]
 PATH: Final = "/v1/evidence/pieces"
+SCRUBS: Final = "/v1/evidence/scrubs"
+SCRUBS_DEFAULT: Final = 30
+POLL_S: Final = 0.5
+BEGIN_S_MAX: Final = 30.0
+"""A scrub that was asked for begins sooner."""
 
 app = typer.Typer(no_args_is_help=True, help="Files that devices made: what is kept, and what happened to it.")
 retention_app = typer.Typer(no_args_is_help=True, help="How long each class of evidence is kept.")
@@ -264,6 +270,46 @@ def withdraw(
         typer.echo(f"{found.piece} is kept")
 
 
+@app.command(epilog="Example: fieldfleet evidence scrub")
+def scrub(
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has ended.")] = True,
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have everything that is kept read again now, and compared with the log; the server does it each night.
+
+    Exit code 1: something is missing, altered, unreadable, unlike the log or unexpected, or it was not finished.
+    """
+    with server_of(site, url, token_file) as server:
+        before = answers.read(server.post(SCRUBS), evidence_answers.Scrubs)
+        if not wait:
+            typer.echo("it runs; fieldfleet evidence scrubs tells what it found")
+            return
+        ended = _wait(server, before.scrubs[0].begun_ms if before.scrubs else -1)
+        document = server.get(SCRUBS, {"limit": 1})
+        show(document, evidence_answers.scrub(ended), as_json=as_json)
+        if not ended.sound:
+            raise typer.Exit(Exit.PROBLEM)
+
+
+@app.command(epilog="Example: fieldfleet evidence scrubs")
+def scrubs(
+    limit: Limit = SCRUBS_DEFAULT,
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what was found whenever everything was read again, the newest first."""
+    with server_of(site, url, token_file) as server:
+        document, more = server.list_all(SCRUBS, "scrubs", entries_max=limit)
+        assert isinstance(document, dict)
+        found = answers.read(document["scrubs"], list[evidence_answers.Scrub])
+        show(document, evidence_answers.scrubs(found), as_json=as_json, more=more)
+
+
 @retention_app.command("show", epilog="Example: fieldfleet evidence retention show")
 def retention_show(site: Site = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """Show what counts now, and every change that was ever proposed."""
@@ -350,6 +396,25 @@ def _each(
         if done:
             plain = f"{names[0]}: {told}" if done == 1 else f"{done} pieces: {told}"
             Console(highlight=False).print(plain_tables.plain(plain))
+
+
+def _wait(server: Server, after_ms: int) -> evidence_answers.Scrub:
+    """The scrub that began after another one, once it has ended, with a bar. Raises CommandError: none begins."""
+    waited_s = 0.0
+    with _bar(MofNCompleteColumn()) as progress:
+        task = progress.add_task("read again", total=None)
+        while True:
+            state = answers.read(server.get(SCRUBS, {"limit": 1}), evidence_answers.Scrubs)
+            if state.running is not None:
+                waited_s = 0.0
+                progress.update(task, total=state.running.of, completed=state.running.pieces)
+            elif state.scrubs and state.scrubs[0].begun_ms > after_ms:
+                return state.scrubs[0]
+            elif waited_s >= BEGIN_S_MAX:
+                hint = "its log says why; does the operators' database answer?"
+                raise CommandError(Exit.PROBLEM, "the server does not read again", hint=hint)
+            time.sleep(POLL_S)
+            waited_s += POLL_S
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from broker_config.text import shown
 from fleet_server.evidence.content import Content, ContentError
-from fleet_server.evidence.pieces import BEGINNING, After, EvidenceError, PieceFilter, Pieces, State
+from fleet_server.evidence.pieces import BEGINNING, After, CustodyFacts, EvidenceError, PieceFilter, Pieces, State
 from fleet_server.evidence.retention import DAY_MS
 from fleet_server.evidence.scrub import Scrub, Scrubber, StoppedError
 from fleet_server.evidence.store import Carrying, Retention
@@ -86,6 +86,8 @@ class Custodian:
         self._hour_of = hour_of
         self._asked_ms: int | None = None
         self._wake = Event()
+        self.facts: CustodyFacts | None = None
+        """As of the last look; None: there was none."""
 
     # deletions
 
@@ -107,8 +109,14 @@ class Custodian:
             if self._asked_ms is None or now_ms - self._asked_ms >= DAY_MS:
                 self.ask_for_due()
                 self._asked_ms = now_ms
+            self._count()
         except (StoreError, ContentError) as error:
             logger.warning("evidence: what is due waits", extra={"error": shown(error)})
+
+    def _count(self) -> None:
+        last = next(iter(self.scrubber.scrubs.all(before_ms=None, rows_max=1)), None)
+        ended_ms, found = (0, 0) if last is None else (last.ended_ms, last.found)
+        self.facts = CustodyFacts(self._pieces.totals(), ended_ms, found, len(self._waiting()))
 
     def ask_for_due(self) -> int:
         """Ask for the deletion of pieces whose retention is over; how many. Raises StoreError."""
@@ -192,6 +200,7 @@ class Custodian:
         news = news_of(scrub, before)
         if news:
             self._tell(news)
+        self._count()
         return scrub
 
     def _scrub_is_due(self) -> bool:

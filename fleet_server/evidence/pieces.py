@@ -162,6 +162,17 @@ class Totals(NamedTuple):
     deleted: int
 
 
+class CustodyFacts(NamedTuple):
+    """How what is kept was at the last look. ``scrub_ms``: when the last scrub ended, 0: there was none;
+    ``scrub_found``: what it found; ``deletions_waiting``: that may still be done.
+    """
+
+    totals: Totals
+    scrub_ms: int
+    scrub_found: int
+    deletions_waiting: int
+
+
 class Pieces(Protocol):
     """The index. Any thread may call. Every method raises StoreError."""
 

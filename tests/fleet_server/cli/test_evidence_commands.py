@@ -1,6 +1,8 @@
 """Evidence by commands: what is got is what the device signed, and what one asks another one agrees to."""
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,30 @@ def test_an_item_goes_its_way(desk: Desk) -> None:
     assert "bag-9: handed over" in desk.well("ann", "items", "hand-over", "bag-9", "--to", "the owner")
     assert "seal broken" in desk.well("ann", "items", "history", "bag-9")
     assert "handed_over" in desk.well("ann", "items", "show", "bag-9")
+
+
+def test_a_scrub_names_what_it_found_and_its_exit_code_says_so(desk: Desk, scrubbing: None) -> None:
+    sound = desk.custody.entered(b"sound")
+    missing = desk.custody.entered(b"soon gone")
+    found = desk.custody.pieces.piece(missing)
+    assert found is not None
+    desk.custody.content.path(found.sha256).unlink()
+    result = desk.run("admin", "scrub")
+    assert result.exit_code == 1
+    assert f"missing {missing} store" in result.stdout
+    assert sound not in result.stdout
+    assert len(desk.document("admin", "scrubs")["scrubs"]) == 1
+    assert missing in desk.well("ann", "list", "--damaged")
+    assert desk.run("ann", "scrub").exit_code == 1, "a reviewer does not"
+
+
+@pytest.fixture
+def scrubbing(desk: Desk) -> Iterator[None]:
+    """The server's own thread for it."""
+    stop = threading.Event()
+    thread = threading.Thread(target=desk.custody.custodian.run_scrubs, args=(stop,))
+    thread.start()
+    yield
+    stop.set()
+    desk.custody.custodian.end_scrubs()
+    thread.join()

@@ -1,6 +1,7 @@
 """Custody over a database: index, acts, deletions, and a folder of contents."""
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from fleet_server.adapters.sql.pieces import SqlPieces
 from fleet_server.adapters.sql.retention import SqlRetention
 from fleet_server.adapters.sql.scrubs import SqlScrubs
 from fleet_server.api.evidence import Evidence
+from fleet_server.evidence.custodian import Custodian, Settings
+from fleet_server.evidence.scrub import Scrubber
+from fleet_server.outbound.happenings import News
 from tests.fleet_server.access.drafts import SIGNER, SITE
 from tests.fleet_server.evidence.arrivals import DAY_MS, T0, Folder, arrival
 
@@ -38,11 +42,36 @@ class Custody:
         self.deletions = SqlDeletions(self.log, a_day_max=3)
         self.items = SqlItems(self.log)
         self.scrubs = SqlScrubs(self.log)
+        self.news: list[News] = []
+        copies = [self.content]
+        scrubber = Scrubber(
+            self.pieces, self.scrubs, copies, bytes_a_second=10**9, now_ms=lambda: time.time_ns() // 1_000_000
+        )
+        self.custodian = Custodian(
+            self.pieces,
+            self.deletions,
+            self.retention,
+            scrubber,
+            copies,
+            Settings(scrub_hour=2),
+            tell=self.news.extend,
+            now_ms=lambda: self.now_ms,
+            hour_of=lambda _: 12,
+        )
 
     def ports(self) -> Evidence:
         """As the API takes them."""
         delay_ms = 7 * DAY_MS
-        return Evidence(self.pieces, self.keeping, self.deletions, self.retention, self.items, self.content, delay_ms)
+        return Evidence(
+            self.pieces,
+            self.keeping,
+            self.deletions,
+            self.retention,
+            self.items,
+            self.content,
+            self.custodian,
+            delay_ms,
+        )
 
     def entered(self, data: bytes | None = None, **fields: Any) -> str:
         """A piece that has arrived; its name."""

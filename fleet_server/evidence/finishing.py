@@ -1,0 +1,135 @@
+"""A file that has come whole: read again, kept, entered, copied, in this order, each safe to repeat.
+
+Whatever ends it in between, the next start begins anew: what is in ``incoming`` is read there, what has moved already
+is read where it is kept. Only the last step's result makes a receipt.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
+
+from broker_config.text import shown
+from fleet_server.access.audit import Place
+from fleet_server.evidence.arrival import Arrival, Register
+from fleet_server.evidence.content import Content, ContentError
+from fleet_server.evidence.inspection import Seen, is_file_of, verdict
+from fleet_server.evidence.uploads import Incoming, Upload, UploadError, UploadStore
+from fleet_server.telemetry.store import StoreError
+
+
+class Keeping(Content, Protocol):
+    """A store that files come into."""
+
+    def path(self, sha256: str) -> Path: ...
+    def keep(self, file: Path, sha256: str) -> None: ...
+
+
+class Copying(Content, Protocol):
+    """A store of second copies, on another disk."""
+
+    def copy(self, source: BinaryIO, sha256: str, chunk_bytes: int) -> Seen: ...
+
+
+class Kept(NamedTuple):
+    """``replicated`` None: no second copy is wanted."""
+
+    upload: str
+    place: Place
+    replicated: bool | None
+    verified_ms: int
+
+
+class Damaged(NamedTuple):
+    """``bad``: chunks that are not what came, or are not there; empty: all are as they came, of another file."""
+
+    upload: str
+    bad: tuple[int, ...]
+
+
+class Failed(NamedTuple):
+    """To be tried again; nothing is lost."""
+
+    upload: str
+    why: str
+
+
+Finished: TypeAlias = Kept | Damaged | Failed
+
+
+class Finisher:
+    """One thread. ``read_again``: reads a file from the disk; raises OSError."""
+
+    def __init__(
+        self,
+        uploads: UploadStore,
+        incoming: Incoming,
+        content: Keeping,
+        replica: Copying | None,
+        register: Register,
+        *,
+        read_again: Callable[[Path, int], Seen],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._uploads = uploads
+        self._incoming = incoming
+        self._content = content
+        self._replica = replica
+        self._register = register
+        self._read_again = read_again
+        self._now_ms = now_ms
+
+    def finish(self, upload: Upload, leaves: Sequence[bytes] = ()) -> Finished:
+        """*leaves*: as the device says that they are; empty: as they came."""
+        try:
+            return self._finish(upload, leaves)
+        except (UploadError, ContentError, StoreError, OSError) as error:
+            return Failed(upload.upload, shown(error))
+
+    def _finish(self, upload: Upload, leaves: Sequence[bytes]) -> Finished:
+        told = upload.manifest
+        path = self._incoming.path(upload.upload)
+        if path is not None:
+            seen = self._read_again(path, told.chunk_bytes)
+            found = verdict(told, seen, leaves or self._uploads.leaves(upload.upload))
+            if not found.good:
+                return Damaged(upload.upload, found.bad)
+            self._content.keep(path, told.sha256)
+        elif not self.has(upload):
+            return Damaged(upload.upload, tuple(range(told.chunks)))
+        verified_ms = self._now_ms()
+        place = self._register.verified(
+            Arrival(
+                upload.upload,
+                told,
+                upload.envelope,
+                upload.certificate,
+                upload.offered_ms,
+                verified_ms,
+                upload.via,
+                upload.doubts,
+            )
+        )
+        return Kept(upload.upload, place, self.replicate(upload), verified_ms)
+
+    def has(self, upload: Upload) -> bool:
+        """Whether the store has this content already, read again now: another device may have brought it, or the
+        server ended between the move and the entry.
+
+        Raises:
+            ContentError, OSError: it is not known.
+        """
+        told = upload.manifest
+        if not self._content.exists(told.sha256):
+            return False
+        return is_file_of(told, self._read_again(self._content.path(told.sha256), told.chunk_bytes))
+
+    def replicate(self, upload: Upload) -> bool | None:
+        """Make the second copy; False: it is still to be made."""
+        if self._replica is None:
+            return None
+        told = upload.manifest
+        try:
+            with self._content.open(told.sha256) as source:
+                return is_file_of(told, self._replica.copy(source, told.sha256, told.chunk_bytes))
+        except (ContentError, OSError):
+            return False

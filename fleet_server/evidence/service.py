@@ -1,0 +1,348 @@
+"""Runs uploads: a connection to the broker of their own, the writer's thread, the one that reads files again, and the
+one that has receipts signed. The only impure part.
+
+A group of messages goes to the writer whole; acknowledged, and answered, is what it has made durable. While too much
+waits for it the link is not read: the broker holds what comes, which is no more than the windows that were granted.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
+
+import mqtt5
+import structlog
+from msgspec import Raw
+
+from broker_config import topics, transfer
+from broker_config.ids import DeviceId
+from broker_config.signing import LIFETIME_MS_MAX, Kind
+from broker_config.text import shown
+from broker_config.topics import BadTopicError, Down, Up, parse_up, up_filter
+from broker_config.transfer import EvidenceReceipt, Receipted
+from fleet_server.access.signing import Request, Signer, SignerError
+from fleet_server.adapters.mqtt import QOS, Link, LinkError, LinkSettings, MalformedError, connect, shard_levels
+from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.finishing import Finisher
+from fleet_server.evidence.receipts import Due, receipted
+from fleet_server.evidence.transfer import Outcome, Said, Told, Transfer
+from fleet_server.evidence.uploads import Upload, UploadStore
+from fleet_server.evidence.windows import Windows
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
+
+GROUP_BYTES_MAX: Final = 1024 * 1024
+"""Chunks that one sync makes durable: at a megabyte disks are at their best."""
+GROUP_BYTES_MIN: Final = 256 * 1024
+GROUP_WAIT_S: Final = 0.01
+"""Fewer bytes wait so long for others."""
+WAITING_BYTES_MAX: Final = 8 * GROUP_BYTES_MAX
+"""For the writer; beyond that the link is not read."""
+LOOK_S: Final = 0.25
+RECEIPT_LOOK_S: Final = 0.05
+SIGN_AGAIN_S: Final = 1.0
+REPLICATE_AGAIN_S: Final = 60.0
+BACKOFF_S_MIN: Final = 0.1
+BACKOFF_S_CAP: Final = 5.0
+LINK_STABLE_S: Final = 1.0
+SUSPECTS_A_GROUP_MAX: Final = 5
+"""Lines of the log about one group; all are counted."""
+DAY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSettings:
+    """``shards``: first and last. ``incoming_keep_d``: after so long without anything new an upload is told of.
+    ``receipt_life_ms``: of the signature, not of what it says: a device that asks later gets another.
+    """
+
+    shards: tuple[int, int] = (0, 255)
+    incoming_keep_d: float = 30.0
+    receipt_life_ms: int = LIFETIME_MS_MAX
+
+
+def subscriptions(first: int, last: int) -> list[mqtt5.TopicFilter]:
+    """What is listened to for shards *first* to *last*."""
+    return [
+        mqtt5.TopicFilter(up_filter(channel, shard), max_qos=QOS, retain_handling=mqtt5.RetainHandling.SEND_NEVER)
+        for channel in (Up.UPLOAD, Up.CHUNK)
+        for shard in shard_levels(first, last)
+    ]
+
+
+class UploadService:
+    """``run`` it once; ``facts`` from any thread."""
+
+    def __init__(
+        self,
+        settings: UploadSettings,
+        link_settings: LinkSettings,
+        transfer_: Transfer,
+        finisher: Finisher,
+        uploads: UploadStore,
+        windows: Windows,
+        signer: Signer,
+        *,
+        now_ms: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._link_settings = link_settings
+        self._transfer = transfer_
+        self._finisher = finisher
+        self._uploads = uploads
+        self._windows = windows
+        self._signer = signer
+        self._now_ms = now_ms
+        self._rng = rng
+        self._threads = {name: ThreadPoolExecutor(1, name) for name in ("chunks", "again", "receipts")}
+        self._waiting: list[tuple[Said, int | None]] = []
+        self._waiting_bytes = 0
+        self._since_s = 0.0
+        self._work = asyncio.Event()
+        self._asked: dict[int, asyncio.Future[Outcome]] = {}
+        self._whole: asyncio.Queue[tuple[Upload, Sequence[bytes]]] = asyncio.Queue()
+        self._due = Due()
+        self._link: Link | None = None
+        self._malformed = False
+        self._receipts = 0
+        self._untold = 0
+        self._sign_failures = 0
+        self._unreplicated = 0
+        self._stale = 0
+        self._loop: asyncio.AbstractEventLoop
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until *stop* is set. Raises UploadError: what is under way cannot be read at the start."""
+        self._loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Task[None]] = []
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            self._deliver(await self._in("chunks", self._transfer.begin, now_s=self._loop.time()))
+            tasks = [
+                asyncio.create_task(work, name=name)
+                for name, work in (
+                    ("link", self._keep_linked()),
+                    ("writer", self._keep_writing()),
+                    ("again", self._keep_finishing()),
+                    ("look", self._keep_looking()),
+                    ("receipts", self._keep_receipting()),
+                    ("replica", self._keep_replicating()),
+                )
+            ]
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            if self._link is not None:
+                self._link.disconnect()
+            for thread in self._threads.values():
+                thread.shutdown(wait=True)
+
+    async def _in(self, thread: str, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        return await self._loop.run_in_executor(self._threads[thread], partial(work, *args, **named))
+
+    # the link
+
+    async def _keep_linked(self) -> None:
+        backoff_s = BACKOFF_S_MIN
+        filters = subscriptions(*self._settings.shards)
+        while True:
+            linked_s = self._loop.time()
+            try:
+                link = await connect(
+                    self._link_settings,
+                    filters=filters,
+                    will=None,
+                    clean_start=self._malformed,
+                    on_packets=self._on_packets,
+                )
+            except LinkError as error:
+                self._malformed = self._malformed or isinstance(error, MalformedError)
+                log.warning("no link to the broker for uploads", error=shown(error))
+            else:
+                self._link = link
+                log.info("takes uploads", host=self._link_settings.host, port=self._link_settings.port)
+                reason = await asyncio.shield(link.gone)
+                self._malformed = link.malformed
+                log.warning("link to the broker for uploads lost", reason=shown(reason))
+                if self._loop.time() - linked_s >= LINK_STABLE_S:
+                    backoff_s = BACKOFF_S_MIN
+            self._link = None
+            # what was not acknowledged comes again with the session; packet ids mean nothing on another connection
+            self._waiting = [(said, None) for said, _ in self._waiting]
+            await asyncio.sleep(self._rng.uniform(0, backoff_s))
+            backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)
+
+    def _on_packets(self, link: Link, packets: Iterable[mqtt5.PublishPacket]) -> None:
+        self._link = link
+        strays = []
+        for packet in packets:
+            payload = bytes(packet.payload or b"")
+            try:
+                topic = parse_up(packet.topic)
+            except BadTopicError:
+                topic = None
+            if topic is None or topic.channel not in {Up.UPLOAD, Up.CHUNK}:
+                strays += [packet.packet_id] if packet.packet_id is not None else []
+                continue
+            self._put(Said(topic.device, payload, topic.channel is Up.CHUNK), packet.packet_id)
+        if strays:
+            link.send(link.acknowledge(strays))
+        if self._waiting_bytes > WAITING_BYTES_MAX:
+            link.pause()
+
+    def _put(self, said: Said, packet_id: int | None) -> None:
+        if not self._waiting:
+            self._since_s = self._loop.time()
+        self._waiting.append((said, packet_id))
+        self._waiting_bytes += len(said.payload)
+        self._work.set()
+
+    # the writer
+
+    async def _keep_writing(self) -> None:
+        while True:
+            await self._work.wait()
+            wait_s = self._since_s + GROUP_WAIT_S - self._loop.time()
+            if self._waiting_bytes < GROUP_BYTES_MIN and wait_s > 0:
+                await asyncio.sleep(wait_s)
+            link, group = self._link, self._group()
+            said = [each for each, _ in group]
+            out = await self._in("chunks", self._transfer.take, said, now_ms=self._now_ms(), now_s=self._loop.time())
+            if link is not None and link is self._link:
+                link.send(link.acknowledge([packet_id for _, packet_id in group if packet_id is not None]))
+                if self._waiting_bytes < WAITING_BYTES_MAX // 2:
+                    link.resume()
+            self._deliver(out)
+            if not self._waiting:
+                self._work.clear()
+
+    def _group(self) -> list[tuple[Said, int | None]]:
+        """The next messages, at most :data:`GROUP_BYTES_MAX` of them and one more."""
+        size = count = 0
+        for said, _ in self._waiting:
+            count += 1
+            size += len(said.payload)
+            if size >= GROUP_BYTES_MAX:
+                break
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._waiting_bytes -= size
+        self._since_s = 0.0
+        return group
+
+    def _deliver(self, out: Outcome) -> None:
+        for line in out.suspect[:SUSPECTS_A_GROUP_MAX]:
+            log.warning("upload", detail=shown(line, 300))
+        for whole in out.whole:
+            self._whole.put_nowait(whole)
+        for device, each in out.due:
+            self._due.add(device, each, self._loop.time())
+        self._tell(out.told)
+
+    def _tell(self, told: Iterable[Told]) -> None:
+        """What the broker has no room for is not said: devices ask again."""
+        link, packets = self._link, []
+        for each in told:
+            if link is None or link.room <= 0:
+                self._untold += 1
+                continue
+            packets.append(link.publish(topics.down(each.device, Down.UPLOAD), transfer.encode(each.message), []))
+        if link is not None and packets:
+            link.send(b"".join(packets))
+
+    # the other threads
+
+    async def _keep_finishing(self) -> None:
+        while True:
+            upload, leaves = await self._whole.get()
+            result = await self._in("again", self._finisher.finish, upload, leaves)
+            out = await self._in(
+                "chunks", self._transfer.finished, result, now_ms=self._now_ms(), now_s=self._loop.time()
+            )
+            self._deliver(out)
+            log.info("read again", upload=upload.upload, device=upload.device, result=type(result).__name__.lower())
+
+    async def _keep_looking(self) -> None:
+        keep_ms = int(self._settings.incoming_keep_d * DAY_MS)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._deliver(await self._in("chunks", self._transfer.look, now_s=self._loop.time()))
+            before_ms = self._now_ms() - keep_ms
+            self._stale = await self._in("chunks", self._transfer.stale, before_ms=before_ms)
+
+    async def _keep_receipting(self) -> None:
+        failed = False
+        while True:
+            await asyncio.sleep(SIGN_AGAIN_S if failed else RECEIPT_LOOK_S)
+            failed = False
+            for device, uploads in self._due.take(self._loop.time()):
+                try:
+                    envelope = await self._in("receipts", self._signed, device, uploads)
+                except SignerError as error:
+                    level = log.debug if self._sign_failures else log.error
+                    level("evidence receipts are not signed", error=shown(error))
+                    self._sign_failures += 1
+                    failed = True
+                    for each in uploads:
+                        self._due.add(device, each, self._loop.time())
+                    continue
+                self._say_receipt(device, envelope, len(uploads))
+
+    def _signed(self, device: DeviceId, uploads: tuple[Receipted, ...]) -> bytes:
+        body = Raw(transfer.encode(EvidenceReceipt(1, uploads)))
+        return self._signer.sign(Request(Kind.EVIDENCE_RECEIPT, device, self._settings.receipt_life_ms, body))
+
+    def _say_receipt(self, device: DeviceId, envelope: bytes, uploads: int) -> None:
+        link = self._link
+        if link is None or link.room <= 0:
+            self._untold += 1
+            return
+        link.send(link.publish(topics.down(device, Down.UPLOAD), envelope, []))
+        self._receipts += uploads
+
+    async def _keep_replicating(self) -> None:
+        while True:
+            left = 0
+            for upload in await self._in("again", self._uploads.unreplicated):
+                if await self._in("again", self._finisher.replicate, upload):
+                    await self._replicated(upload)
+                else:
+                    left += 1
+            self._unreplicated = left
+            await asyncio.sleep(REPLICATE_AGAIN_S)
+
+    async def _replicated(self, upload: Upload) -> None:
+        assert upload.place is not None
+        await self._in(
+            "again", self._uploads.done, upload.upload, upload.place, replicated=True, now_ms=self._now_ms()
+        )
+        better = receipted(upload._replace(replicated=True))
+        self._due.add(DeviceId(upload.device), better, self._loop.time())
+
+    # for others
+
+    def facts(self) -> EvidenceFacts:
+        """See :class:`EvidenceFacts`."""
+        counts = self._transfer.counts
+        return EvidenceFacts(
+            connected=self._link is not None,
+            open_uploads=self._transfer.open_uploads,
+            stale_uploads=self._stale,
+            unreplicated=self._unreplicated,
+            receipts_waiting=len(self._due),
+            receipts_sent=self._receipts,
+            sign_failures=self._sign_failures,
+            untold=self._untold,
+            window_bytes=self._windows.granted_bytes,
+            devices_waiting=self._windows.waiting,
+            counts=dict(counts),
+        )

@@ -1,0 +1,187 @@
+"""Wires what takes files of devices: directories, what is under way, the link, the threads."""
+
+import asyncio
+import random
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+import structlog
+import uvloop
+from cryptography import x509
+
+from broker_config.ids import SiteId, server_client_id
+from broker_config.signing import LIFETIME_MS_MAX
+from broker_config.text import shown
+from broker_config.transfer import Code
+from fleet_server.access.enrolment import Certificate
+from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, read_again
+from fleet_server.adapters.mqtt import LinkSettings
+from fleet_server.adapters.signer_socket import SocketSigner
+from fleet_server.adapters.sqlite_uploads import SqliteUploads
+from fleet_server.config import Config, ConfigError, DeviceCa, Evidence
+from fleet_server.evidence.admission import BUSY_AGAIN_S, Bounds, RefusedError, Trust
+from fleet_server.evidence.arrival import Register
+from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.finishing import Finisher
+from fleet_server.evidence.service import UploadService, UploadSettings
+from fleet_server.evidence.transfer import Transfer
+from fleet_server.evidence.windows import Windows
+from fleet_server.telemetry.store import StoreError
+
+UPLOADS_FILE: Final = "uploads.db"
+INCOMING: Final = "incoming"
+STOP_S: Final = 10.0
+AGAIN_S: Final = 5.0
+"""Between two tries to begin."""
+
+log = structlog.get_logger()
+
+
+class Uploads:
+    """What runs beside telemetry, in a thread and a loop of its own: made, opened, started, stopped, in this order.
+
+    ``content``: what is kept; ``replica``: second copies, None: there are none.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        table: Evidence,
+        device_ca: DeviceCa,
+        security: ssl.SSLContext,
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Raises ConfigError, OSError: a directory or the devices' authority is not to be had."""
+        self._config = config
+        self._table = table
+        self._security = security
+        self._now_ms = now_ms
+        self._chain = _chain(device_ca)
+        self._grace = timedelta(days=device_ca.grace_d)
+        self._incoming = IncomingDirectory(table.directory / INCOMING)
+        self.content = ContentDirectory(table.directory)
+        self.replica = None if table.replica is None else ContentDirectory(table.replica, "replica")
+        self._stopping = threading.Event()
+        self._stop: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
+        self._service: UploadService | None = None
+        self._register: Register
+        self._certificate: Callable[[str], Certificate | None]
+
+    def open(self, register: Register, certificate: Callable[[str], Certificate | None]) -> None:
+        """*register*: where what arrived is entered. *certificate*: what the database knows of one, by its serial;
+        raises StoreError.
+        """
+        self._register = register
+        self._certificate = certificate
+
+    def start(self) -> None:
+        """Take files."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """In order; what is under way goes on at the next start."""
+        self._stopping.set()
+        self._stop()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_S)
+
+    def facts(self) -> EvidenceFacts | None:
+        """None: it has not begun."""
+        return None if self._service is None else self._service.facts()
+
+    def _run(self) -> None:
+        """Begin, and begin again from what is durable whatever ended it: nothing else is trusted then."""
+        while not self._stopping.is_set():
+            try:
+                uvloop.run(self._serve())
+            except Exception:
+                log.exception("uploads ended; they begin again from what is durable")
+            self._stopping.wait(AGAIN_S)
+
+    async def _serve(self) -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def end() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+
+        self._stop = end
+        if self._stopping.is_set():
+            return
+        uploads = SqliteUploads(self._table.directory / UPLOADS_FILE)
+        try:
+            self._service = self._made(uploads)
+            await self._service.run(stop)
+        finally:
+            uploads.close()
+            self._incoming.close()
+
+    def _made(self, uploads: SqliteUploads) -> UploadService:
+        config, table = self._config, self._table
+        first, last = config.shards
+        windows = Windows(rate_bytes_s=table.site_bytes_s_max)
+        finisher = Finisher(
+            uploads,
+            self._incoming,
+            self.content,
+            self.replica,
+            self._register,
+            read_again=read_again,
+            now_ms=self._now_ms,
+        )
+        transfer = Transfer(
+            uploads,
+            self._incoming,
+            windows,
+            Trust(self._chain, self._revoked_ms, self._grace),
+            Bounds(table.disk_share_max, table.device_bytes_a_day_max),
+            has_content=self.content.exists,
+        )
+        assert config.signer.socket_file is not None
+        return UploadService(
+            UploadSettings(
+                (first, last),
+                table.incoming_keep_d,
+                min(LIFETIME_MS_MAX, 1000 * config.signer.lifetime_s_max),
+            ),
+            LinkSettings(
+                host=config.broker.host,
+                port=config.broker.port,
+                client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}", work="evidence"),
+                keep_alive_s=config.broker.keep_alive_s,
+                security=self._security,
+            ),
+            transfer,
+            finisher,
+            uploads,
+            windows,
+            SocketSigner(config.signer.socket_file),
+            now_ms=self._now_ms,
+            rng=random.Random(),  # noqa: S311 - jitter
+        )
+
+    def _revoked_ms(self, serial: str) -> int | None:
+        try:
+            known = self._certificate(serial)
+        except StoreError as error:
+            raise RefusedError(Code.BUSY, shown(error), again_s=BUSY_AGAIN_S) from error
+        return None if known is None else known.revoked_ms
+
+
+def made_from(config: Config, security: ssl.SSLContext, *, now_ms: Callable[[], int]) -> Uploads | None:
+    """None: the configuration has no ``[evidence]``. Raises ConfigError, OSError."""
+    if config.evidence is None or config.device_ca is None:
+        return None
+    return Uploads(config, config.evidence, config.device_ca, security, now_ms=now_ms)
+
+
+def _chain(device_ca: DeviceCa) -> tuple[x509.Certificate, ...]:
+    try:
+        return tuple(x509.load_pem_x509_certificates(device_ca.cert_file.read_bytes()))
+    except ValueError as error:
+        raise ConfigError("device_ca.cert_file", (f"expected certificates as PEM: {error}",)) from error
