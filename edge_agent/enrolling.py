@@ -58,15 +58,22 @@ def _replace(own: config.Settings, given: Enrolled, key_pem: bytes) -> None:
     files.carry_out(Write(own.mac_file, msgspec.json.encode(given.mac), SECRET))
     pair = Pair(own.cert_file, own.key_file)
     with files.changing(pair):
-        for step in put_next(pair, cert=given.certificate.encode(), key=key_pem):
+        for step in put_next(pair, cert=_presented(given), key=key_pem):
             files.carry_out(step)
+
+
+def _presented(given: Enrolled) -> bytes:
+    try:
+        return x509.presented(given.certificate, given.chain)
+    except x509.BadIdentityError as error:
+        raise EnrolmentError(f"the server's answer: {error}") from error
 
 
 def _steps(directory: Path, given: Enrolled, key_pem: bytes, server: str) -> list[Write]:
     signers = [Write(directory / "signers.json", given.signers.encode(), PUBLIC)] if given.signers else []
     return [
         Write(directory / "device.key", key_pem, SECRET),
-        Write(directory / "device.crt", given.certificate.encode(), PUBLIC),
+        Write(directory / "device.crt", _presented(given), PUBLIC),
         Write(directory / "server-ca.crt", given.server_ca.encode(), PUBLIC),
         Write(directory / "mac.json", msgspec.json.encode(given.mac) + b"\n", SECRET),
         *signers,

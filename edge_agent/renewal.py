@@ -57,7 +57,7 @@ def _renew(settings: Settings, url: str, own: Pair, *, if_due: bool, now_s: floa
             x509.prove(own.key_file.read_bytes(), nonce=nonce, csr=made.csr_pem),
         )
     )
-    for step in put_next(own, cert=given.certificate.encode(), key=made.key_pem):
+    for step in put_next(own, cert=x509.presented(given.certificate, given.chain), key=made.key_pem):
         files.carry_out(step)
     return RENEWED
 

@@ -57,7 +57,7 @@ class Identities:
         self._table = table
         self._master = master
         self._now_ms = now_ms
-        self._keys = FileKeys(device_ca.cert_file, device_ca.key_file)
+        self._keys = FileKeys(device_ca.cert_file, device_ca.key_file, device_ca.formers)
         self._server_ca_pem = table.server_ca_file.read_text(encoding="ascii")
         family = socket.AF_INET6 if ":" in table.host else socket.AF_INET
         self._socket = socket.create_server((table.host, table.port), family=family)
@@ -118,8 +118,8 @@ class Identities:
             key_file=self._table.key_file,
             name="enrolment",
         )
+        self._freshening.start()  # first: after a rollover the broker has yet to read the new authority's list
         self._listener.start()
-        self._freshening.start()
 
     def _freshen(self) -> None:
         """At the start, because the database may have come from a backup; then whenever it is due."""

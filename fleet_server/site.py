@@ -215,7 +215,7 @@ def device_files(
     issued = ca.issue_device(device_ca, device, now=now)
     return {
         AGENT_CONFIG: File(_agent_toml(site, device, device_class).encode()),
-        "device.crt": File(issued.certificate_pem),
+        "device.crt": File(ca.with_issuer(issued, ca.certificate_of(device_ca)).certificate_pem),
         "device.key": File(issued.key_pem, secret=True),
         "server-ca.crt": File(server_ca_pem),
         "signers.json": File(signers_json),

@@ -55,6 +55,20 @@ def life(cert_pem: bytes) -> Life:
     return Life(certificate.serial_number, begin.timestamp(), end.timestamp())
 
 
+def presented(certificate: str, chain: str) -> bytes:
+    """A certificate file as a broker is shown it: *certificate*, then what of *chain* stands below the root. So an
+    authority that is new to the broker counts there by the root that it knows.
+
+    Raises BadIdentityError.
+    """
+    try:
+        above = x509.load_pem_x509_certificates(chain.encode("ascii"))
+    except ValueError as error:
+        raise BadIdentityError(f"not a chain of certificates: {error}") from error
+    between = [each.public_bytes(Encoding.PEM) for each in above if each.issuer != each.subject]
+    return b"".join([certificate.encode("ascii"), *between])
+
+
 def is_pair(cert_pem: bytes, key_pem: bytes) -> bool:
     """Whether the certificate is the key's."""
     try:

@@ -142,7 +142,7 @@ class Enroller:
         self._may_try(source, None)
         now_ms = self._now_ms()
         enrolment.check_nonce(self._nonce_secret, request.nonce, now_ms=now_ms)
-        leaf = enrolment.read_leaf(request.certificate, self._keys.chain())
+        leaf = enrolment.read_leaf(request.certificate, ca.vouching(self._keys))
         signature = decode_signature(request.signature)
         enrolment.check_proof(leaf, nonce=request.nonce, csr=request.csr, signature=signature)
         key = enrolment.read_csr(request.csr)

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from broker_config.ids import DeviceId, SiteId
 from fleet_server import site as plan
 from fleet_server.access import ca, keys, notes, people
@@ -141,7 +143,8 @@ def add_device(directory: Path, device: DeviceId, device_class: str, *, now: dat
     try:
         if site.enrolment_port is not None and not target.exists():
             # first: a device that can connect must be one that can be put out
-            benches.add(directory / plan.BENCHES_DIRECTORY, device, files["device.crt"].content)
+            leaf = ca.certificate_of(ca.Issued(files["device.crt"].content, b""))  # and not what is behind it
+            benches.add(directory / plan.BENCHES_DIRECTORY, device, leaf.public_bytes(Encoding.PEM))
     except OSError as error:
         raise plan.SiteError(f"{directory}: {error}") from error
     write_new(target, files)

@@ -27,9 +27,10 @@ from fleet_server.access import ca
 from fleet_server.access.keys import MasterKey, derive
 from fleet_server.adapters import mqtt, site_directory
 from fleet_server.site import MASTER_KEY_FILE, SERVER_CONFIG, TOKEN_FILE
+from tests.disks import Disk
 from tests.faults.api import Api, ApiDownError, Json
 from tests.faults.background import Background
-from tests.faults.programs import ROOT, Disk, LyingClock, Program, faketime_library, why_no_disks
+from tests.faults.programs import ROOT, LyingClock, Program, faketime_library, why_no_disks
 from tests.faults.proxy import Proxy
 from tests.faults.tap import TAP_SITE, Tap
 from tests.faults.witness import CARRIERS, DEVICE_CLASS, Emitted
