@@ -3,7 +3,7 @@
 With ffmpeg, a recording is a test picture with a clock in it: fragmented MP4 segments, each readable for itself.
 Without it there is no video, which is said, and ``--logs`` makes lines of text instead. Files come as the agent takes
 them: whole, by a rename; ``RECORDING.open`` before, ``RECORDING.close`` behind. Nothing new is begun while ``STOP``
-lies there.
+lies there; on SIGTERM the running recording is closed.
 
 Exit codes: 0 done, 1 there is no ffmpeg or it failed, 2 wrong usage.
 """
@@ -11,8 +11,10 @@ Exit codes: 0 done, 1 there is no ffmpeg or it failed, 2 wrong usage.
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,9 +50,19 @@ def ffmpeg_command(ffmpeg: str, work: Path, *, segment_s: float, seconds: float,
 
 
 def record(
-    folder: Path, recording: str, *, seconds: float, segment_s: float, size: str = "320x240", rate: str = "200k"
+    folder: Path,
+    recording: str,
+    *,
+    seconds: float,
+    segment_s: float,
+    stopping: threading.Event,
+    size: str = "320x240",
+    rate: str = "200k",
 ) -> int:
-    """Make one recording; returns its segments. Raises OSError, RuntimeError: ffmpeg is not there, or failed."""
+    """Make one recording, until its time is over or it is to stop; returns its segments.
+
+    Raises OSError, RuntimeError: ffmpeg is not there, or failed.
+    """
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise RuntimeError("no ffmpeg here, so no video: install it, or use --logs")
@@ -59,19 +71,24 @@ def record(
     try:
         command = ffmpeg_command(ffmpeg, work, segment_s=segment_s, seconds=seconds, size=size, rate=rate)
         _mark(folder, f"{recording}.open", trigger="demo")
-        child = subprocess.Popen(command, stderr=subprocess.PIPE)  # noqa: S603  # our own words
+        # a session of its own: whoever stops us stops us, and we have it close the last segment
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)  # noqa: S603  # our own words
         segments, ended = 0, False
         try:
             while not ended:
                 ended = child.poll() is not None
                 segments = _hand_over(folder, work, recording, segments)
-                if not ended:
-                    time.sleep(POLL_S)
+                if stopping.is_set() and not ended:
+                    child.terminate()
+                    child.wait(STOP_S)
+                elif not ended:
+                    stopping.wait(POLL_S)
         finally:
             child.terminate()
             _, told = child.communicate(timeout=STOP_S)
-        _mark(folder, f"{recording}.close", reason="demo over" if child.returncode == 0 else "ffmpeg failed")
-        if child.returncode != 0:
+        well = child.returncode == 0 or stopping.is_set()
+        _mark(folder, f"{recording}.close", reason="stopped" if well else "ffmpeg failed")
+        if not well:
             raise RuntimeError(f"ffmpeg ended with {child.returncode}: {told.decode(errors='replace')[-200:]}")
         return segments
     finally:
@@ -105,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR")
     parser.add_argument("--recordings", type=int, default=1, metavar="N", help="one after the other (default 1)")
-    parser.add_argument("--seconds", type=float, default=6.0, metavar="S", help="of each (default 6)")
+    parser.add_argument("--seconds", type=float, default=6.0, metavar="S", help="of each; between logs (default 6)")
     parser.add_argument("--segment-s", type=float, default=2.0, metavar="S", help="of each segment (default 2)")
     parser.add_argument("--prefix", default="rec", metavar="NAME", help="recordings are NAME-TIME-N (default rec)")
     parser.add_argument("--logs", action="store_true", help="logs instead of video")
@@ -113,17 +130,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     began = int(time.time())
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     for n in range(1, arguments.recordings + 1):
         if (folder / "STOP").exists():
             print("recorder: the device says stop, nothing more is recorded", file=sys.stderr)
+            return 0
+        if stopping.is_set():
             return 0
         name = f"{arguments.prefix}-{began}-{n}"
         if arguments.logs:
             write_log(folder, name)
             print(name, flush=True)
+            stopping.wait(arguments.seconds)
             continue
         try:
-            made = record(folder, name, seconds=arguments.seconds, segment_s=arguments.segment_s)
+            made = record(folder, name, seconds=arguments.seconds, segment_s=arguments.segment_s, stopping=stopping)
         except (OSError, RuntimeError) as error:
             print(f"recorder: {error}", file=sys.stderr)
             return 1
