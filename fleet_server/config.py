@@ -20,6 +20,7 @@ from broker_config import limits, signing
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
 from fleet_server.access.roles import Role
+from fleet_server.evidence.retention import CHANGE_DELAY_D, DELETION_DELAY_D, DELETIONS_A_DAY_MAX
 from fleet_server.outbound.happenings import Kind, Severity
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
@@ -169,6 +170,12 @@ class Evidence(Struct, frozen=True):
     kept, on another disk; devices then hold a file until that is there. ``disk_share_max``: of the disk that may be
     full before offers are turned away for now. ``site_bytes_s_max``: of all uploads together; 0 is no bound.
     ``incoming_keep_d``: after so long without anything new an upload is told of; it stays.
+
+    ``deletion_delay_d``: from when a deletion is asked for until it may be done; ``deletions_a_day_max``: of all
+    pieces. ``retention_delay_d``: from the agreement to a change of retention until it counts. ``scrub_hour``: of the
+    machine's local day, when everything is read again, at ``scrub_bytes_s_max``. ``tsa_url``: an authority that
+    stamps the audit log's checkpoints (RFC 3161), none if empty; ``tsa_ca_file``: whose signatures count, without it
+    they are kept unchecked.
     """
 
     directory: Path
@@ -177,6 +184,14 @@ class Evidence(Struct, frozen=True):
     device_bytes_a_day_max: Annotated[int, Meta(ge=1)] = 256 * limits.KIB**3
     site_bytes_s_max: Annotated[int, Meta(ge=0)] = 0
     incoming_keep_d: Annotated[float, Meta(gt=0, le=3_650)] = 30.0
+    deletion_delay_d: Annotated[float, Meta(ge=1, le=3_650)] = float(DELETION_DELAY_D)
+    deletions_a_day_max: Annotated[int, Meta(ge=1, le=100_000)] = DELETIONS_A_DAY_MAX
+    retention_delay_d: Annotated[float, Meta(ge=1, le=3_650)] = float(CHANGE_DELAY_D)
+    scrub_hour: Annotated[int, Meta(ge=0, le=23)] = 2
+    scrub_bytes_s_max: Annotated[int, Meta(ge=limits.KIB**2)] = 64 * limits.KIB**2
+    tsa_url: Annotated[str, Meta(max_length=512)] = ""
+    tsa_ca_file: Path | None = None
+    timestamp_every_s: Annotated[float, Meta(ge=60, le=604_800)] = 3_600.0
 
 
 class Lease(Struct, frozen=True):
@@ -368,6 +383,8 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults.append("device_ca: missing; evidence is checked with it")
     if config.evidence is not None and config.signer.socket_file is None:
         faults.append("signer.socket_file: missing; receipts of evidence are signed there")
+    if config.evidence is not None and config.evidence.tsa_url:
+        faults += _tsa_faults(config.evidence.tsa_url)
     if config.oidc is not None:
         faults += _oidc_faults(config.oidc)
     if faults:
@@ -392,6 +409,17 @@ def _influx_faults(influx: Influx) -> list[str]:
             f"influx.url: expected https, or influx.allow_plain = true, for a host that is not this one, got {got!r}"
         ]
     return []
+
+
+def _tsa_faults(url: str) -> list[str]:
+    """Plain HTTP is well: what comes is signed, and what goes is a hash."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+        _ = parts.port
+    except ValueError:
+        good = False
+    return [] if good else [f"evidence.tsa_url: expected such as https://tsa.example/tsr, got {shown(url)!r}"]
 
 
 def _oidc_faults(oidc: Oidc) -> list[str]:
@@ -474,6 +502,8 @@ def load(path: Path) -> Config:
         faults += _unreadable("enrolment.cert_file", config.enrolment.cert_file)
         faults += _not_secret("enrolment.key_file", config.enrolment.key_file)
         faults += _unreadable("enrolment.server_ca_file", config.enrolment.server_ca_file)
+    if config.evidence is not None and config.evidence.tsa_ca_file is not None:
+        faults += _unreadable("evidence.tsa_ca_file", config.evidence.tsa_ca_file)
     if config.oidc is not None and config.oidc.client_secret_file is not None:
         faults += _not_secret("oidc.client_secret_file", config.oidc.client_secret_file)
     if config.oidc is not None and config.oidc.ca_file is not None:

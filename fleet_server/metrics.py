@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.projection.view import SinkState, SinkStatus
 from fleet_server.telemetry.view import IngestFacts
 
@@ -132,6 +133,33 @@ EVIDENCE: Final = (
         lambda f: float(f.sign_failures),
     ),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CustodyMetric:
+    """A gauge of what is kept, as of the last look, some minutes ago at most."""
+
+    name: str
+    description: str
+    value: Callable[[CustodyFacts], float]
+
+
+def _custody(name: str, description: str, value: Callable[[CustodyFacts], float]) -> CustodyMetric:
+    return CustodyMetric(f"{PREFIX}custody_{name}", description, value)
+
+
+CUSTODY: Final = (
+    _custody("pieces", "Pieces of evidence that are kept.", lambda f: f.totals.pieces),
+    _custody("bytes", "Their sizes together.", lambda f: f.totals.bytes_held),
+    _custody("damaged_pieces", "Those that the last scrub found something of.", lambda f: f.totals.damaged),
+    _custody("deleted_pieces", "Pieces deleted ever.", lambda f: f.totals.deleted),
+    _custody(
+        "deletions_waiting", "Deletions that were asked for and may still be done.", lambda f: f.deletions_waiting
+    ),
+    _custody("scrub_found", "What the last scrub found.", lambda f: f.scrub_found),
+    _custody("scrub_ended_ms", "When the last scrub ended, ms since the epoch; 0: none did.", lambda f: f.scrub_ms),
+)
+
 SINK_POINTS_LEFT_OUT: Final = f"{PREFIX}sink_points_left_out_total"
 """Counter, labels ``sink`` and ``reason``: points that are not written, from :attr:`SinkStatus.points_left_out`."""
 DEVICES: Final = f"{PREFIX}devices"

@@ -33,8 +33,8 @@ from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.cookies import Cookies
 from fleet_server.api.sign_in import SigningIn
 from fleet_server.config import Config, ConfigError, Mail
-from fleet_server.evidence.arrival import Register
-from fleet_server.evidence.content import Content
+from fleet_server.custody import Custody
+from fleet_server.evidence.custodian import Tell
 from fleet_server.identities import Identities, made_from
 from fleet_server.outbound.sending import Sender
 from fleet_server.outbound.subscriptions import Choice, Sort
@@ -277,9 +277,14 @@ def uploads_of(config: Config, secrets: Secrets) -> Uploads | None:
         raise PartError(f"evidence: {error}") from error
 
 
-def register_of(operators: Operators, content: Content) -> Register:
-    """Where files that have arrived are entered."""
-    raise NotImplementedError((operators, content))
+def custody_of(config: Config, operators: Operators, uploads_: Uploads, tell: Tell) -> Custody:
+    """What is done with files that have arrived. Raises PartError."""
+    assert config.evidence is not None
+    copies = [each for each in (uploads_.content, uploads_.replica) if each is not None]
+    try:
+        return Custody(config.evidence, operators.engine, operators.auditor, copies, tell=tell, now_ms=now_ms)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"evidence.tsa_ca_file: {error}") from error
 
 
 def identities_of(config: Config, master: MasterKey) -> Identities | None:

@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -25,8 +25,10 @@ from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports, create_app
 from fleet_server.config import Config
+from fleet_server.custody import Custody
 from fleet_server.identities import Identities
 from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.happenings import News
 from fleet_server.outbound.looking import LookSettings
 from fleet_server.outbound.sending import Sender
 from fleet_server.outbound.service import Outbound
@@ -100,13 +102,11 @@ class Server:
         sinks.start()
         if self._identities is not None:
             self._identities.open(operators.engine, operators.registry, view)
-        if self._uploads is not None:
-            register = parts.register_of(operators, self._uploads.content)
-            self._uploads.open(register, SqlEnrolments(operators.engine).certificate)
         bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
         outbound = self._outbound(bell)
-        api = _api(self._ports(bell, subscriptions, outbound, sinks))
+        custody = self._custody(bell, outbound)
+        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody))
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])
         keeping, auditing = threading.Event(), threading.Event()
@@ -119,8 +119,10 @@ class Server:
         gc.set_threshold(GC_ALLOCATIONS)
         if self._identities is not None:
             self._identities.start()
-        if self._uploads is not None:
+        if self._uploads is not None and custody is not None:
+            self._uploads.open(custody.pieces, SqlEnrolments(operators.engine).certificate)
             self._uploads.start()
+            custody.start()
         log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -128,8 +130,9 @@ class Server:
             await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
             await telemetry
         finally:
-            if self._uploads is not None:
+            if self._uploads is not None and custody is not None:
                 await asyncio.to_thread(self._uploads.stop)
+                await asyncio.to_thread(custody.stop)
             if self._identities is not None:
                 await asyncio.to_thread(self._identities.stop)
             keeping.set()
@@ -157,7 +160,26 @@ class Server:
             rng=random.Random(),  # noqa: S311 - jitter
         )
 
-    def _ports(self, bell: Bell, subscriptions: SqlSubscriptions, outbound: Outbound, sinks: Sinks) -> Ports:
+    def _custody(self, bell: Bell, outbound: Outbound) -> Custody | None:
+        if self._uploads is None:
+            return None
+        outbox = SqlOutbox(self._operators.engine)
+
+        def tell(news: Sequence[News]) -> None:
+            outbox.record(news, {}, {}, now_ms=now_ms())
+            bell.ring()
+            outbound.wake()
+
+        return parts.custody_of(self._config, self._operators, self._uploads, tell)
+
+    def _ports(
+        self,
+        bell: Bell,
+        subscriptions: SqlSubscriptions,
+        outbound: Outbound,
+        sinks: Sinks,
+        custody: Custody | None,
+    ) -> Ports:
         operators = self._operators
         return Ports(
             self._telemetry.answers,
@@ -174,6 +196,8 @@ class Server:
             enrolling=None if self._identities is None else self._identities.enrolling,
             signing_in=operators.signing_in,
             uploads=lambda: None if self._uploads is None else self._uploads.facts(),
+            evidence=None if custody is None else custody.evidence,
+            timestamps=None if custody is None else custody.timestamps,
         )
 
 

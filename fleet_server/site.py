@@ -327,6 +327,10 @@ server_ca_file = "server-ca.crt"
 signers_file = "signers.json"
 broker_host = {_toml(site.hosts[0])}
 broker_port = {site.device_port}
+
+[evidence]
+# Files of devices: on their way, and kept under their SHA-256. Receipts for them are signed by the signer.
+directory = "state/evidence"
 """
 
 

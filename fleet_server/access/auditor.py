@@ -129,6 +129,15 @@ class Auditor:
         head = self._record([draft])
         return Place(head.log, head.size - 1)
 
+    def record_with(self, append: Callable[[Sequence[Draft]], Head]) -> None:
+        """Let *append* enter, behind the outcomes that it is given, entries of its own in the transaction of what
+        they are about: either all of it is there, or nothing. It returns the head behind them.
+
+        Raises:
+            StoreError, BrokenLogError: as :meth:`record`; and whatever *append* raises.
+        """
+        self._record((), append)
+
     def finish(self, draft: Draft) -> None:
         """Record an outcome, now or with what comes next: what it is about is done already."""
         try:
@@ -167,14 +176,14 @@ class Auditor:
             head = self._head
             return AuditFacts(head.log, head.size, self._signed, len(self._waiting), self._fault_of(head.log))
 
-    def _record(self, drafts: Sequence[Draft]) -> Head:
+    def _record(self, drafts: Sequence[Draft], append: Callable[[Sequence[Draft]], Head] | None = None) -> Head:
         with self._lock:
             waiting, self._waiting = self._waiting, []
-        if not waiting and not drafts:
+        if not waiting and not drafts and append is None:
             return self._head
         try:
             self._check_open()
-            head = self.store.append([*waiting, *drafts])
+            head = (append or self.store.append)([*waiting, *drafts])
         except Exception:
             self._keep(waiting, first=True)
             raise

@@ -32,7 +32,13 @@ class Permission(StrEnum):
     DEVICES_ENROL = "devices:enrol"
     DEVICES_REVOKE = "devices:revoke"
     RELEASES_CHANGE = "releases:change"
+    EVIDENCE_LIST = "evidence:list"
     EVIDENCE_READ = "evidence:read"
+    EVIDENCE_CHANGE = "evidence:change"
+    EVIDENCE_DELETE = "evidence:delete"
+    EVIDENCE_RETENTION = "evidence:retention"
+    EVIDENCE_SCRUB = "evidence:scrub"
+    ITEMS_CHANGE = "items:change"
 
 
 class Role(StrEnum):
@@ -49,12 +55,14 @@ P = Permission
 _VIEWER: Final = frozenset({P.FLEET_READ})
 PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = {
     Role.VIEWER: _VIEWER,
-    Role.EVIDENCE_REVIEWER: _VIEWER | {P.EVIDENCE_READ},
+    Role.EVIDENCE_REVIEWER: _VIEWER
+    | {P.EVIDENCE_LIST, P.EVIDENCE_READ, P.EVIDENCE_CHANGE, P.EVIDENCE_DELETE, P.ITEMS_CHANGE},
     Role.EQUIPMENT_MANAGER: _VIEWER
     | {P.REGISTRY_CHANGE, P.QUARANTINE_READ, P.QUARANTINE_REPLAY, P.DEVICES_ENROL, P.DEVICES_REVOKE},
     Role.RELEASE_MANAGER: _VIEWER | {P.RELEASES_CHANGE},
-    # reviews no evidence: who can change the system is not who judges by it
-    Role.ADMINISTRATOR: frozenset(Permission) - {P.EVIDENCE_READ},
+    # reviews no evidence: who can change the system is not who judges by it; but sees what there is, and can be the
+    # second person where something is to be deleted
+    Role.ADMINISTRATOR: frozenset(Permission) - {P.EVIDENCE_READ, P.EVIDENCE_CHANGE, P.ITEMS_CHANGE},
 }
 
 

@@ -16,12 +16,14 @@ UNNAMED: Final = "request"
 
 class Action(NamedTuple):
     """``subject``: the parameter of the path that names it; if the path has none, the field of the JSON body.
-    ``told``: fields of the body that are recorded as they are, so never one that holds a secret.
+    ``told``: fields of the body that are recorded as they are, so never one that holds a secret. ``hushed``: not even
+    the body's digest is: people write in it what may have to be erased, and a short text is found by its hash.
     """
 
     name: str
     subject: str = ""
     told: tuple[str, ...] = ()
+    hushed: bool = False
 
 
 CHANGES: Final[Mapping[tuple[str, str], Action]] = {
@@ -56,10 +58,32 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/people/{person}/disable"): Action("person.disable", "person"),
     ("POST", "/v1/people/{person}/enable"): Action("person.enable", "person"),
     ("POST", "/v1/sign-out"): Action("session.end"),
+    # what is asked for; what is done of it are the events of the piece, evidence.*, and of the item, item.*
+    ("POST", "/v1/evidence/pieces/{piece}/classes"): Action("custody.classify", "piece"),
+    ("POST", "/v1/evidence/pieces/{piece}/holds"): Action("custody.hold", "piece", hushed=True),
+    ("POST", "/v1/evidence/pieces/{piece}/release"): Action("custody.release", "piece", hushed=True),
+    ("POST", "/v1/evidence/pieces/{piece}/deletion"): Action("custody.ask_deletion", "piece", hushed=True),
+    ("POST", "/v1/evidence/pieces/{piece}/erase-notes"): Action("custody.erase_notes", "piece"),
+    ("POST", "/v1/evidence/deletions/{deletion}/approve"): Action("custody.approve_deletion", "deletion"),
+    ("POST", "/v1/evidence/deletions/{deletion}/withdraw"): Action(
+        "custody.withdraw_deletion", "deletion", hushed=True
+    ),
+    ("PUT", "/v1/evidence/retention/{evidence_class}"): Action(
+        "custody.propose_retention", "evidence_class", told=("keep_days",), hushed=True
+    ),
+    ("POST", "/v1/evidence/retention/changes/{change}/approve"): Action("custody.approve_retention", "change"),
+    ("POST", "/v1/evidence/retention/changes/{change}/withdraw"): Action("custody.withdraw_retention", "change"),
+    ("POST", "/v1/evidence/scrubs"): Action("custody.scrub"),
+    ("POST", "/v1/evidence/items"): Action("custody.take_in", "item", told=("item",), hushed=True),
+    ("POST", "/v1/evidence/items/{item}/store"): Action("custody.store", "item", hushed=True),
+    ("POST", "/v1/evidence/items/{item}/lend"): Action("custody.lend", "item", hushed=True),
+    ("POST", "/v1/evidence/items/{item}/return"): Action("custody.return", "item", hushed=True),
+    ("POST", "/v1/evidence/items/{item}/hand-over"): Action("custody.hand_over", "item", hushed=True),
 }
 READS: Final[Mapping[tuple[str, str], Action]] = {
     ("GET", "/v1/audit"): Action("audit.read"),
     ("GET", "/v1/audit/export"): Action("audit.export"),
+    ("GET", "/v1/audit/logs/{log}/tile/entries/{place:path}"): Action("audit.export", "log"),
 }
 """Of what is read, this is recorded too; checkpoints and proofs are mere hashes, and witnesses ask all the time."""
 
@@ -74,6 +98,7 @@ class Found(NamedTuple):
     name: str
     subject: str
     data: Mapping[str, str]
+    hushed: bool = False
 
 
 def found_in(method: str, path: str, body: bytes) -> Found | None:
@@ -81,9 +106,11 @@ def found_in(method: str, path: str, body: bytes) -> Found | None:
     for wanted, pattern, action in _PATTERNS:
         matched = pattern.match(path) if wanted == method else None
         if matched is not None:
-            fields = _fields(body) if action.told else {}
-            subject = matched.groupdict().get(action.subject) or _text(fields.get(action.subject, ""))
-            return Found(action.name, subject, {name: _text(fields[name]) for name in action.told if name in fields})
+            named = matched.groupdict().get(action.subject, "")
+            fields = _fields(body) if action.told or (action.subject and not named) else {}
+            subject = named or _text(fields.get(action.subject, ""))
+            told = {name: _text(fields[name]) for name in action.told if name in fields}
+            return Found(action.name, subject, told, action.hushed)
     return None if method in SAFE else Found(UNNAMED, f"{method} {path}", {})
 
 

@@ -22,15 +22,20 @@ from fleet_server.access.kept_answers import KeptAnswers
 from fleet_server.access.people_store import People
 from fleet_server.access.person_store import Persons
 from fleet_server.access.revocation import Revoker
+from fleet_server.access.scoped_evidence import ScopedDeletions, ScopedItems, ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
+from fleet_server.access.timestamps import Timestamps
 from fleet_server.api import (
     audit,
     changes,
     claims,
     device_audit,
     devices,
+    evidence,
+    evidence_deletions,
     imports,
+    items,
     operations,
     organisation,
     people,
@@ -38,19 +43,23 @@ from fleet_server.api import (
     quarantine,
     registrations,
     revocations,
+    scrubs,
     sign_in,
     sign_out,
     sinks,
     telemetry,
+    tiles,
     times,
     tokens,
     webhooks,
 )
 from fleet_server.api.bodies import Bodies
+from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
 from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.store import Feed, Subscriptions
 from fleet_server.projection.view import SinkView
@@ -103,7 +112,8 @@ class Enrolling:
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
-    ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken.
+    ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken; ``evidence``:
+    None if the server keeps none; ``timestamps``: of checkpoints.
     """
 
     view: TelemetryView
@@ -120,6 +130,8 @@ class Ports:
     enrolling: Enrolling | None = None
     signing_in: sign_in.SigningIn | None = None
     uploads: Callable[[], EvidenceFacts | None] = lambda: None
+    evidence: Evidence | None = None
+    timestamps: Timestamps | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -159,13 +171,15 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         imports.routes(registry, clock),
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view, registry, ports.sinks, ports.auditor, ports.uploads),
+        operations.routes(view, registry, ports.sinks, ports.auditor, ports.uploads, _custody_facts(ports.evidence)),
         audit.routes(ports.auditor),
+        tiles.routes(ports.auditor, ports.timestamps),
         changes.routes(ScopedFeed(ports.feed, acting.scope), ports.bell),
         webhooks.routes(ports.subscriptions, clock, ports.wake),
         sinks.routes(ports.sinks, clock),
         tokens.routes(ports.people, clock),
         *_enrolling(ports.enrolling, ports.auditor, clock),
+        *_evidence(ports.evidence, registry, clock),
         people.routes(ports.persons, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
@@ -183,9 +197,28 @@ def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock
     )
 
 
+def _evidence(kept: Evidence | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[APIRouter, ...]:
+    if kept is None:
+        return ()
+    pieces = ScopedPieces(kept.pieces, acting.scope)
+    keeping = ScopedKeeping(kept.keeping, pieces)
+    deletions = ScopedDeletions(kept.deletions, pieces, acting.scope)
+    return (
+        evidence.routes(pieces, keeping, kept.retention, kept.content, registry, clock),
+        evidence_deletions.deletion_routes(pieces, deletions, delay_ms=kept.delay_ms, clock=clock),
+        evidence_deletions.retention_routes(kept.retention, clock),
+        items.routes(ScopedItems(kept.items, acting.scope), registry, clock),
+        scrubs.routes(kept.custodian),
+    )
+
+
+def _custody_facts(kept: Evidence | None) -> Callable[[], CustodyFacts | None]:
+    return lambda: None if kept is None else kept.custodian.facts
+
+
 def _refuse_unknown_query(request: Request) -> None:
     """A misspelt parameter would otherwise be an answer to another question."""
-    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
     known = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
     names = [name for name, _ in request.query_params.multi_items()][:QUERY_NAMES_MAX]
     faults = [

@@ -103,7 +103,9 @@ class _Place(NamedTuple):
     number: pages.RowNumber
 
 
-class _Signed(NamedTuple):
+class Signed(NamedTuple):
+    """A log's last checkpoint."""
+
     log: int
     note: str
     checkpoint: Checkpoint
@@ -140,7 +142,7 @@ def routes(auditor: Auditor) -> APIRouter:
     )
     def checkpoint(log: Log = None) -> NoteResponse:
         """A checkpoint (C2SP tlog-checkpoint): origin, size and root, and the server's signature."""
-        return NoteResponse(_signed(auditor.store, log).note)
+        return NoteResponse(signed(auditor.store, log).note)
 
     @router.get(
         "/v1/audit/export",
@@ -153,7 +155,7 @@ def routes(auditor: Auditor) -> APIRouter:
         `fieldfleet audit verify` reads. A log that is not what was signed is exported as it is, to its end.
         """
         auditor.sign()
-        last = _signed(auditor.store, log)
+        last = signed(auditor.store, log)
         broken = auditor.facts().fault and auditor.facts().log == last.log
         size = auditor.store.end_of(last.log).size if broken else last.checkpoint.size
         if from_index > size:
@@ -167,7 +169,7 @@ def routes(auditor: Auditor) -> APIRouter:
     )
     def proof(index: Index, log: Log = None) -> InclusionProof:
         """Under the last checkpoint."""
-        last = _signed(auditor.store, log)
+        last = signed(auditor.store, log)
         size = last.checkpoint.size
         if index >= size:
             raise not_found("entry", f"{index} is not among the {size} that are signed", expected="a smaller index")
@@ -181,7 +183,7 @@ def routes(auditor: Auditor) -> APIRouter:
     )
     def consistency(old_size: Size, new_size: Size, log: Log = None) -> ConsistencyProof:
         """What a witness asks for, between what it saw and what it sees."""
-        last = _signed(auditor.store, log)
+        last = signed(auditor.store, log)
         if not old_size <= new_size <= last.checkpoint.size:
             expected = f"old_size <= new_size <= {last.checkpoint.size}, what is signed"
             raise bad_request("query.new_size", expected=expected, got=f"{old_size} and {new_size}")
@@ -193,15 +195,16 @@ def routes(auditor: Auditor) -> APIRouter:
     return router
 
 
-def _signed(store: AuditStore, log: int | None) -> _Signed:
+def signed(store: AuditStore, log: int | None) -> Signed:
+    """Of the newest log if None. Raises ProblemError."""
     head = store.head() if log is None else store.end_of(log)
     note = None if head is None else store.checkpoint(head.log)
     if head is None or note is None:
         raise not_found("checkpoint", "nothing of that log is signed", expected="a log of /v1/audit")
-    return _Signed(head.log, note, notes.checkpoint_of(note))
+    return Signed(head.log, note, notes.checkpoint_of(note))
 
 
-def _export(store: AuditStore, last: _Signed, from_index: int, size: int) -> Iterator[bytes]:
+def _export(store: AuditStore, last: Signed, from_index: int, size: int) -> Iterator[bytes]:
     head = store.head_at(last.log, from_index)
     yield export.header_line(head, store.subtrees(last.log, from_index))
     at = from_index

@@ -114,7 +114,7 @@ def guard(registry: Registry) -> Callable[..., Awaitable[None]]:
         principal = asking(request.scope)
         if principal is None:
             raise refusal(request.scope) or _unknown("no token was given")
-        route = f"{request.method} {request.scope['route'].path}"
+        route = f"{request.method} {request.scope['route'].path_format}"
         acting.begin(_allowed(principal, route))
         if RULES[route].own_device and not acting.scope().everywhere:
             device = request.path_params["device"]

@@ -12,6 +12,7 @@ from fleet_server import metrics
 from fleet_server.access.auditor import Auditor
 from fleet_server.api import models
 from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.projection.view import SinkStatus, SinkView
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import IngestFacts, TelemetryView
@@ -45,6 +46,7 @@ def routes(
     sinks: SinkView,
     auditor: Auditor,
     uploads: Callable[[], EvidenceFacts | None],
+    custody: Callable[[], CustodyFacts | None],
 ) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
@@ -52,6 +54,7 @@ def routes(
     collectors.register(_Facts(view, registry, sinks))
     collectors.register(_AuditFacts(auditor))
     collectors.register(_UploadFacts(uploads))
+    collectors.register(_CustodyFacts(custody))
     ProcessCollector(registry=collectors)
 
     @router.get("/v1/facts", summary="How ingest is doing")
@@ -135,6 +138,19 @@ class _UploadFacts(Collector):
         for metric in metrics.EVIDENCE:
             family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
             yield family(metric.name, metric.description, value=metric.value(facts))
+
+
+class _CustodyFacts(Collector):
+    """How what is kept was at the last look; nothing where nothing is."""
+
+    def __init__(self, facts: Callable[[], CustodyFacts | None]) -> None:
+        self._facts = facts
+
+    def collect(self) -> Iterator[Metric]:
+        facts = self._facts()
+        if facts is not None:
+            for metric in metrics.CUSTODY:
+                yield GaugeMetricFamily(metric.name, metric.description, value=metric.value(facts))
 
 
 def _facts(facts: IngestFacts) -> models.Facts:

@@ -96,7 +96,7 @@ class Recording:
             action=found.name,
             subject=bounded(found.subject),
             request=secrets.token_hex(REQUEST_ID_BYTES),
-            body_sha256=hashlib.sha256(body).hexdigest() if body else "",
+            body_sha256=hashlib.sha256(body).hexdigest() if body and not found.hushed else "",
             data={name: bounded(text) for name, text in {**found.data, **told}.items()},
         )
 

@@ -26,6 +26,11 @@ _SERVER: Final = Rule(P.SERVER_READ, everywhere=True)
 _HOOKS: Final = Rule(P.WEBHOOKS_READ, everywhere=True)
 _HOOK: Final = Rule(P.WEBHOOKS_CHANGE, everywhere=True)
 _AUDIT: Final = Rule(P.AUDIT_READ, everywhere=True)
+_EVIDENCE: Final = Rule(P.EVIDENCE_LIST)
+_KEEP: Final = Rule(P.EVIDENCE_CHANGE)
+_DELETE: Final = Rule(P.EVIDENCE_DELETE)
+_RETENTION: Final = Rule(P.EVIDENCE_RETENTION, everywhere=True)
+_ITEM: Final = Rule(P.ITEMS_CHANGE)
 # hashes and no entries: a witness in other hands needs no right to read
 _WITNESS: Final = Rule(None)
 
@@ -79,6 +84,11 @@ RULES: Final[Mapping[str, Rule]] = {
     "GET /v1/audit/checkpoint": _WITNESS,
     "GET /v1/audit/consistency": _WITNESS,
     "GET /v1/audit/proof": _WITNESS,
+    "GET /v1/audit/logs/{log}/checkpoint": _WITNESS,
+    "GET /v1/audit/logs/{log}/tile/entries/{place}": _AUDIT,
+    "GET /v1/audit/logs/{log}/tile/{level}/{place}": _WITNESS,
+    "GET /v1/audit/logs/{log}/proofs/{index}": _WITNESS,
+    "GET /v1/audit/logs/{log}/timestamps": _WITNESS,
     "POST /v1/devices/{device}/claims": Rule(P.DEVICES_ENROL, own_device=True),
     "GET /v1/devices/{device}/certificates": Rule(P.DEVICES_ENROL, own_device=True),
     "POST /v1/devices/{device}/revoke": Rule(P.DEVICES_REVOKE, own_device=True),
@@ -98,6 +108,34 @@ RULES: Final[Mapping[str, Rule]] = {
     # who was granted nothing belongs to no node
     "POST /v1/people/{person}/disable": Rule(P.PEOPLE_CHANGE, everywhere=True),
     "POST /v1/people/{person}/enable": Rule(P.PEOPLE_CHANGE, everywhere=True),
+    "GET /v1/evidence/pieces": _EVIDENCE,
+    "GET /v1/evidence/pieces/{piece}": _EVIDENCE,
+    "GET /v1/evidence/pieces/{piece}/events": _EVIDENCE,
+    "GET /v1/evidence/pieces/{piece}/original": Rule(P.EVIDENCE_READ),
+    "POST /v1/evidence/pieces/{piece}/classes": _KEEP,
+    "POST /v1/evidence/pieces/{piece}/holds": _KEEP,
+    "POST /v1/evidence/pieces/{piece}/release": _KEEP,
+    "POST /v1/evidence/pieces/{piece}/deletion": _DELETE,
+    "POST /v1/evidence/pieces/{piece}/erase-notes": _DELETE,
+    "GET /v1/evidence/holds": _EVIDENCE,
+    "GET /v1/evidence/deletions": _EVIDENCE,
+    "GET /v1/evidence/deletions/{deletion}": _EVIDENCE,
+    "POST /v1/evidence/deletions/{deletion}/approve": _DELETE,
+    "POST /v1/evidence/deletions/{deletion}/withdraw": _DELETE,
+    "GET /v1/evidence/retention": _EVIDENCE,
+    "PUT /v1/evidence/retention/{evidence_class}": _RETENTION,
+    "POST /v1/evidence/retention/changes/{change}/approve": _RETENTION,
+    "POST /v1/evidence/retention/changes/{change}/withdraw": _RETENTION,
+    "GET /v1/evidence/scrubs": Rule(P.EVIDENCE_SCRUB, everywhere=True),
+    "POST /v1/evidence/scrubs": Rule(P.EVIDENCE_SCRUB, everywhere=True),
+    "GET /v1/evidence/items": _EVIDENCE,
+    "POST /v1/evidence/items": _ITEM,
+    "GET /v1/evidence/items/{item}": _EVIDENCE,
+    "GET /v1/evidence/items/{item}/events": _EVIDENCE,
+    "POST /v1/evidence/items/{item}/store": _ITEM,
+    "POST /v1/evidence/items/{item}/lend": _ITEM,
+    "POST /v1/evidence/items/{item}/return": _ITEM,
+    "POST /v1/evidence/items/{item}/hand-over": _ITEM,
 }
 OPEN: Final = frozenset(
     {

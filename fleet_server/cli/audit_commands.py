@@ -1,6 +1,5 @@
 """``fieldfleet audit``: read the log, export it, verify an export anywhere, and be a witness on another machine."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from fleet_server.cli.options import (
     Url,
     failed,
     now_ms,
+    save_new,
     server_of,
     show,
 )
@@ -68,7 +68,7 @@ def export(
 ) -> None:
     """Write the log to a file that `verify` can check anywhere."""
     with server_of(site, url, token_file) as server:
-        size = _save(server.stream("/v1/audit/export", {"from_index": from_index, "log": log}), file)
+        size = save_new(server.stream("/v1/audit/export", {"from_index": from_index, "log": log}), file)
     typer.echo(f"{file}: {size} bytes; check it with: fieldfleet audit verify {file} --key audit.pub")
 
 
@@ -120,21 +120,3 @@ def witness_(
     with server_of(site, url, token_file) as server:
         seen = audit_proofs.look_once(server, state_file, key, new_log=new_log)
     typer.echo(f"{seen.origin}: {seen.size} entries seen and signed")
-
-
-def _save(parts: Iterator[bytes], file: Path) -> int:
-    """Write a new file, or none; how large it is. Raises CommandError."""
-    try:
-        out = file.open("xb")
-    except OSError as error:
-        raise CommandError(Exit.USAGE, f"{file} cannot be written: {error.strerror}") from error
-    try:
-        with out:
-            for part in parts:
-                out.write(part)
-            return out.tell()
-    except BaseException as error:
-        file.unlink()
-        if isinstance(error, OSError):
-            raise CommandError(Exit.USAGE, f"{file} cannot be written: {error.strerror}") from error
-        raise

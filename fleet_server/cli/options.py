@@ -76,6 +76,24 @@ def write_new(path: Path, data: bytes) -> None:
         raise CommandError(Exit.USAGE, f"{path} cannot be written: {error.strerror}") from error
 
 
+def save_new(parts: Iterator[bytes], file: Path) -> int:
+    """Write a new file, or none; how large it is. Raises CommandError."""
+    try:
+        out = file.open("xb")
+    except OSError as error:
+        raise CommandError(Exit.USAGE, f"{file} cannot be written: {error.strerror}") from error
+    try:
+        with out:
+            for part in parts:
+                out.write(part)
+            return out.tell()
+    except BaseException as error:
+        file.unlink()
+        if isinstance(error, OSError):
+            raise CommandError(Exit.USAGE, f"{file} cannot be written: {error.strerror}") from error
+        raise
+
+
 def console() -> Console:
     """Where tables go: as wide as the terminal, or wide enough for a file."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)

@@ -30,6 +30,10 @@ class Kind(StrEnum):
     STORE_TAKING = "store.taking"
     BROKER_LOST = "broker.lost"
     BROKER_BACK = "broker.back"
+    EVIDENCE_DAMAGED = "evidence.damaged"
+    EVIDENCE_SOUND = "evidence.sound"
+    EVIDENCE_UNCHECKED = "evidence.unchecked"
+    EVIDENCE_DUE = "evidence.due"
     WEBHOOK_FAILING = "webhook.failing"
     WEBHOOK_TEST = "webhook.test"
 
@@ -61,6 +65,10 @@ SEVERITY: Final[Mapping[Kind, Severity]] = {
     Kind.STORE_TAKING: Severity.INFO,
     Kind.BROKER_LOST: Severity.ALARM,
     Kind.BROKER_BACK: Severity.INFO,
+    Kind.EVIDENCE_DAMAGED: Severity.ALARM,
+    Kind.EVIDENCE_SOUND: Severity.INFO,
+    Kind.EVIDENCE_UNCHECKED: Severity.WARNING,
+    Kind.EVIDENCE_DUE: Severity.INFO,
     Kind.WEBHOOK_FAILING: Severity.WARNING,
     Kind.WEBHOOK_TEST: Severity.INFO,
 }
@@ -142,6 +150,14 @@ def _text(news: News) -> str:
             return "the server has lost the broker; devices hold what they have"
         case Kind.BROKER_BACK:
             return "the server has the broker again"
+        case Kind.EVIDENCE_DAMAGED:
+            return f"evidence: {data.get('count')} found that are not as they should be: {_listed(data.get('what'))}"
+        case Kind.EVIDENCE_SOUND:
+            return f"evidence: all {data.get('count')} pieces are as they should be again"
+        case Kind.EVIDENCE_UNCHECKED:
+            return f"evidence could not be read again: {data.get('why')}"
+        case Kind.EVIDENCE_DUE:
+            return f"evidence: the retention of {data.get('count')} pieces is over; their deletion waits for somebody"
         case Kind.WEBHOOK_FAILING:
             return f"webhook {data.get('webhook')}: {data.get('why')}"
         case Kind.WEBHOOK_TEST:

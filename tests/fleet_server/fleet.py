@@ -47,6 +47,7 @@ from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Enrolling, Ports
+from fleet_server.api.evidence import Evidence
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.watch import Told
 from fleet_server.projection.projector import Projector, ProjectorSettings
@@ -57,6 +58,7 @@ from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
 from fleet_server.telemetry.view import IngestFacts
 from tests.fleet_server.access.drafts import SIGNER, SITE
+from tests.fleet_server.evidence.rig import Custody
 
 T0: Final = 1_767_254_400_000
 """2026-01-01T08:00:00Z."""
@@ -131,7 +133,13 @@ class Fleet:
             self.auditor,
             self.persons,
             enrolling=self._enrolling(path.parent, engine, master),
+            evidence=self._evidence(path.parent, engine),
         )
+
+    def _evidence(self, directory: Path, engine: Engine) -> Evidence:
+        """Of a folder of contents."""
+        self.custody = Custody(engine, directory, self.auditor)
+        return self.custody.ports()
 
     def _enrolling(self, directory: Path, engine: Engine, master: MasterKey) -> Enrolling:
         """With an authority in files, and a broker that nobody has started."""

@@ -51,16 +51,14 @@ class SqlAudit:
         """See the port."""
         with database.writing(self._engine, lock=APPEND_LOCK) as connection:
             head = _head(connection)
-            if head is None:
-                raise StoreError("there is no audit log yet")
-            return _append(connection, head, drafts)
+            return append_in(connection, _begun(head), drafts)
 
     def begin(self, draft: Draft) -> Head:
         """See the port."""
         with database.writing(self._engine, lock=APPEND_LOCK) as connection:
             last = _head(connection)
             log = draft.at_ms if last is None else max(last.log + 1, draft.at_ms)
-            return _append(connection, Head(log, 0, audit.GENESIS), [draft])
+            return append_in(connection, Head(log, 0, audit.GENESIS), [draft])
 
     def entries(self, log: int, *, from_index: int, rows_max: int) -> Sequence[bytes]:
         """See the port."""
@@ -138,7 +136,19 @@ def _raw(values: Iterable[bytes | str]) -> list[bytes]:
     return [value.encode() if isinstance(value, str) else value for value in values]
 
 
-def _append(connection: Connection, head: Head, drafts: Sequence[Draft]) -> Head:
+def newest_head(connection: Connection) -> Head:
+    """The end of the newest log. The transaction must hold APPEND_LOCK. Raises StoreError: there is none yet."""
+    return _begun(_head(connection))
+
+
+def _begun(head: Head | None) -> Head:
+    if head is None:
+        raise StoreError("there is no audit log yet")
+    return head
+
+
+def append_in(connection: Connection, head: Head, drafts: Sequence[Draft]) -> Head:
+    """Enter *drafts* behind *head*, the newest, in a transaction that holds APPEND_LOCK. Raises as the port does."""
     if not drafts:
         return head
     nodes = tlog.nodes_of(Leaves(0, head.size))

@@ -37,7 +37,7 @@ def conditions(wanted: DeviceFilter) -> Iterator[ColumnElement[bool]]:
     if wanted.path is not None:
         yield below(wanted.path)
     if wanted.within is not None:
-        yield or_(false(), *map(below, wanted.within))
+        yield or_(false(), *(below(path) for path in wanted.within))
     if wanted.text is not None:
         yield or_(column.device.startswith(wanted.text, autoescape=True), _begins(column.serial, wanted.text))
 
@@ -47,10 +47,9 @@ def _begins(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     return and_(column >= text, func.substr(column, 1, len(text)) == text)
 
 
-def below(path: str) -> ColumnElement[bool]:
+def below(path: str, column: ColumnElement[str] = devices.c.path) -> ColumnElement[bool]:
     """The node at *path*, and what stands below it: one range of the index and one place."""
     low, high = path + PATH_SEPARATOR, path + _AFTER_SEPARATOR
-    column: ColumnElement[str] = devices.c.path
     if PATH_SEPARATOR not in path:
         # most of the fleet is below the root, and sorting that by id costs more than reading a page in its order:
         # an expression keeps the planner from the index

@@ -20,9 +20,12 @@ from fleet_server.api.app import create_app
 from fleet_server.api.rules import OPEN, RULES
 from fleet_server.registry.model import DutyUnit, NodeKind, OrgNode, Registration
 from tests.fleet_server.api.conftest import client_of
+from tests.fleet_server.evidence.arrivals import DAY_MS, arrival
+from tests.fleet_server.evidence.rig import Custody
 from tests.fleet_server.fleet import LIFE, NOW, T0, TOKEN, Arrival, Fleet, birth, cpu, record, told
 
 GOLDEN: Final = Path(__file__).with_name("golden") / "access_matrix.txt"
+EVIDENCE: Final = ("evidence/pieces", "evidence/deletions", "evidence/items")
 ENDLESS: Final = "GET /v1/changes"
 MERGE: Final = {"Content-Type": "application/merge-patch+json"}
 CSV: Final = {"Content-Type": "text/csv"}
@@ -36,9 +39,16 @@ class Place(NamedTuple):
     unit: str
     row: int
 
+    @property
+    def item(self) -> str:
+        """A physical item in its store."""
+        return f"bag-{self.unit}"
+
 
 OWN: Final = Place("station-7", "cam-7", "unit-7", 3)
 FOREIGN: Final = Place("station-8", "cam-8", "unit-8", 4)
+PIECES: Final = {at: arrival(data=b"content", device=at.device) for at in (OWN, FOREIGN)}
+DELETIONS: Final[dict[Place, str]] = {}
 
 
 class Ask(NamedTuple):
@@ -78,6 +88,24 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask({"token": f"of-{who}-{at.node}", "name": "x", "grants": [grant]})
         case ("POST", "/v1/webhooks"):
             return Ask({"url": "http://127.0.0.1:9/hook"})
+        case ("POST", "/v1/evidence/pieces/{piece}/classes"):
+            return Ask({"add": ["routine"]})
+        case ("POST", "/v1/evidence/pieces/{piece}/holds" | "/v1/evidence/pieces/{piece}/release"):
+            return Ask({"hold": f"case-{who}", "reason": "x"})
+        case ("POST", path) if path.endswith(("/deletion", "/withdraw")) and "retention" not in path:
+            return Ask({"reason": "x"})
+        case ("PUT", "/v1/evidence/retention/{evidence_class}"):
+            return Ask({"keep_days": 30, "reason": "x"})
+        case ("POST", "/v1/evidence/items"):
+            return Ask({"item": f"new-{who}-{at.node}", "node": at.node, "description": "x"})
+        case ("POST", path) if path.endswith("/store"):
+            return Ask({"place": "shelf 2"})
+        case ("POST", path) if path.endswith("/lend"):
+            return Ask({"with_whom": "laboratory", "due": str(NOW)})
+        case ("POST", path) if path.endswith("/return"):
+            return Ask({})
+        case ("POST", path) if path.endswith("/hand-over"):
+            return Ask({"with_whom": "the owner"})
         case ("POST", path) if path.endswith("rebuild"):
             return Ask(query=f"?from={NOW}")
     return Ask()
@@ -97,6 +125,15 @@ def named(path: str, at: Place) -> str:
         token="nobody",
         claim="0" * 16,
         person=f"of-{at.node}",
+        piece=PIECES[at].upload,
+        deletion=DELETIONS[at],
+        evidence_class="routine",
+        change="0" * 16,
+        item=at.item,
+        log=0,
+        level=0,
+        place="000",
+        index=0,
     )
 
 
@@ -120,7 +157,21 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
             topics.up(device, topics.Up.TELEMETRY), b"poison", CONTENT_JSON, [("key", f"cpu/{LIFE}/9"), ("last", "9")]
         )
         fleet.arrive(birth(device), record(device, cpu(1, t0=T0)), poison)
+        _keep(fleet.custody, at)
     return fleet
+
+
+def _keep(custody: Custody, at: Place) -> None:
+    """Of each place a piece whose deletion is asked for, and an item."""
+    custody.content.put(b"content")
+    custody.pieces.verified(PIECES[at])
+    if at == OWN:
+        custody.rule("routine", 1, at_ms=T0)
+    old = custody.entered(device=at.device, verified_ms=T0 - 400 * DAY_MS)
+    custody.keeping.classify(old, add=["routine"], remove=[], by="ann", now_ms=T0)
+    DELETIONS[at] = custody.deletions.ask(old, "x", by="ann", now_ms=T0).deletion
+    said = {"description": "a knife", "case_name": "", "note": ""}
+    custody.items.take_in(at.item, path=f"hq/{at.node}", by="ann", now_ms=T0, **said)
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +227,12 @@ async def test_who_may_what_where(app: FastAPI, tokens: dict[str, str], golden: 
         async for operation, own, foreign in statuses(app, token, who.replace("_", "-")):
             columns.setdefault(operation, {})[who] = f"{own} {foreign}"
             rule = RULES[operation]
-            if who == "everywhere" or rule.permission is None:
+            role = Role.ADMINISTRATOR if who == "everywhere" else Role(who)
+            if rule.permission is not None and rule.permission not in PERMISSIONS[role]:
+                assert (own, foreign) == (403, 403), (operation, who)
+            elif who == "everywhere" or rule.permission is None:
                 assert 403 not in {own, foreign}, operation
-            elif rule.permission not in PERMISSIONS[Role(who)] or rule.everywhere:
+            elif rule.everywhere:
                 assert (own, foreign) == (403, 403), (operation, who)
             else:
                 assert own not in {401, 403}, (operation, who)
@@ -193,13 +247,24 @@ async def test_who_may_what_where(app: FastAPI, tokens: dict[str, str], golden: 
 @pytest.mark.parametrize("role", [role for role in Role if Permission.FLEET_READ in PERMISSIONS[role]])
 async def test_a_list_has_nothing_of_a_foreign_node(app: FastAPI, tokens: dict[str, str], role: Role) -> None:
     async with client_of(app, token=tokens[role]) as client:
-        for path in ("devices", "latest", "gaps", "org-nodes", "duty-units", "fleet", "happenings", "quarantine"):
+        for path in (
+            "devices",
+            "latest",
+            "gaps",
+            "org-nodes",
+            "duty-units",
+            "fleet",
+            "happenings",
+            "quarantine",
+            *EVIDENCE,
+        ):
             answer = await client.get(f"/v1/{path}", params={"from": T0} if path == "gaps" else {})
             if answer.status_code == 403:
-                assert path == "quarantine"
+                assert path in {"quarantine", *EVIDENCE}
                 continue
-            assert not any(name in answer.text for name in (*FOREIGN[:3], "car-7", "room-1")), path
-            if path in {"devices", "latest", "fleet", "org-nodes"}:
+            foreign = (*FOREIGN[:3], FOREIGN.item, PIECES[FOREIGN].upload, DELETIONS[FOREIGN], "car-7", "room-1")
+            assert not any(name in answer.text for name in foreign), path
+            if path in {"devices", "latest", "fleet", "org-nodes", *EVIDENCE}:
                 assert any(name in answer.text for name in OWN[:3]), path
 
 

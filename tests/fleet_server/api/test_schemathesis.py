@@ -21,16 +21,19 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from fleet_server.access.people import ROOT, NodeGrant
 from fleet_server.access.persons import Identity
+from fleet_server.access.roles import Role
 from fleet_server.access.sign_in import Policy
 from fleet_server.access.sign_ins import SignIns
 from fleet_server.adapters.oidc import OidcProvider, OidcSettings
 from fleet_server.api.app import OPENAPI_PATH, Ports, create_app
 from fleet_server.api.cookies import Cookies
+from fleet_server.api.evidence import Evidence
 from fleet_server.api.problems import MEDIA_TYPE
 from fleet_server.api.rules import OPEN
 from fleet_server.api.sign_in import SigningIn
-from tests.fleet_server.fleet import NOW, TOKEN, Fleet, told
+from tests.fleet_server.fleet import NOW, Fleet, told
 from tests.oidc_provider import Provider, provider
 
 ENDLESS: Final = "/v1/changes"
@@ -51,7 +54,11 @@ QUICK: Final = settings(
 BARE: Final = frozenset({"/v1/health", "/v1/sign-in", "/v1/sign-out"})
 """Open, and there is nothing in them that could be wrong."""
 OPENED: Final = frozenset(operation.partition(" ")[2] for operation in OPEN)
-NO_PORTS: Final[Any] = Ports(**{field.name: None for field in fields(Ports)})  # type: ignore[arg-type]
+NO_EVIDENCE: Final[Any] = Evidence(**{field.name: None for field in fields(Evidence)})  # type: ignore[arg-type]
+NO_PORTS: Final[Any] = replace(
+    Ports(**{field.name: None for field in fields(Ports)}),  # type: ignore[arg-type]
+    evidence=NO_EVIDENCE,
+)
 """Enough to know which routes there are."""
 OPERATIONS: Final = [
     (path, method, mode)
@@ -63,9 +70,22 @@ OPERATIONS: Final = [
 
 
 @pytest.fixture(scope="module")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
-    """Of a fleet of its own: much of it is changed."""
-    fleet = told(tmp_path_factory.mktemp("fleet") / "store.db")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    """Of this module: much of it is changed."""
+    return told(tmp_path_factory.mktemp("fleet") / "store.db")
+
+
+@pytest.fixture(scope="module")
+def token(fleet: Fleet) -> str:
+    """Of who may do everything: administrators review no evidence."""
+    grants = [NodeGrant(Role.ADMINISTRATOR, None), NodeGrant(Role.EVIDENCE_REVIEWER, None)]
+    made = fleet.people.make_token("all", "all", grants, giver=ROOT, expires_ms=None, now_ms=NOW)
+    assert not made.token.pending
+    return made.secret
+
+
+@pytest.fixture(scope="module")
+def schema(fleet: Fleet) -> Iterator[BaseSchema]:
     identity = Identity("https://login.example", "1", "", "anna@police.example")
     fleet.persons.sign_in(identity, (), instead_of=None, now_ms=NOW)
     with provider() as idp:
@@ -88,12 +108,12 @@ def is_a_problem(answer: Response) -> None:
 
 @pytest.mark.parametrize(("path", "method", "mode"), OPERATIONS)
 def test_every_answer_is_as_the_document_says(
-    schema: BaseSchema, path: str, method: str, mode: GenerationMode
+    schema: BaseSchema, token: str, path: str, method: str, mode: GenerationMode
 ) -> None:
     @QUICK
     @given(schema[path][method].as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
-        answer = case.call(headers={"Authorization": f"Bearer {TOKEN}"})
+        answer = case.call(headers={"Authorization": f"Bearer {token}"})
         is_a_problem(answer)
         case.validate_response(answer, checks=CHECKS)
         refused = case.call(headers={"Authorization": "Bearer nobody"})

@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
 
 from fleet_server.adapters.sql import database
-from fleet_server.adapters.sql.tables import metadata
+from fleet_server.adapters.sql.evidence_tables import evidence_piece
 from fleet_server.telemetry.store import StoreError
 from tests.servers import HOST, free_port
 
@@ -17,7 +17,7 @@ from tests.servers import HOST, free_port
 def test_migrated_tables_are_those_of_the_code(engine: Engine) -> None:
     database.migrate(engine)
     with database.reading(engine) as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), evidence_piece.metadata) == []
 
 
 def test_servers_that_start_at_once_make_the_tables_once(engine: Engine) -> None:

@@ -1,0 +1,105 @@
+"""Custody over a database: index, acts, deletions, and a folder of contents."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from fleet_server.access import audit
+from fleet_server.access.auditor import Auditor
+from fleet_server.adapters.sql.audit import SqlAudit
+from fleet_server.adapters.sql.custody import CustodyLog
+from fleet_server.adapters.sql.deletions import SqlDeletions
+from fleet_server.adapters.sql.items import SqlItems
+from fleet_server.adapters.sql.keeping import SqlKeeping
+from fleet_server.adapters.sql.pieces import SqlPieces
+from fleet_server.adapters.sql.retention import SqlRetention
+from fleet_server.adapters.sql.scrubs import SqlScrubs
+from fleet_server.api.evidence import Evidence
+from fleet_server.evidence.custodian import Custodian, Settings
+from fleet_server.evidence.scrub import Scrubber
+from fleet_server.outbound.happenings import News
+from tests.fleet_server.access.drafts import SIGNER, SITE
+from tests.fleet_server.evidence.arrivals import DAY_MS, T0, Folder, arrival
+
+
+class Custody:
+    """Of a database that is migrated. ``now_ms`` may be set."""
+
+    def __init__(self, engine: Engine, directory: Path, auditor: Auditor | None = None) -> None:
+        self.now_ms = T0
+        self.engine = engine
+        self.auditor = auditor or Auditor(SqlAudit(engine), SIGNER, SITE, now_ms=lambda: self.now_ms)
+        if auditor is None:
+            self.auditor.start()
+        self.content = Folder(directory / "content")
+        self.log = CustodyLog(engine, self.auditor)
+        self.pieces = SqlPieces(self.log, self.content)
+        self.keeping = SqlKeeping(self.log)
+        self.retention = SqlRetention(self.log, self.pieces)
+        self.deletions = SqlDeletions(self.log, a_day_max=3)
+        self.items = SqlItems(self.log)
+        self.scrubs = SqlScrubs(self.log)
+        self.news: list[News] = []
+        copies = [self.content]
+        scrubber = Scrubber(
+            self.pieces, self.scrubs, copies, bytes_a_second=10**9, now_ms=lambda: time.time_ns() // 1_000_000
+        )
+        self.custodian = Custodian(
+            self.pieces,
+            self.deletions,
+            self.retention,
+            scrubber,
+            copies,
+            Settings(scrub_hour=2),
+            tell=self.news.extend,
+            now_ms=lambda: self.now_ms,
+            hour_of=lambda _: 12,
+        )
+
+    def ports(self) -> Evidence:
+        """As the API takes them."""
+        delay_ms = 7 * DAY_MS
+        return Evidence(
+            self.pieces,
+            self.keeping,
+            self.deletions,
+            self.retention,
+            self.items,
+            self.content,
+            self.custodian,
+            delay_ms,
+        )
+
+    def entered(self, data: bytes | None = None, **fields: Any) -> str:
+        """A piece that has arrived; its name."""
+        come = arrival(self.content, data, **fields)
+        self.pieces.verified(come)
+        return come.upload
+
+    def rule(self, name: str, keep_d: int | None, *, at_ms: int = T0) -> None:
+        """A retention that two people agreed to."""
+        change = self.retention.propose(name, keep_d, "order 12", by="ann", now_ms=at_ms - 8 * 86_400_000)
+        self.retention.approve(change.change, by="ben", now_ms=at_ms - 8 * 86_400_000)
+
+    def events(self, subject: str) -> list[audit.Entry]:
+        """Checked: numbers without holes, each holding the digest of the one before."""
+        found = self.log.history(subject, from_number=0, rows_max=10_000)
+        prev = audit.GENESIS
+        read = []
+        for number, each in enumerate(found):
+            entry = audit.read(each.raw)
+            assert (entry.subject, entry.data["number"], entry.data["prev"]) == (subject, str(number), prev)
+            assert (entry.log, entry.index) == (each.log, each.entry)
+            if each.note is not None:
+                digest = hashlib.sha256(f"{each.salt}\0{each.note}".encode()).hexdigest()
+                assert entry.data["note_sha256"] == digest
+            prev = hashlib.sha256(each.raw).hexdigest()
+            read.append(entry)
+        return read
+
+    def told(self, subject: str) -> list[str]:
+        """What happened to it."""
+        return [entry.action.partition(".")[2] for entry in self.events(subject)]
