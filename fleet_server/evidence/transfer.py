@@ -60,6 +60,8 @@ CHECKS_MAX: Final = 5
 """A file that was damaged so often in a row waits before it is read again: the disk is not to be trusted."""
 CHECK_AGAIN_S: Final = 600
 WAIT_S: Final = int(limits.UPLOAD_WAIT_S)
+WRITE_AGAIN_S: Final = 5
+"""After a write that failed: the disk may be well again at once."""
 RETRY_S: Final = 5.0
 """After what failed for a reason that is not the file's."""
 
@@ -379,7 +381,7 @@ class Transfer:
         for key in [key for key in group.chunks if key[0] == name]:
             del group.chunks[key]
         group.answer.pop(name, None)
-        group.refused[each.device, name] = Reject(1, name, Code.DISK, DISK_AGAIN_S, shown(error))
+        group.refused[each.device, name] = Reject(1, name, Code.DISK, WRITE_AGAIN_S, shown(error))
 
     # after a group
 

@@ -33,10 +33,12 @@ from tests.faults.upload_verdict import Evidence, Verdict, judge
 KIB: Final = limits.KIB
 EACH_FAULT_KILLS: Final = 12
 """Each fault of the disk comes once for so many kills."""
-FILE_BYTES: Final = ((64 * KIB, 0.4), (700 * KIB, 0.4), (3_000 * KIB, 0.2))
+FILE_BYTES: Final = (64 * KIB, 700 * KIB, 3_000 * KIB)
 """Up to so many bytes, and how often."""
+FILE_WEIGHTS: Final = (4, 4, 2)
 WAITING_FILES_MAX: Final = 6
 FAULT_S: Final = 1.0
+PART_S_MAX: Final = 0.4
 DRAIN_S_MAX: Final = 180.0
 FILL_SHARE: Final = 0.6
 """Of the evidence disk; files are made smaller beyond it."""
@@ -146,7 +148,7 @@ class Run:
         waiting = len(rig.made) - len(rig.receipted()) if rig.made else 0
         used = sum(made.size for made in rig.made)
         for _ in range(self._rng.randint(1, 3) if waiting < WAITING_FILES_MAX else 0):
-            largest = self._rng.choices(*zip(*FILE_BYTES, strict=True))[0]
+            largest = self._rng.choices(FILE_BYTES, FILE_WEIGHTS)[0]
             size = self._rng.randint(1, largest)
             if rig.evidence_disk is not None and used + size > FILL_SHARE * rig.evidence_disk_bytes:
                 size = self._rng.randint(1, 4 * KIB)
@@ -158,6 +160,7 @@ class Run:
 
     def _kill(self, step: Step) -> None:
         rig = self._rig
+        self._wait_for_a_part()
         # what was under way when it died; once for each process, because each can lose it again
         self._excuse(len(step.targets))
         for target in step.targets:
@@ -173,6 +176,13 @@ class Run:
         if step.settle:
             rig.wait(lambda: rig.api.linked, "the server serves", rig.server, rig.agent)
             time.sleep(self._rng.uniform(0, 1.0))
+
+    def _wait_for_a_part(self) -> None:
+        """A file is on its way, if one is to be: most deaths are to come in the middle of something."""
+        deadline_s = time.monotonic() + PART_S_MAX
+        while not self._rig.incoming() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        time.sleep(self._rng.uniform(0, PART_S_MAX))
 
     def _excuse(self, times: int) -> None:
         window = self._rig.upload_tap.window_bytes
@@ -240,6 +250,8 @@ def run(
     if control is not None:
         faults, settings = [Disk.CORRUPTED], settings_of(MODULES[control])
     steps = plan(seed, kills, faults)
+    if control is Control.EARLY_STATES:
+        steps = [Step(Kind.KILL, (Target.SERVER,), pause_s=0.3) for _ in range(kills)]
     began_s = time.monotonic()
     with UploadRig(directory, settings, disks=Disk.FULL in faults, seed=seed, kills=kills) as rig:
         rig.run()
