@@ -39,6 +39,7 @@ FILE_WEIGHTS: Final = (4, 4, 2)
 WAITING_FILES_MAX: Final = 6
 FAULT_S: Final = 1.0
 PART_S_MAX: Final = 0.4
+CORRUPT_S_MAX: Final = 120.0
 DRAIN_S_MAX: Final = 180.0
 FILL_SHARE: Final = 0.6
 """Of the evidence disk; files are made smaller beyond it."""
@@ -189,19 +190,20 @@ class Run:
         self.excused_bytes += times * max(window, limits.CHUNK_BYTES_MAX)
 
     def _corrupt(self) -> None:
-        """While a file is on its way, and again until one was."""
+        """While a file is on its way: another one is made until one was caught there."""
         rig = self._rig
-        made = rig.make(2_000 * KIB)
-        deadline_s = time.monotonic() + 20 * FAULT_S
+        deadline_s = time.monotonic() + CORRUPT_S_MAX
         while time.monotonic() < deadline_s:
-            found = [path for path in rig.incoming() if path.stat().st_size == made.size]
-            if found and found[0].stat().st_blocks * 512 > made.size // 2:
-                before = {path.stem for path in rig.incoming()}
-                rig.corrupt(self._rng)
-                self.spoiled |= before
-                self.excused_bytes += sum(8 * limits.CHUNK_BYTES_MAX for _ in before)
-                return
-            time.sleep(0.01)
+            made = rig.make(2_000 * KIB)
+            while made.name not in rig.receipted() and time.monotonic() < deadline_s:
+                if any(_is_half(path, made.size) for path in rig.incoming()):
+                    before = {path.stem for path in rig.incoming()}
+                    rig.corrupt(self._rng)
+                    self.spoiled |= before
+                    self.excused_bytes += sum(8 * limits.CHUNK_BYTES_MAX for _ in before)
+                    return
+                time.sleep(0.005)
+        raise AssertionError(f"no file was caught on its way within {CORRUPT_S_MAX} s")
 
     def _fill(self) -> None:
         disk = self._rig.evidence_disk
@@ -291,6 +293,15 @@ def evidence(rig: UploadRig, doing: Run) -> Evidence:
         again_bytes=heard.bytes_again,
         excused_bytes=doing.excused_bytes,
     )
+
+
+def _is_half(path: Path, size: int) -> bool:
+    """Whether it is the file of that size, and half of it has come."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return found.st_size == size and size // 2 < found.st_blocks * 512
 
 
 def _digest(path: Path) -> str | None:
