@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar, assert_never
+from typing import TYPE_CHECKING, Final, TypeVar, assert_never
 
 import msgspec
 
@@ -37,6 +37,9 @@ from edge_agent.settling import settling
 from edge_agent.window import Window
 from edge_agent.wires import read_wire
 from firmware_bridge.driver import Driver
+
+if TYPE_CHECKING:
+    from edge_agent.uploading import Uploading
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ class Agent:
             wait_s=file.receipts.receipt_wait_s,
             uniform=self._uniform,
         )
+        self._uploading = self._uploads() if settings.folders else None
         self._orders = Orders(
             settings.device,
             keys.roots,
@@ -90,6 +94,7 @@ class Agent:
             journal=self._keeper,
             tell=self._tell_command,
             times=self._order_times,
+            carriers={} if self._uploading is None else {Ordered.EVIDENCE_RECEIPT: self._uploading},
         )
         self._state = State.OFFLINE
         self._failures = 0
@@ -111,6 +116,17 @@ class Agent:
         self._wires: list[asyncio.Task[None]] = []
         self._stopping = False
 
+    def _uploads(self) -> "Uploading":
+        from edge_agent.uploading import Uploading  # noqa: PLC0415  # a megabyte that others do not need
+
+        return Uploading(
+            self._settings,
+            self._system,
+            self._keeper,
+            send=self._send_upload,
+            pending=lambda: 0 if self._link is None else self._link.unacknowledged_bytes,
+        )
+
     # The run ----------------------------------------------------------------------------------------------------
 
     async def run(self, drivers: Mapping[str, Driver], stop: asyncio.Event) -> None:
@@ -124,6 +140,8 @@ class Agent:
             if wire.stream in drivers
         ]
         self._wires.append(asyncio.create_task(self._orders.run()))
+        if self._uploading is not None:
+            self._wires.append(asyncio.create_task(self._uploading.run()))
         if self._settings.file.enrolment is not None:
             renewing = keep_renewed(self._settings.config_file, self._uniform, self._new_identity.set)
             self._wires.append(asyncio.create_task(renewing))
@@ -293,6 +311,8 @@ class Agent:
             ) as link:
                 self._link = link
                 self._happened(Event.UP)
+                if self._uploading is not None:
+                    self._uploading.connected()
                 ended = Event.LOST
                 async with settling(own, cert):
                     await self._listen(link)
@@ -304,6 +324,8 @@ class Agent:
             self._why_down = str(error)
         finally:
             self._link = None
+            if self._uploading is not None:
+                self._uploading.disconnected()
         if ended is not Event.LOST:
             log = logger.warning if self._failures == 0 else logger.debug
             log("cannot connect", extra={"why": self._why_down})
@@ -389,6 +411,10 @@ class Agent:
         self._link.send(Outgoing(topic, payload, content_type, properties, retain))
         self._t.sent = self._system.mono_s()
 
+    def _send_upload(self, channel: Up, payload: bytes, content_type: str, then: Callable[[], None]) -> None:
+        if self._link is not None:
+            self._link.send(Outgoing(topics.up(self._settings.device, channel), payload, content_type), then)
+
     def _to_explain(self) -> _Explained:
         return {(ledger.stream, ledger.life): ledger.gone for ledger in spool.told(self._keeper.ledgers())}
 
@@ -439,6 +465,9 @@ class Agent:
             self._orders.told(Ordered.COMMAND, message.payload)
         elif message.topic == topics.down(device, Down.TWIN):
             self._orders.told(Ordered.TWIN, message.payload)
+        elif message.topic == topics.down(device, Down.UPLOAD):
+            if self._uploading is not None and not self._uploading.told(message.payload):
+                self._orders.told(Ordered.EVIDENCE_RECEIPT, message.payload)
         elif message.topic == topics.SERVER_STATE:
             state = self._decoded(message, ServerState)
             if state is not None:
@@ -471,6 +500,8 @@ class Agent:
             logger.warning("another store; offering again", extra={"store_epoch": receipt.store_epoch})
             self._window.offer_again(self._system.mono_s())
             self._birth_wanted = True
+            if self._uploading is not None:
+                self._uploading.store_changed()
         if marked.life_changed:
             logger.error("conflict; new batches take a new life", extra={"stream": receipt.stream})
         ledger = next((x for x in self._keeper.ledgers() if (x.stream, x.life) == at), None)
@@ -507,6 +538,8 @@ class Agent:
         if self._server_epochs is not None and epochs != self._server_epochs:
             self._window.offer_again(self._system.mono_s())
             self._birth_wanted = True
+            if self._uploading is not None:
+                self._uploading.server_changed()
             self._wake.set()
         self._server_epochs = epochs
 
@@ -524,7 +557,7 @@ class Agent:
         give_back_memory()
         self._t.status = self._system.mono_s()
         facts = self._system.facts()
-        status = {
+        status: dict[str, object] = {
             "device": self._settings.device,
             "at_ms": facts.wall_ms,
             "connection": self._state.value,
@@ -536,4 +569,6 @@ class Agent:
             "in_memory": self._keeper.in_memory,
             "streams": [summary(ledger) for ledger in self._keeper.ledgers()],
         }
+        if self._uploading is not None:
+            status["uploads"] = self._uploading.status()
         files.write_status(self._settings.state_dir, msgspec.json.encode(status))

@@ -21,6 +21,7 @@ from broker_config.device_classes import DeviceClass, StreamSpec
 from broker_config.ids import ContractError, DeviceId
 from broker_config.telemetry import JOURNAL
 from broker_config.text import shown
+from edge_agent.upload_tables import FOLDERS_DIR, Uploads
 from firmware_bridge.driver import Resource
 from firmware_bridge.registry import UnknownDriverError, driver_class
 from firmware_bridge.tables import read_table
@@ -121,6 +122,7 @@ class AgentFile(Struct, frozen=True):
     backoff: BackoffTable = BackoffTable()
     clock: ClockTable = ClockTable()
     system: SystemTable = SystemTable()
+    uploads: Uploads = Uploads()
 
 
 class WireTable(Struct, frozen=True):
@@ -156,7 +158,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that the agent is told, with paths made absolute."""
+    """All that the agent is told, with paths made absolute. ``folders``: file class -> where its files lie."""
 
     device: DeviceId
     device_class: DeviceClass
@@ -171,6 +173,7 @@ class Settings:
     signers_file: Path | None
     boot_id_file: Path
     config_file: Path
+    folders: Mapping[str, Path]
     file: AgentFile
 
 
@@ -210,6 +213,7 @@ def load(path: Path) -> Settings:
         paths[place] = base / name
         if not paths[place].is_file():
             faults.append(f"{place}: no file {shown(name)}")
+    folders = _folders(file.uploads, device_class, base, state_dir, faults)
     if file.backoff.s_min > file.backoff.s_cap:
         faults.append(f"backoff.s_min: expected at most s_cap {file.backoff.s_cap}, got {file.backoff.s_min}")
     if faults or device_class is None or profile is None:
@@ -228,6 +232,7 @@ def load(path: Path) -> Settings:
         signers_file=paths.get("orders.signers_file"),
         boot_id_file=paths["system.boot_id_file"],
         config_file=path.resolve(),
+        folders=folders,
         file=file,
     )
 
@@ -248,6 +253,21 @@ def _class(name: str, place: str, faults: list[str]) -> DeviceClass | None:
     except ContractError as error:
         faults.append(f"{place}: {error}")
         return None
+
+
+def _folders(
+    uploads: Uploads, device_class: DeviceClass | None, base: Path, state_dir: Path, faults: list[str]
+) -> dict[str, Path]:
+    out: dict[str, Path] = {}
+    for name, folder in uploads.folders.items():
+        if device_class is not None and name not in device_class.files:
+            known = ", ".join(device_class.files) or "none"
+            faults.append(f"uploads.folders.{shown(name)}: unknown; {device_class.name} has {known}")
+        path = base / folder.folder if folder.folder else state_dir / FOLDERS_DIR / name
+        if path.resolve() in {other.resolve() for other in out.values()}:
+            faults.append(f"uploads.folders.{shown(name)}.folder: {shown(folder.folder)} is used twice")
+        out[name] = path
+    return out
 
 
 def shipped_profiles() -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def set_aside(spool: Path) -> str:
         source = spool.with_name(spool.name + part)
         if source.exists():
             source.rename(spool.with_name(f"{spool.name}.damaged-{at}{part}"))
-    _sync(spool.parent)
+    sync(spool.parent)
     return f"{spool.name}.damaged-{at}"
 
 
@@ -144,7 +144,7 @@ def write_durably(path: Path, data: bytes, mode: int) -> None:
         file.flush()
         os.fsync(descriptor)
     temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def carry_out(step: Write | Remove) -> None:
@@ -153,7 +153,7 @@ def carry_out(step: Write | Remove) -> None:
         write_durably(step.path, step.data, step.mode)
     else:
         step.path.unlink(missing_ok=True)
-        _sync(step.path.parent)
+        sync(step.path.parent)
 
 
 def pairs(own: Pair) -> list[Pair]:
@@ -206,7 +206,8 @@ def follow_through(own: Pair) -> None:
         carry_out(step)
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Names that were given or taken in it become durable. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -80,15 +80,17 @@ def is_pair(cert_pem: bytes, key_pem: bytes) -> bool:
 
 def prove(key_pem: bytes, *, nonce: str, csr: str) -> str:
     """Sign for a renewal, base64. Raises BadIdentityError."""
+    return base64.b64encode(sign(key_pem, renewal_proof(nonce, csr))).decode("ascii")
+
+
+def sign(key_pem: bytes, data: bytes) -> bytes:
+    """SHA-256 with what the key is: ECDSA (DER) or RSA (PKCS #1 v1.5). Raises BadIdentityError."""
     try:
         key = load_pem_private_key(key_pem, None)
     except (ValueError, TypeError) as error:
         raise BadIdentityError(f"not a key: {error}") from error
-    proof = renewal_proof(nonce, csr)
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        signature = key.sign(proof, ec.ECDSA(hashes.SHA256()))
-    elif isinstance(key, rsa.RSAPrivateKey):
-        signature = key.sign(proof, padding.PKCS1v15(), hashes.SHA256())
-    else:
-        raise BadIdentityError("expected an elliptic-curve or RSA key")
-    return base64.b64encode(signature).decode("ascii")
+        return key.sign(data, ec.ECDSA(hashes.SHA256()))
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+    raise BadIdentityError("expected an elliptic-curve or RSA key")
