@@ -1,6 +1,6 @@
 """Carries out what the sender decides: offers and chunks out, receipts in. Loaded only where there are folders.
 
-What is said on ``dn/upload`` without a signature reaches the sender alone. A receipt comes by way of the orders, whose
+What is said on ``dn/upload`` without a signature reaches the sender alone. A receipt comes by way of the orders: its
 signature, device, time and counter were right (:meth:`Uploading.carry_out`); it is durable before anything follows.
 """
 

@@ -27,15 +27,15 @@ CACHE_KIB: Final = 128
 ROWS_MAX: Final = 50_000
 """Sealed files on one device; what is beyond it waits in its folder."""
 RECORDINGS_MAX: Final = 1_000
-"""That nobody closed; beyond it the one that was silent for longest is forgotten, and would begin a new chain."""
+"""That nobody closed; beyond it the one that was silent for longest is forgotten."""
 APPLICATION_ID: Final = 0x66664675  # "ffFu"
 SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = f"""
 BEGIN;
 CREATE TABLE upload (
     upload TEXT PRIMARY KEY, file_class TEXT NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL,
-    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL, chunk_bytes INTEGER NOT NULL, priority TEXT NOT NULL,
-    recording TEXT NOT NULL, number INTEGER NOT NULL, kept TEXT NOT NULL, storage_class TEXT,
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL, chunk_bytes INTEGER NOT NULL,
+    priority TEXT NOT NULL, recording TEXT NOT NULL, number INTEGER NOT NULL, kept TEXT NOT NULL, storage_class TEXT,
     receipted_ms INTEGER NOT NULL, receipt INTEGER, told INTEGER NOT NULL,
     envelope BLOB NOT NULL, certificate TEXT NOT NULL, crcs BLOB NOT NULL
 );
@@ -185,7 +185,8 @@ class SqliteOutbox:
             ),
         )  # fmt: skip
         self._db.execute(
-            "DELETE FROM recording WHERE rowid IN (SELECT rowid FROM recording ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+            "DELETE FROM recording WHERE rowid IN"
+            " (SELECT rowid FROM recording ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
             (RECORDINGS_MAX,),
         )
 
