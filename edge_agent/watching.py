@@ -239,6 +239,8 @@ class Watcher:
         end = self._moment(job.found.mtime_ns // 1_000_000, facts)
         before = None if job.place is None else recordings.get(job.place.recording)
         begun = watch.begun.get(job.found.name)
+        if begun is None and before is not None and before.next == 1:
+            begun = self._opened_at(watch, before.recording, facts)
         begin, gap_ms = self._begin(begun, before, end, facts)
         life, last = self._journal_last()
         segment = None
@@ -266,6 +268,14 @@ class Watcher:
             journal=JournalRange(life, min(last, begun.journal if begun is not None else last), last),
             segment=segment,
         )
+
+    def _opened_at(self, watch: _Watch, recording: str, facts: Facts) -> _Begun | None:
+        """Of a recording's first segment: when its mark was written."""
+        mark = folder.look_at(watch.path, recording + folders.OPEN_SUFFIX)
+        if mark is None:
+            return None
+        mono_ms = facts.mono_ms - (facts.wall_ms - mark.mtime_ns // 1_000_000)
+        return _Begun(mono_ms, mono_ms, self._journal_last()[1]) if 0 <= mono_ms <= facts.mono_ms else None
 
     def _moment(self, wall_ms: int, facts: Facts) -> Moment:
         """What the board's clock said when a file was written last; a file of an earlier boot has no other clock."""

@@ -1,6 +1,5 @@
-"""A server so small that a test can read it: it takes chunks into memory, says what is missing, and signs receipts."""
+"""A server so small that a test can read it: it takes chunks, says what is missing, and signs receipts."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ from broker_config import manifest, signing, topics, transfer
 from broker_config.limits import KIB
 from broker_config.manifest import Manifest
 from broker_config.ranges import minus
-from broker_config.signing import Envelope, Kind
+from broker_config.signing import Kind
 from broker_config.topics import Down, Up
 from broker_config.transfer import (
     EvidenceReceipt,
@@ -31,7 +30,7 @@ from broker_config.transfer import (
 )
 from tests.edge_agent import rig as rigs
 from tests.orders import ROOTS, SERVER, Key, claims, order
-from tests.servers import HOST, Site
+from tests.servers import Site
 
 UPLOADS = (
     '[orders]\nsigners_file = "signers.json"\n'
@@ -80,7 +79,7 @@ class Taken:
 
 @dataclass
 class Taker:
-    """``window_bytes`` 0: a pause; ``receipts``: which class it gives, None is none; ``lose``: one chunk in so many."""
+    """``window_bytes`` 0: a pause; ``receipts``: of which class, None is none; ``lose``: one chunk in so many."""
 
     server: rigs.Server
     window_bytes: int = 256 * KIB
