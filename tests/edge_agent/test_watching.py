@@ -53,6 +53,11 @@ class _Journal(Keeper):
         return [kind.value for kind, _ in self.noted if kind.value.startswith(("file", "recording"))]
 
 
+def folder_of(settings: Settings) -> Path:
+    assert settings.uploads is not None
+    return settings.uploads.paths["recordings"]
+
+
 @dataclass
 class Device:
     """One run of what looks after files."""
@@ -73,7 +78,7 @@ class Device:
 
     @property
     def folder(self) -> Path:
-        return next(iter(self.settings.folders.values()))
+        return folder_of(self.settings)
 
     async def look(self) -> None:
         while await self.watcher.turn(0):
@@ -263,7 +268,7 @@ device.releaser.turn()
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 6, 7])
 async def test_a_death_at_any_step_loses_no_file_and_repeats_no_manifest(tmp_path: Path, step: str, at: int) -> None:
     settings = lay_out(tmp_path)
-    folder = settings.folders["recordings"]
+    folder = folder_of(settings)
     data = {f"rec-1_{n:05d}.mp4": os.urandom(20_000) for n in (1, 2)}
     for name, content in data.items():
         put(folder, name, content)
