@@ -85,7 +85,7 @@ class Agent:
             wait_s=file.receipts.receipt_wait_s,
             uniform=self._uniform,
         )
-        self._uploading = self._uploads() if settings.folders else None
+        self._uploading = self._make_uploading() if settings.uploads is not None else None
         self._orders = Orders(
             settings.device,
             keys.roots,
@@ -116,7 +116,7 @@ class Agent:
         self._wires: list[asyncio.Task[None]] = []
         self._stopping = False
 
-    def _uploads(self) -> "Uploading":
+    def _make_uploading(self) -> "Uploading":
         from edge_agent.uploading import Uploading  # noqa: PLC0415  # a megabyte that others do not need
 
         return Uploading(
