@@ -66,6 +66,8 @@ class RigSettings:
     agent_disk_bytes: int = 24 * 1024 * 1024
     server_disk_bytes: int = 96 * 1024 * 1024
     server_module: str = "fleet_server"
+    link_bytes_s: float = 0
+    """Of both links; 0 is as fast as it goes."""
 
     @property
     def silence_s(self) -> float:
@@ -223,7 +225,7 @@ class Rig:
         )
 
     def _proxy(self, port: int) -> Proxy:
-        proxy = Proxy(port)
+        proxy = Proxy(port, rate_bytes_s=self.settings.link_bytes_s)
         self.background.call(proxy.start())
         return proxy
 
