@@ -106,6 +106,6 @@ def test_a_recording_reaches_the_store_and_its_receipt_the_device(tmp_path: Path
         rig.configure_agent()
         rig.agent.start()
         rig.wait(lambda: not list(rig.folder.glob("*.mp4")), "what is receipted is deleted", rig.agent)
-        assert (rig.folder / "STOP").exists()
+        rig.wait((rig.folder / "STOP").exists, "the recorder is told to stop", rig.agent)
         assert rig.kept() == []
         assert "Traceback" not in rig.server.log() + rig.agent.log()
