@@ -80,11 +80,15 @@ def is_pair(cert_pem: bytes, key_pem: bytes) -> bool:
 
 def prove(key_pem: bytes, *, nonce: str, csr: str) -> str:
     """Sign for a renewal, base64. Raises BadIdentityError."""
+    return sign(key_pem, renewal_proof(nonce, csr))
+
+
+def sign(key_pem: bytes, proof: bytes) -> str:
+    """What the enrolment listener checks with the certificate, base64. Raises BadIdentityError."""
     try:
         key = load_pem_private_key(key_pem, None)
     except (ValueError, TypeError) as error:
         raise BadIdentityError(f"not a key: {error}") from error
-    proof = renewal_proof(nonce, csr)
     if isinstance(key, ec.EllipticCurvePrivateKey):
         signature = key.sign(proof, ec.ECDSA(hashes.SHA256()))
     elif isinstance(key, rsa.RSAPrivateKey):
