@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from broker_config.enrolment import renewal_proof
 from broker_config.ids import ContractError
 from broker_config.text import shown
 from fleet_server.access.ca import RSA_BITS_MIN, DeviceKey, WeakKeyError, checked_key
@@ -201,9 +200,9 @@ def name_of(leaf: x509.Certificate) -> str:
     return str(names[0].value) if len(names) == 1 else ""
 
 
-def check_proof(leaf: x509.Certificate, *, nonce: str, csr: str, signature: bytes) -> None:
+def check_proof(leaf: x509.Certificate, proof: bytes, signature: bytes) -> None:
     """Raises RenewalError: not signed by the key of *leaf*."""
-    key, proof = leaf.public_key(), renewal_proof(nonce, csr)
+    key = leaf.public_key()
     try:
         checked = checked_key(key)
         if isinstance(checked, ec.EllipticCurvePublicKey):
@@ -211,7 +210,7 @@ def check_proof(leaf: x509.Certificate, *, nonce: str, csr: str, signature: byte
         else:
             checked.verify(signature, proof, padding.PKCS1v15(), hashes.SHA256())
     except (InvalidSignature, WeakKeyError) as error:
-        raise RenewalError("signature: expected the old key's over nonce and csr") from error
+        raise RenewalError("signature: expected the certificate's key over what is asked") from error
 
 
 def check_renewal(kept: Certificate | None, leaf: x509.Certificate, *, now_ms: int, grace_ms: int) -> Certificate:
