@@ -34,8 +34,8 @@ from fleet_server.access.rates import Buckets, Rate
 CLAIM_ID_BYTES: Final = 5
 NONCE_BYTES: Final = 8
 SECRET_BYTES: Final = 32
-SOURCE_RATE: Final = Rate(burst=60, every_s=60)
-"""One workstation may unpack a box of cameras."""
+SOURCE_RATE: Final = Rate(burst=120, every_s=60)
+"""One workstation may unpack a box of cameras; each device asks four times."""
 CLAIM_RATE: Final = Rate(burst=10, every_s=60)
 """A code that many try is found out; whoever has it by right tries a few times."""
 

@@ -23,7 +23,7 @@ LOOK_S: Final = 2.0
 NOTED_FILE: Final = "trust.noted"
 """What was recorded last: after a restart only what is new is recorded."""
 SIGNERS_CHANGE: Final = "signers.change"
-MAC_CHANGE: Final = "mac-key.change"
+MAC_CHANGE: Final = "mac_key.change"
 
 logger = logging.getLogger(__name__)
 
