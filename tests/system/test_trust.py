@@ -11,7 +11,8 @@ from fleet_server.site import SIGNERS_ROOT_KEY
 from tests.faults.programs import ROOT
 from tests.orders import SECOND
 from tests.servers import wait_until
-from tests.system.test_enrolment import Fleet, fleet  # noqa: F401 - a fixture
+from tests.system.fleets import Fleet
+from tests.system.test_enrolment import fleet  # noqa: F401 - a fixture
 
 
 def command(site: Path, *arguments: str) -> None:
