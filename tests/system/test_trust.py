@@ -34,7 +34,7 @@ def test_newer_signers_and_keys_reach_a_device_that_runs(fleet: Fleet) -> None: 
     wait_until(lambda: "newer keys" in agent.log(), "the agent has taken them up", 60)
     current = files.read_keys(car / "mac.json").receipt.kid
     wait_until(lambda: f"mac {current} {before}" in noted(fleet), "it is in the audit log", 60)
-    assert "signers 2 " in noted(fleet)
+    wait_until(lambda: "signers 2 " in noted(fleet), "the signers are too", 60)
     # what it reports now is receipted with the new key: nothing waits for long
     wait_until(lambda: b'"in_flight":0' in (files.read_status(car / "state") or b""), "all is receipted", 90)
     assert agent.stop() == 0
