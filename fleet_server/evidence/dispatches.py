@@ -18,6 +18,7 @@ from fleet_server.evidence.ledger import DAY_MS, Row, Span
 from fleet_server.registry import imports
 from fleet_server.registry.imports import Fault, Read
 from fleet_server.registry.model import Slug
+from fleet_server.registry.store import Imported
 
 BEFORE_MS: Final = 5 * 60_000
 """A recording may end so long before its dispatch begins: who is near is there before it is written down."""
@@ -105,14 +106,6 @@ class DispatchFilter:
     unit: str | None = None
     explained: bool | None = None
     within: tuple[str, ...] | None = None
-
-
-class Imported(NamedTuple):
-    """What an import did, or would do."""
-
-    created: tuple[str, ...]
-    changed: tuple[str, ...]
-    unchanged: int
 
 
 class Dispatches(Protocol):

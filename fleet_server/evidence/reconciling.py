@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from fleet_server.evidence import journal, ledger
+from fleet_server.evidence import dispatches, interviews, journal, ledger
+from fleet_server.evidence.dispatches import Dispatch, Judged
+from fleet_server.evidence.interviews import Interview
 from fleet_server.evidence.journal import Note
 from fleet_server.evidence.ledger import DAY_MS, Row, Span
 from fleet_server.evidence.pieces import BEGINNING, After, Piece, PieceFilter, Pieces
@@ -72,3 +74,16 @@ class Books:
             if len(found) > PIECES_MAX:
                 raise TooMuchError(f"{wanted.device or wanted.holder}: more than {PIECES_MAX} pieces")
             after = After(some[-1].received_ms, some[-1].piece)
+
+    def judge(self, dispatch: Dispatch, *, now_ms: int) -> Judged:
+        """A dispatch against the recordings of its device, or else of all that its officer had."""
+        span = dispatches.reach(dispatch, now_ms=now_ms)
+        devices = [dispatch.device] if dispatch.device else self.devices_of(dispatch.holder, span)
+        found = ((device, row) for device in devices for row in self.rows(device, span, now_ms=now_ms))
+        return dispatches.judge(dispatch, found, now_ms=now_ms)
+
+    def interviews(self, device: str, span: Span, *, now_ms: int) -> list[Interview]:
+        """Those that began in that time."""
+        read = self.read(device, span)
+        found = interviews.interviews(read.notes, read.pieces, now_ms=now_ms)
+        return [each for each in found if span.from_ms <= each.begin.at_ms < span.to_ms]

@@ -17,10 +17,10 @@ from fleet_server.evidence.dispatches import (
     Dispatch,
     DispatchFilter,
     Explanation,
-    Imported,
     Why,
 )
 from fleet_server.evidence.pieces import RefusedError, UnknownPieceError
+from fleet_server.registry.store import Imported
 
 _SAID: Final = ("path", "holder", "device", "unit", "kind", "begin_ms", "end_ms")
 _UPDATE: Final = (

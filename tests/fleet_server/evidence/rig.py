@@ -70,6 +70,7 @@ class Custody:
             self.deletions,
             self.retention,
             self.items,
+            self.dispatches,
             self.content,
             self.custodian,
             delay_ms,
