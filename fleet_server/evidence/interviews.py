@@ -2,8 +2,8 @@
 
 An interview is from ``session.start`` to ``session.stop`` of a room's journal. Times within it are ms after its
 start: by the monotonic clock where the boot is the start's, else by the device's clock. A segment that follows
-another by number adjoins it as far as its manifest says so; everything else that no segment covers is a gap, and so is what the
-recorder itself says is missing.
+another by number adjoins it as far as its manifest says so; everything else that no segment covers is
+a gap, and so is what the recorder itself says is missing.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -142,17 +142,17 @@ def _at(begin: Note, moment: Moment) -> int:
 
 
 def _segments(begin: Note, whole: Part, said: Sequence[tuple[Piece, Manifest | None]]) -> Iterator[Segment]:
-    ends: dict[tuple[str, int], int] = {}
+    ends: dict[tuple[str, int, str], int] = {}
     for piece, signed in sorted(said, key=lambda each: (each[0].recording, each[0].segment)):
         if signed is None:
             from_ms, to_ms = piece.begin_ms - begin.at_ms, piece.end_ms - begin.at_ms
         else:
             from_ms, to_ms = _at(begin, signed.begin), _at(begin, signed.end)
-            before = ends.get((piece.recording, piece.segment - 1))
+            before = ends.get((piece.recording, piece.segment - 1, signed.begin.boot))
             if signed.segment is not None and before is not None:
                 # the folder is looked at now and then: where a segment begins, the one before knows better
                 from_ms = before + signed.segment.gap_ms
-        ends[piece.recording, piece.segment] = to_ms
+            ends[piece.recording, piece.segment, signed.end.boot] = to_ms
         part = Part(max(whole.from_ms, from_ms), min(whole.to_ms, to_ms))
         if part.from_ms < part.to_ms:
             yield Segment(piece, part)

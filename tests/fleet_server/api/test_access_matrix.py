@@ -26,7 +26,14 @@ from tests.fleet_server.evidence.rig import Custody
 from tests.fleet_server.fleet import LIFE, NOW, T0, TOKEN, Arrival, Fleet, birth, cpu, record, told
 
 GOLDEN: Final = Path(__file__).with_name("golden") / "access_matrix.txt"
-EVIDENCE: Final = ("evidence/pieces", "evidence/deletions", "evidence/items", "evidence/dispatches")
+EVIDENCE: Final = (
+    "evidence/pieces",
+    "evidence/deletions",
+    "evidence/items",
+    "evidence/ledger",
+    "evidence/dispatches",
+)
+SINCE: Final = {"gaps": T0, "evidence/ledger": T0 - DAY_MS, "evidence/dispatches": T0 - 10 * DAY_MS}
 ENDLESS: Final = "GET /v1/changes"
 MERGE: Final = {"Content-Type": "application/merge-patch+json"}
 CSV: Final = {"Content-Type": "text/csv"}
@@ -267,7 +274,7 @@ async def test_a_list_has_nothing_of_a_foreign_node(app: FastAPI, tokens: dict[s
             "quarantine",
             *EVIDENCE,
         ):
-            answer = await client.get(f"/v1/{path}", params={"from": T0} if path == "gaps" else {})
+            answer = await client.get(f"/v1/{path}", params={"from": SINCE[path]} if path in SINCE else {})
             if answer.status_code == 403:
                 assert path in {"quarantine", *EVIDENCE}
                 continue
