@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar, assert_never
+from typing import TYPE_CHECKING, Final, TypeVar, assert_never
 
 import msgspec
 
@@ -31,12 +31,15 @@ from edge_agent.identity import Pair
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
 from edge_agent.orders import Orders, Times
-from edge_agent.renewing import keep_renewed
+from edge_agent.renewing import Hint, keep_renewed
 from edge_agent.session import Effect, Event, State
 from edge_agent.settling import settling
 from edge_agent.window import Window
 from edge_agent.wires import read_wire
 from firmware_bridge.driver import Driver
+
+if TYPE_CHECKING:
+    from edge_agent.uploading import Uploading
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ class Agent:
             wait_s=file.receipts.receipt_wait_s,
             uniform=self._uniform,
         )
+        self._uploading = self._make_uploading() if settings.uploads is not None else None
         self._orders = Orders(
             settings.device,
             keys.roots,
@@ -90,6 +94,7 @@ class Agent:
             journal=self._keeper,
             tell=self._tell_command,
             times=self._order_times,
+            carriers={} if self._uploading is None else {Ordered.EVIDENCE_RECEIPT: self._uploading},
         )
         self._state = State.OFFLINE
         self._failures = 0
@@ -106,10 +111,22 @@ class Agent:
         self._wake = asyncio.Event()
         self._left = asyncio.Event()
         self._new_identity = asyncio.Event()
+        self._hint = Hint(self._uniform)
         self._retry: asyncio.TimerHandle | None = None
         self._connection: asyncio.Task[None] | None = None
         self._wires: list[asyncio.Task[None]] = []
         self._stopping = False
+
+    def _make_uploading(self) -> "Uploading":
+        from edge_agent.uploading import Uploading  # noqa: PLC0415  # a megabyte that others do not need
+
+        return Uploading(
+            self._settings,
+            self._system,
+            self._keeper,
+            send=self._send_upload,
+            pending=lambda: 0 if self._link is None else self._link.unacknowledged_bytes,
+        )
 
     # The run ----------------------------------------------------------------------------------------------------
 
@@ -124,8 +141,12 @@ class Agent:
             if wire.stream in drivers
         ]
         self._wires.append(asyncio.create_task(self._orders.run()))
+        if self._uploading is not None:
+            self._wires.append(asyncio.create_task(self._uploading.run()))
         if self._settings.file.enrolment is not None:
-            renewing = keep_renewed(self._settings.config_file, self._uniform, self._new_identity.set)
+            renewing = keep_renewed(
+                self._settings.config_file, self._uniform, self._new_identity.set, self._look_at_keys, self._hint
+            )
             self._wires.append(asyncio.create_task(renewing))
         while not self._left.is_set():
             if stop.is_set() and not self._stopping:
@@ -293,6 +314,8 @@ class Agent:
             ) as link:
                 self._link = link
                 self._happened(Event.UP)
+                if self._uploading is not None:
+                    self._uploading.connected()
                 ended = Event.LOST
                 async with settling(own, cert):
                     await self._listen(link)
@@ -304,6 +327,8 @@ class Agent:
             self._why_down = str(error)
         finally:
             self._link = None
+            if self._uploading is not None:
+                self._uploading.disconnected()
         if ended is not Event.LOST:
             log = logger.warning if self._failures == 0 else logger.debug
             log("cannot connect", extra={"why": self._why_down})
@@ -389,6 +414,10 @@ class Agent:
         self._link.send(Outgoing(topic, payload, content_type, properties, retain))
         self._t.sent = self._system.mono_s()
 
+    def _send_upload(self, channel: Up, payload: bytes, content_type: str, then: Callable[[], None]) -> None:
+        if self._link is not None:
+            self._link.send(Outgoing(topics.up(self._settings.device, channel), payload, content_type), then)
+
     def _to_explain(self) -> _Explained:
         return {(ledger.stream, ledger.life): ledger.gone for ledger in spool.told(self._keeper.ledgers())}
 
@@ -414,8 +443,32 @@ class Agent:
             ),
             profile_digest=self._settings.profile_digest,
             hardware=self._hardware,
+            signers=self._version,
+            kid=self._keys.receipt.kid,
         )
         self._send(Up.STATUS, messages.encode(birth), retain=True)
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._keys.roots is None else self._keys.roots.version
+
+    def _look_at_keys(self) -> None:
+        """A child may have brought newer ones. The birth tells which receipts are to be made with, so what was made
+        with the former key meanwhile is made again.
+        """
+        try:
+            keys = files.read_all_keys(self._settings.mac_file, self._settings.signers_file)
+        except files.BadKeysError as error:
+            logger.warning("keys stay as they were", extra={"why": shown(error)})
+            return
+        if keys == self._keys:
+            return
+        self._keys = keys
+        if keys.roots is not None:
+            self._orders.trust(keys.roots)
+        logger.info("newer keys", extra={"signers": self._version, "kid": keys.receipt.kid})
+        self._birth_wanted = True
+        self._wake.set()
 
     def _ask_time(self) -> None:
         nonce = random_hex16()
@@ -439,6 +492,9 @@ class Agent:
             self._orders.told(Ordered.COMMAND, message.payload)
         elif message.topic == topics.down(device, Down.TWIN):
             self._orders.told(Ordered.TWIN, message.payload)
+        elif message.topic == topics.down(device, Down.UPLOAD):
+            if self._uploading is not None and not self._uploading.told(message.payload):
+                self._orders.told(Ordered.EVIDENCE_RECEIPT, message.payload)
         elif message.topic == topics.SERVER_STATE:
             state = self._decoded(message, ServerState)
             if state is not None:
@@ -471,6 +527,8 @@ class Agent:
             logger.warning("another store; offering again", extra={"store_epoch": receipt.store_epoch})
             self._window.offer_again(self._system.mono_s())
             self._birth_wanted = True
+            if self._uploading is not None:
+                self._uploading.store_changed()
         if marked.life_changed:
             logger.error("conflict; new batches take a new life", extra={"stream": receipt.stream})
         ledger = next((x for x in self._keeper.ledgers() if (x.stream, x.life) == at), None)
@@ -501,12 +559,16 @@ class Agent:
         """
         if state.state == "up":
             self._spread_s = state.spread_ms / 1000
+            if state.signers > self._version or state.kid not in {"", self._keys.receipt.kid}:
+                self._hint.give(self._spread_s)
         shard = int(shard_of(self._settings.device), 16)
         owned = next((s.epoch for s in state.shards if s.first <= shard <= s.last), 0)
         epochs = (state.store_epoch, owned)
         if self._server_epochs is not None and epochs != self._server_epochs:
             self._window.offer_again(self._system.mono_s())
             self._birth_wanted = True
+            if self._uploading is not None:
+                self._uploading.server_changed()
             self._wake.set()
         self._server_epochs = epochs
 
@@ -524,7 +586,7 @@ class Agent:
         give_back_memory()
         self._t.status = self._system.mono_s()
         facts = self._system.facts()
-        status = {
+        status: dict[str, object] = {
             "device": self._settings.device,
             "at_ms": facts.wall_ms,
             "connection": self._state.value,
@@ -536,4 +598,6 @@ class Agent:
             "in_memory": self._keeper.in_memory,
             "streams": [summary(ledger) for ledger in self._keeper.ledgers()],
         }
+        if self._uploading is not None:
+            status["uploads"] = self._uploading.status()
         files.write_status(self._settings.state_dir, msgspec.json.encode(status))

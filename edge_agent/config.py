@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,6 +24,9 @@ from broker_config.text import shown
 from firmware_bridge.driver import Resource
 from firmware_bridge.registry import UnknownDriverError, driver_class
 from firmware_bridge.tables import read_table
+
+if TYPE_CHECKING:
+    from edge_agent.upload_tables import UploadSettings
 
 PROFILE_SUFFIX: Final = ".toml"
 PROFILES: Final = Path(__file__).parent / "profiles"
@@ -121,6 +124,7 @@ class AgentFile(Struct, frozen=True):
     backoff: BackoffTable = BackoffTable()
     clock: ClockTable = ClockTable()
     system: SystemTable = SystemTable()
+    uploads: dict[str, object] = {}
 
 
 class WireTable(Struct, frozen=True):
@@ -156,7 +160,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that the agent is told, with paths made absolute."""
+    """All that the agent is told, with paths made absolute. ``uploads`` None: no folder of files."""
 
     device: DeviceId
     device_class: DeviceClass
@@ -171,6 +175,7 @@ class Settings:
     signers_file: Path | None
     boot_id_file: Path
     config_file: Path
+    uploads: "UploadSettings | None"
     file: AgentFile
 
 
@@ -210,6 +215,7 @@ def load(path: Path) -> Settings:
         paths[place] = base / name
         if not paths[place].is_file():
             faults.append(f"{place}: no file {shown(name)}")
+    uploads = _uploads(file, device_class, base, state_dir, faults) if file.uploads else None
     if file.backoff.s_min > file.backoff.s_cap:
         faults.append(f"backoff.s_min: expected at most s_cap {file.backoff.s_cap}, got {file.backoff.s_min}")
     if faults or device_class is None or profile is None:
@@ -228,6 +234,7 @@ def load(path: Path) -> Settings:
         signers_file=paths.get("orders.signers_file"),
         boot_id_file=paths["system.boot_id_file"],
         config_file=path.resolve(),
+        uploads=uploads,
         file=file,
     )
 
@@ -248,6 +255,17 @@ def _class(name: str, place: str, faults: list[str]) -> DeviceClass | None:
     except ContractError as error:
         faults.append(f"{place}: {error}")
         return None
+
+
+def _uploads(
+    file: AgentFile, device_class: DeviceClass | None, base: Path, state_dir: Path, faults: list[str]
+) -> "UploadSettings | None":
+    from edge_agent import upload_tables  # noqa: PLC0415  # memory that a device without folders does not need
+
+    table = read_table(file.uploads, upload_tables.Uploads, "uploads", faults)
+    if table is None or device_class is None:
+        return None
+    return upload_tables.placed(table, device_class, base, state_dir, faults)
 
 
 def shipped_profiles() -> tuple[str, ...]:

@@ -35,8 +35,20 @@ class Kind(StrEnum):
     COMMAND_REFUSED = "command.refused"
     DRIVER_FAULT = "driver.fault"
     DRIVER_OK = "driver.ok"
+    FILE_CHANGED = "file.changed"
+    FILE_DELETED = "file.deleted"
+    FILE_LEFT = "file.left"
+    FILE_RECEIPTED = "file.receipted"
+    FILE_REFUSED = "file.refused"
+    FILE_SEALED = "file.sealed"
+    FILES_FULL = "files.full"
+    FILES_NEW = "files.new"
+    FILES_OK = "files.ok"
     LINK_DOWN = "link.down"
     LINK_UP = "link.up"
+    RECORDING_CLOSED = "recording.closed"
+    RECORDING_OPENED = "recording.opened"
+    RECORDING_SKIPPED = "recording.skipped"
     SPOOL_EVICTED = "spool.evicted"
     SPOOL_FULL = "spool.full"
     SPOOL_NEW = "spool.new"
@@ -52,9 +64,16 @@ UNBOUNDED: Final = frozenset(
         Kind.COMMAND_INTERRUPTED,
         Kind.COMMAND_OBEYED,
         Kind.COMMAND_REFUSED,
+        Kind.FILE_CHANGED,
+        Kind.FILE_DELETED,
+        Kind.FILE_RECEIPTED,
+        Kind.FILE_SEALED,
+        Kind.RECORDING_CLOSED,
+        Kind.RECORDING_OPENED,
+        Kind.RECORDING_SKIPPED,
     }
 )
-"""At most once a run, once a signature, or (refusals) once a reason and minute."""
+"""At most once a run, once a signature, once a file or recording, or (refusals) once a reason and minute."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Rule 3: the caller writes the counter down, durably, before it obeys. A power cu
 repetition.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
@@ -40,7 +40,8 @@ class Facts:
 
     ``last``: the counter of the newest order of each kind that was obeyed; ``floor``: no counter up to here counts,
     whatever the kind; None if it is not known what was obeyed before. ``now_ms``: None if nobody vouches for the
-    time. ``commands``: name -> safety class.
+    time. ``commands``: name -> safety class. ``bodies``: kind -> whether a body of it can be carried out; what is not
+    there cannot.
     """
 
     device: DeviceId
@@ -49,6 +50,7 @@ class Facts:
     last: Mapping[Kind, int]
     floor: int | None
     now_ms: int | None
+    bodies: Mapping[Kind, Callable[[Claims], bool]] = field(default_factory=dict)
 
 
 class Order(NamedTuple):
@@ -110,11 +112,20 @@ def decide(order: Order, verified: frozenset[str], facts: Facts) -> Decision:
     """*verified*: the keys whose signatures are right."""
     claims, command = order.claims, order.command
     reason = _not_signed(order, verified, facts) or _not_meant(claims, facts) or _not_now(claims, facts)
-    if reason is None and (command is None or command.name != IDENTIFY):
-        reason = Refusal.UNSUPPORTED
+    if reason is None:
+        reason = _not_possible(claims, command, facts)
     if reason is None:
         return Obey(claims, command)
     return Refuse(reason, command.id if command is not None else "")
+
+
+def _not_possible(claims: Claims, command: Command | None, facts: Facts) -> Refusal | None:
+    if command is not None:
+        return None if command.name == IDENTIFY else Refusal.UNSUPPORTED
+    fits = facts.bodies.get(claims.kind)
+    if fits is None:
+        return Refusal.UNSUPPORTED
+    return None if fits(claims) else Refusal.MALFORMED
 
 
 def hopeless(order: Order, facts: Facts) -> Refuse | None:
@@ -126,10 +137,14 @@ def hopeless(order: Order, facts: Facts) -> Refuse | None:
 def _not_signed(order: Order, verified: frozenset[str], facts: Facts) -> Refusal | None:
     if facts.roots is None:
         return Refusal.UNKNOWN_KEY
-    if not verified & order.keyids:
+    # the signers may have changed since the order was read
+    claimed = order.keyids & facts.roots.holders(order.claims.kind).keys()
+    if not claimed:
+        return Refusal.UNKNOWN_KEY
+    if not verified & claimed:
         return Refusal.BAD_SIGNATURE
     needed = facts.roots.thresholds.of(signing.safety_of(order.command, facts.commands))
-    return Refusal.TOO_FEW_SIGNERS if len(verified & order.keyids) < needed else None
+    return Refusal.TOO_FEW_SIGNERS if len(verified & claimed) < needed else None
 
 
 def _not_meant(claims: Claims, facts: Facts) -> Refusal | None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from broker_config.device_classes import SafetyClass
 from broker_config.ids import DeviceId
 from broker_config.messages import CommandStatus
-from broker_config.signing import Kind, Refusal, Roots
+from broker_config.signing import Claims, Command, Kind, Refusal, Roots
 from broker_config.text import shown
 from edge_agent import obeying
 from edge_agent.adapters import checking
@@ -50,6 +50,16 @@ class Journal(Protocol):
         """What was noted so far becomes durable, if the disk takes it."""
 
 
+class Carrier(Protocol):
+    """Carries out the orders of a kind that is no command. What it does may be lost, and is then ordered anew."""
+
+    def fits(self, claims: Claims) -> bool:
+        """Whether the body is what its kind says."""
+
+    def carry_out(self, order: Order) -> None:
+        """Do it: its signatures, device, time and counter were right, and the counter is written down."""
+
+
 class Orders:
     """``tell`` says on ``up/command``, ``times`` reads the clocks. All calls are the agent's loop's."""
 
@@ -63,10 +73,11 @@ class Orders:
         journal: Journal,
         tell: Callable[[CommandStatus], None],
         times: Callable[[], Times],
+        carriers: Mapping[Kind, Carrier] | None = None,
         check: Check = checking.verified,
         penalty_s: float = PENALTY_S,
     ) -> None:
-        """*commands*: what the device's class has, beside what every device can do."""
+        """*commands*: what the device's class has, beside what every device can do; *carriers*: of other kinds."""
         self._device = device
         self._roots = roots
         self._commands = {**commands, **obeying.BUILT_IN}
@@ -74,6 +85,7 @@ class Orders:
         self._journal = journal
         self._tell = tell
         self._times = times
+        self._carriers = carriers or {}
         self._check = check
         self._penalty_s = penalty_s
         self._last: dict[Kind, int] = {}
@@ -96,6 +108,10 @@ class Orders:
                 self._waiting.put_nowait(order)
             except asyncio.QueueFull:
                 self._refuse(channel, Refuse(Refusal.BUSY))
+
+    def trust(self, roots: Roots) -> None:
+        """Whose orders count from now on, those that wait among them."""
+        self._roots = roots
 
     def turn(self, *, ending: bool = False) -> None:
         """What time alone makes due; *ending*: nothing is kept back for later."""
@@ -129,7 +145,7 @@ class Orders:
             self._refuse(order.claims.kind, decision)
             await asyncio.sleep(self._penalty_s)
         else:
-            self._obey(decision)
+            self._obey(order, decision)
 
     async def _checked(self, order: Order) -> obeying.Decision:
         try:
@@ -140,7 +156,9 @@ class Orders:
         return obeying.decide(order, verified, self._facts())
 
     def _facts(self) -> Facts:
-        return Facts(self._device, self._roots, self._commands, self._last, self._floor, self._times().now_ms)
+        bodies = {kind: carrier.fits for kind, carrier in self._carriers.items()}
+        now_ms = self._times().now_ms
+        return Facts(self._device, self._roots, self._commands, self._last, self._floor, now_ms, bodies)
 
     def _refuse(self, channel: Kind, refused: Refuse) -> None:
         logger.debug("order refused", extra={"reason": refused.reason.value, "kind": channel.value})
@@ -149,24 +167,30 @@ class Orders:
         if channel is Kind.COMMAND:
             self._tell(CommandStatus(1, refused.id, "refused", refused.reason.value))
 
-    def _obey(self, obey: Obey) -> None:
+    def _obey(self, order: Order, obey: Obey) -> None:
         claims, command = obey.claims, obey.command
-        assert command is not None, "no other kind has anything that carries it out"
+        name = command.id if command is not None else ""
         try:
-            self._counters.begin(claims.kind, claims.counter, command.id)
+            self._counters.begin(claims.kind, claims.counter, name)
         except CountersError as error:
             logger.warning("counter not kept", extra={"why": shown(error)})
-            self._refuse(claims.kind, Refuse(Refusal.NOT_KEPT, command.id))
+            self._refuse(claims.kind, Refuse(Refusal.NOT_KEPT, name))
             return
         self._last[claims.kind] = claims.counter
+        if command is not None:
+            self._carry_out(command, claims)
+        else:
+            self._carriers[claims.kind].carry_out(order)
+        self._journal.seal()
+        self._end(claims.kind)
+
+    def _carry_out(self, command: Command, claims: Claims) -> None:
         logger.info("order obeyed", extra={"id": command.id, "command": command.name})
         self._journal.note(Noted.COMMAND_OBEYED, {"id": command.id, "name": command.name, "counter": claims.counter})
         self._tell(CommandStatus(1, command.id, "obeyed"))
         # ``identify`` is all that can be carried out so far, and it is this event
         self._journal.note(Noted.COMMAND_DONE, {"id": command.id, "name": command.name})
         self._tell(CommandStatus(1, command.id, "done"))
-        self._journal.seal()
-        self._end(claims.kind)
 
     def _end(self, kind: Kind) -> None:
         try:
@@ -184,6 +208,9 @@ class Orders:
             return
         self._last, self._floor, self._loaded = kept.last, kept.floor, True
         for kind, name in kept.interrupted.items():
+            if kind is not Kind.COMMAND:  # is ordered anew, and nobody waits for word of it
+                self._end(kind)
+                continue
             self._journal.note(Noted.COMMAND_INTERRUPTED, {"id": name, "kind": kind.value})
             self._tell(CommandStatus(1, name, "interrupted"))
             self._end(kind)

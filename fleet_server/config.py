@@ -47,6 +47,7 @@ InfluxName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 
 CONFIG_BYTES_MAX: Final = 64 * limits.KIB
 API_PORT: Final = 8470
+FORMER_CAS_DIRECTORY: Final = "former-device-cas"
 
 
 class ConfigError(Exception):
@@ -115,21 +116,29 @@ class Signer(Struct, frozen=True):
 class DeviceCa(Struct, frozen=True):
     """What the server signs devices with: ``cert_file`` has the authority first, the root last.
 
-    ``crl_file``: where the broker reads whom to refuse; ``root_crl_file``: what the root says of its authorities, put
-    behind it. ``leaf_d``: how long a device's certificate is good. ``grace_d``: how long after that it still renews.
-    ``renew_unknown``: after a restore from a backup, for as long as a certificate lives: that what this authority
-    signed renews though the database does not know of it, unless the list of revoked devices does. ``benches_dir``:
-    certificates that ``add-device`` made, for when they are to be revoked; None: whoever revokes has to bring them.
+    ``former_directory``: those that signed before, see ``fleet-server roll-ca``; None: ``former-device-cas`` beside
+    ``cert_file``. ``crl_file``: where the broker reads whom to refuse; ``root_crl_file``: what the root says of its
+    authorities, put behind it. ``leaf_d``: how long a device's certificate is good. ``grace_d``: how long after that
+    it still renews. ``renew_unknown``: after a restore from a backup, for as long as a certificate lives: that what
+    this authority signed renews though the database does not know of it, unless the list of revoked devices does.
+    ``benches_dir``: certificates that ``add-device`` made, for when they are to be revoked; None: whoever revokes has
+    to bring them.
     """
 
     cert_file: Path
     key_file: Path
     crl_file: Path
+    former_directory: Path | None = None
     root_crl_file: Path | None = None
     leaf_d: Annotated[float, Meta(gt=0, le=825)] = 30.0
     grace_d: Annotated[float, Meta(ge=0, le=825)] = 60.0
     renew_unknown: bool = False
     benches_dir: Path | None = None
+
+    @property
+    def formers(self) -> Path:
+        """The directory of those that signed before."""
+        return self.former_directory or self.cert_file.with_name(FORMER_CAS_DIRECTORY)
 
 
 class EnrolmentTable(Struct, frozen=True):
@@ -487,7 +496,8 @@ def load(path: Path) -> Config:
         faults += _unreadable("influx.ca_file", config.influx.ca_file)
     if config.device_ca is not None:
         faults += _unreadable("device_ca.cert_file", config.device_ca.cert_file)
-        faults += _not_secret("device_ca.key_file", config.device_ca.key_file)
+        for file in (config.device_ca.key_file, *sorted(config.device_ca.formers.glob("*.key"))):
+            faults += _not_secret("device_ca.key_file", file)
     if config.enrolment is not None:
         faults += _unreadable("enrolment.cert_file", config.enrolment.cert_file)
         faults += _not_secret("enrolment.key_file", config.enrolment.key_file)

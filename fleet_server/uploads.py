@@ -16,7 +16,9 @@ from broker_config.ids import SiteId, server_client_id
 from broker_config.signing import LIFETIME_MS_MAX
 from broker_config.text import shown
 from broker_config.transfer import Code
+from fleet_server.access.ca import CaError, vouching
 from fleet_server.access.enrolment import Certificate
+from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, read_again
 from fleet_server.adapters.mqtt import LinkSettings
 from fleet_server.adapters.signer_socket import SocketSigner
@@ -181,7 +183,8 @@ def made_from(config: Config, security: ssl.SSLContext, *, now_ms: Callable[[], 
 
 
 def _chain(device_ca: DeviceCa) -> tuple[x509.Certificate, ...]:
+    """All whose devices' files are taken: what a device made before its authority was followed by another, too."""
     try:
-        return tuple(x509.load_pem_x509_certificates(device_ca.cert_file.read_bytes()))
-    except ValueError as error:
-        raise ConfigError("device_ca.cert_file", (f"expected certificates as PEM: {error}",)) from error
+        return vouching(FileKeys(device_ca.cert_file, device_ca.key_file, device_ca.formers))
+    except CaError as error:
+        raise ConfigError("device_ca", (shown(error, 300),)) from error

@@ -1,6 +1,7 @@
 """Real servers for tests: on free loopback ports, with certificates of their own; programs are ended by pid."""
 
 import asyncio
+import json
 import os
 import pwd
 import random
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -416,6 +417,20 @@ class SeriesServer:
         with urlopen(f"{self.url}{path}", data=urlencode(form).encode(), timeout=START_S_MAX) as answer:
             body: bytes = answer.read()
         return body
+
+    def rows(self, database: str, query: str, *, none_yet: bool = False) -> list[dict[str, Any]]:
+        """What InfluxQL answers, tags among the columns, times in ms; the answer must be without an error.
+
+        *none_yet*: of a database that is not there, none.
+        """
+        (result,) = json.loads(self.post("/query", db=database, q=query, epoch="ms"))["results"]
+        missing = none_yet and "database not found" in result.get("error", "")
+        assert missing or "error" not in result, f"{query}: {result['error']}"
+        return [
+            {**series.get("tags", {}), **dict(zip(series["columns"], values, strict=True))}
+            for series in result.get("series", ())
+            for values in series["values"]
+        ]
 
     def _is_up(self) -> bool:
         assert self._process is not None

@@ -83,6 +83,12 @@ def read_signers(path: Path) -> Roots:
         raise BadKeysError(f"{path.name}: {error}") from error
 
 
+def read_all_keys(mac_file: Path, signers_file: Path | None) -> DeviceKeys:
+    """Both files. Raises BadKeysError."""
+    keys = read_keys(mac_file)
+    return keys if signers_file is None else msgspec.structs.replace(keys, roots=read_signers(signers_file))
+
+
 def lock(state_dir: Path) -> int:
     """Make *state_dir* if need be and hold it until the process ends; returns the descriptor.
 
@@ -107,7 +113,7 @@ def set_aside(spool: Path) -> str:
         source = spool.with_name(spool.name + part)
         if source.exists():
             source.rename(spool.with_name(f"{spool.name}.damaged-{at}{part}"))
-    _sync(spool.parent)
+    sync(spool.parent)
     return f"{spool.name}.damaged-{at}"
 
 
@@ -144,7 +150,7 @@ def write_durably(path: Path, data: bytes, mode: int) -> None:
         file.flush()
         os.fsync(descriptor)
     temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def carry_out(step: Write | Remove) -> None:
@@ -153,7 +159,7 @@ def carry_out(step: Write | Remove) -> None:
         write_durably(step.path, step.data, step.mode)
     else:
         step.path.unlink(missing_ok=True)
-        _sync(step.path.parent)
+        sync(step.path.parent)
 
 
 def pairs(own: Pair) -> list[Pair]:
@@ -206,7 +212,8 @@ def follow_through(own: Pair) -> None:
         carry_out(step)
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Names that were given or taken in it become durable. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -6,7 +6,7 @@ A connection is made, used and thrown away; nothing rests on it. Publishing is p
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -108,15 +108,25 @@ class Link:
         self._client = client
         self._client.pending_calls_threshold = OUTGOING_MAX  # pipelining is meant; no warning for each
         self._sending: set[asyncio.Task[None]] = set()
+        self.unacknowledged_bytes = 0
+        """Of payloads that were begun and that the broker has not acknowledged: what is here and in the kernel."""
 
-    def send(self, message: Outgoing) -> None:
+    def send(self, message: Outgoing, then: Callable[[], None] | None = None) -> None:
         """Start to publish, at QoS 1, in the order of the calls. A failure shows as the end of :meth:`incoming`, or
-        as a receipt that does not come.
+        as a receipt that does not come. *then* is called when the broker has it, or never will.
         """
         if len(self._sending) < OUTGOING_MAX:
             task = asyncio.get_running_loop().create_task(self._publish(message))
             self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self.unacknowledged_bytes += len(message.payload)
+
+            def ended(task: asyncio.Task[None]) -> None:
+                self._sending.discard(task)
+                self.unacknowledged_bytes -= len(message.payload)
+                if then is not None:
+                    then()
+
+            task.add_done_callback(ended)
 
     async def _publish(self, message: Outgoing) -> None:
         with contextlib.suppress(aiomqtt.MqttError, ValueError):

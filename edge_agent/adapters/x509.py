@@ -15,8 +15,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from broker_config.enrolment import renewal_proof
-
 
 class NewKey(NamedTuple):
     """A private key, and the request that proves it; both PEM."""
@@ -55,6 +53,20 @@ def life(cert_pem: bytes) -> Life:
     return Life(certificate.serial_number, begin.timestamp(), end.timestamp())
 
 
+def presented(certificate: str, chain: str) -> bytes:
+    """A certificate file as a broker is shown it: *certificate*, then what of *chain* stands below the root. So an
+    authority that is new to the broker counts there by the root that it knows.
+
+    Raises BadIdentityError.
+    """
+    try:
+        above = x509.load_pem_x509_certificates(chain.encode("ascii"))
+    except ValueError as error:
+        raise BadIdentityError(f"not a chain of certificates: {error}") from error
+    between = [each.public_bytes(Encoding.PEM) for each in above if each.issuer != each.subject]
+    return b"".join([certificate.encode("ascii"), *between])
+
+
 def is_pair(cert_pem: bytes, key_pem: bytes) -> bool:
     """Whether the certificate is the key's."""
     try:
@@ -64,17 +76,19 @@ def is_pair(cert_pem: bytes, key_pem: bytes) -> bool:
         return False
 
 
-def prove(key_pem: bytes, *, nonce: str, csr: str) -> str:
-    """Sign for a renewal, base64. Raises BadIdentityError."""
+def prove(key_pem: bytes, proof: bytes) -> str:
+    """What the enrolment listener checks with the certificate, base64. Raises BadIdentityError."""
+    return base64.b64encode(sign(key_pem, proof)).decode("ascii")
+
+
+def sign(key_pem: bytes, data: bytes) -> bytes:
+    """SHA-256 with what the key is: ECDSA (DER) or RSA (PKCS #1 v1.5). Raises BadIdentityError."""
     try:
         key = load_pem_private_key(key_pem, None)
     except (ValueError, TypeError) as error:
         raise BadIdentityError(f"not a key: {error}") from error
-    proof = renewal_proof(nonce, csr)
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        signature = key.sign(proof, ec.ECDSA(hashes.SHA256()))
-    elif isinstance(key, rsa.RSAPrivateKey):
-        signature = key.sign(proof, padding.PKCS1v15(), hashes.SHA256())
-    else:
-        raise BadIdentityError("expected an elliptic-curve or RSA key")
-    return base64.b64encode(signature).decode("ascii")
+        return key.sign(data, ec.ECDSA(hashes.SHA256()))
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+    raise BadIdentityError("expected an elliptic-curve or RSA key")

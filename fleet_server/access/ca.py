@@ -4,7 +4,8 @@ The device CA signs devices and nothing else. The server CA signs the fleet serv
 broker's own. So a device's certificate is worth nothing on the server's listener, nor a server's on the devices'.
 
 For devices there are two: a root whose key is offline, and an intermediate that the root has signed and the server
-works with. Sites made before have one that signed itself, which does as well for everything here.
+works with. Sites made before have one that signed itself, which does as well for everything here. After a rollover
+there are former intermediates too: they sign nobody any more, but their lists of the revoked.
 """
 
 import ipaddress
@@ -73,6 +74,11 @@ class Ca:
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     """May stand for one in a token: only ``sign`` and ``public_key`` are ever asked of it."""
 
+    @property
+    def certificate_pem(self) -> bytes:
+        """Of its certificate alone."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
     @classmethod
     def load(cls, issued: Issued) -> "Ca":
         """Read what :func:`new_ca` made.
@@ -93,6 +99,13 @@ class Ca:
         return cls(certificate, key)
 
 
+class Former(NamedTuple):
+    """An authority that signed devices once. ``ca``: None if its key is gone, so that it revokes nobody any more."""
+
+    certificate: x509.Certificate
+    ca: Ca | None
+
+
 class Keys(Protocol):
     """Where the authority's key is: in a file, or in a token (PKCS #11) that never gives it away.
 
@@ -104,6 +117,19 @@ class Keys(Protocol):
 
     def chain(self) -> tuple[x509.Certificate, ...]:
         """What stands above a device: the authority first, the root last."""
+
+    def former(self) -> tuple[Former, ...]:
+        """Those whose devices still count: they connect, renew, and are revoked. Until each is retired."""
+
+
+def authorities(keys: Keys) -> tuple[Ca, ...]:
+    """All that can sign a list of the revoked, who signs devices now first. Raises CaError."""
+    return (keys.authority(), *(each.ca for each in keys.former() if each.ca is not None))
+
+
+def vouching(keys: Keys) -> tuple[x509.Certificate, ...]:
+    """All whose devices may renew."""
+    return (*keys.chain(), *(each.certificate for each in keys.former()))
 
 
 def new_root(common_name: str, *, now: datetime, days: int = CA_DAYS) -> Issued:
@@ -157,6 +183,11 @@ def new_device(ca: Ca, device: str, *, now: datetime, life: timedelta) -> Issued
     """As :func:`sign_device`, for a key that is made here."""
     key = _new_key()
     return _issued(sign_device(ca, device, key.public_key(), now=now, life=life), key)
+
+
+def with_issuer(leaf: Issued, issuer: x509.Certificate) -> Issued:
+    """As a device shows it: its authority behind it, so that a broker needs to know the root alone."""
+    return Issued(leaf.certificate_pem + issuer.public_bytes(Encoding.PEM), leaf.key_pem)
 
 
 def checked_key(key: object) -> DeviceKey:
@@ -328,3 +359,9 @@ def _issued(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> I
 def certificate_of(issued: Issued) -> x509.Certificate:
     """As the library has it. Raises ValueError: not PEM."""
     return x509.load_pem_x509_certificate(issued.certificate_pem)
+
+
+def common_name_of(certificate: x509.Certificate) -> str:
+    """Of its subject; empty if it has none."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""

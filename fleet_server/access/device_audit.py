@@ -19,6 +19,8 @@ LEAF_DAYS_LEFT_MIN: Final = 7
 """A device renews ten days before the end: one that has less has not been able to."""
 CA_DAYS_LEFT_MIN: Final = 180
 CRL_DAYS_LEFT_MIN: Final = 7
+RESTART_MS_MAX: Final = DAY_MS
+"""After a rollover, until the server is started again: for so long it may sign with the authority before."""
 FLAPS_MIN: Final = 10
 """Connections within an hour beside the one it has: two that share a name evict each other for ever."""
 
@@ -42,6 +44,7 @@ class Check(StrEnum):
     WEAK_KEY = "weak-key"
     CERTIFICATE_EXPIRES = "certificate-expires"
     AUTHORITY_EXPIRES = "authority-expires"
+    FORMER_AUTHORITY = "former-authority"
     LIST_EXPIRES = "revocation-list-expires"
     REVOKED_CONNECTED = "revoked-and-connected"
     CONFLICTING_IDS = "conflicting-client-ids"
@@ -79,6 +82,14 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
+class FormerAuthority:
+    """One that signs nobody any more. ``list_until_ms``: of a list that nobody can sign again; None: we can."""
+
+    name: str
+    list_until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that is looked at. ``authorities``: name -> its end, ms; ``list_until_ms``: None if there is no list."""
 
@@ -88,6 +99,10 @@ class Facts:
     authorities: Mapping[str, int]
     list_until_ms: int | None
     broker: Broker
+    former: Sequence[FormerAuthority] = ()
+    """Oldest first."""
+    rolled_ms: int = 0
+    """When the authority was made that signs now."""
 
 
 def audit(facts: Facts) -> list[Finding]:
@@ -95,6 +110,7 @@ def audit(facts: Facts) -> list[Finding]:
     found = [
         *_keys(facts.certificates),
         *_ends(facts),
+        *_former(facts),
         *_connections(facts),
         *_config(facts.broker),
         *_acl(facts.broker),
@@ -130,12 +146,36 @@ def _ends(facts: Facts) -> Iterator[Finding]:
         days = _days(end_ms, facts.now_ms)
         if days < CA_DAYS_LEFT_MIN:
             detail = f"it expires in {days} days, and with it all that it signed"
-            yield Finding(Check.AUTHORITY_EXPIRES, name, detail, "have the root sign another, and roll over")
+            yield Finding(Check.AUTHORITY_EXPIRES, name, detail, "fleet-server roll-ca, where the root's key is")
     until_ms = facts.list_until_ms
     if until_ms is None or _days(until_ms, facts.now_ms) < CRL_DAYS_LEFT_MIN:
         detail = "there is none" if until_ms is None else f"it is good for {_days(until_ms, facts.now_ms)} days"
         todo = "see the server's log; a broker refuses every device once its list is too old"
         yield Finding(Check.LIST_EXPIRES, "the list of revoked devices", detail, todo)
+
+
+def _former(facts: Facts) -> Iterator[Finding]:
+    """Who signed a certificate is told by when it was made: in doubt it was the one before."""
+    newest: dict[str, Certificate] = {}
+    for each in facts.certificates:
+        if each.state is State.ACTIVE and each.issued_ms >= newest.get(each.device, each).issued_ms:
+            newest[each.device] = each
+    limit_ms = facts.rolled_ms + RESTART_MS_MAX
+    ends = [each.not_after_ms for each in newest.values() if each.issued_ms < limit_ms]
+    for former in facts.former:
+        name = former.name
+        if ends:
+            days = max(0, _days(max(ends), facts.now_ms))
+            detail = f"{len(ends)} devices may be under it, the last for {days} days"
+            yield Finding(Check.FORMER_AUTHORITY, name, detail, "let them renew; then: fleet-server retire-ca")
+        else:
+            detail = "every device has renewed, and it counts still"
+            yield Finding(Check.FORMER_AUTHORITY, name, detail, "fleet-server retire-ca")
+        until_ms = former.list_until_ms
+        if until_ms is not None and _days(until_ms, facts.now_ms) < CRL_DAYS_LEFT_MIN:
+            detail = f"its key is gone, and its list is good for {_days(until_ms, facts.now_ms)} days"
+            todo = "have its devices renew before: a broker refuses them all then"
+            yield Finding(Check.LIST_EXPIRES, name, detail, todo)
 
 
 def _connections(facts: Facts) -> Iterator[Finding]:

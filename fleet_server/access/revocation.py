@@ -6,10 +6,12 @@ counts at the broker before the session is ended, so that the device cannot come
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
+
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker_config.text import shown
 from fleet_server.access import ca, enrolment
@@ -43,7 +45,10 @@ class RevocationList(Protocol):
         """
 
     def until(self) -> datetime | None:
-        """Until when the list that is there is good; None: there is none."""
+        """Until when every list is good that we can sign; None: one is not there."""
+
+    def ends(self) -> Mapping[str, datetime]:
+        """Until when each list is good, by the subject of who signed it. Raises CaError."""
 
 
 class BrokerDoor(Protocol):
@@ -131,7 +136,7 @@ class Revoker:
                 found = f"; {unread}" if unread else ""
                 raise NothingToRevokeError(f"{device} has no certificate of this server that has not expired{found}")
             outcome = Outcome(device, reason, len(revoked))
-            canary = self._canary()
+            canaries = self._canaries()
 
             def step(what: str, do: Callable[[], str]) -> bool:
                 try:
@@ -143,12 +148,16 @@ class Revoker:
 
             if unread:
                 step("what add-device made for it is known", lambda: unread)
-            step("the broker lets a good certificate in", lambda: self._welcomes(canary))
-            step("the list of revoked devices is written", lambda: self._publish([canary]))
+            lost = [ca.common_name_of(each.certificate) for each in self._keys.former() if each.ca is None]
+            if lost:
+                # nobody knows under whom the device is, and under these it cannot be refused
+                step("every authority can revoke", lambda: _without_key(lost))
+            step("the broker lets a good certificate in", lambda: self._welcomes(canaries))
+            step("the list of revoked devices is written", lambda: self._publish(canaries))
             step("the broker is told", self._told)
             step(
                 "the broker refuses a certificate of the same list",
-                lambda: _until(lambda: self._refuses(canary)),
+                lambda: _until(lambda: self._refuses(canaries)),
             )
             step("the session is ended and its status cleared", lambda: self._ended(device))
             step("the device is not connected", lambda: _until(lambda: not self._is_connected(device)))
@@ -171,7 +180,7 @@ class Revoker:
 
     def _adopt(self, device: str, certificates: Sequence[str]) -> None:
         """Enter what was signed beside this server. Raises EnrolmentError: nothing is."""
-        leaves = [enrolment.read_leaf(pem, self._keys.chain()) for pem in certificates]
+        leaves = [enrolment.read_leaf(pem, ca.vouching(self._keys)) for pem in certificates]
         for leaf in leaves:
             if (name := enrolment.name_of(leaf)) != device:
                 raise BadRequestError(f"certificate: expected one of {device}, got {shown(name)!r}")
@@ -181,14 +190,16 @@ class Revoker:
 
     def _adopt_benches(self, device: str) -> str:
         """Why not, if not: a file that is damaged must not keep the device's other certificates good."""
+        above = {each.public_bytes(Encoding.PEM).decode("ascii") for each in ca.vouching(self._keys)}
         try:
             for pem in self._benches(device):
-                self._adopt(device, [pem])
+                if pem not in above:  # a device's own file has its authority behind it, and may have been copied
+                    self._adopt(device, [pem])
         except (EnrolmentError, OSError) as error:
             return f"{shown(error)}; give the certificate itself"
         return ""
 
-    def _publish(self, canaries: list[Issued]) -> str:
+    def _publish(self, canaries: Sequence[Issued]) -> str:
         entries = [
             Revoked(int(each.serial, 16), datetime.fromtimestamp((each.revoked_ms or 0) / 1000, UTC))
             for each in self._store.revoked(now_ms=self._now_ms())
@@ -197,15 +208,21 @@ class Revoker:
         self._crl.publish(entries, now=self._now())
         return ""
 
-    def _canary(self) -> Issued:
-        """A certificate that nobody has, revoked with the device: as the broker does with it, it does with others."""
-        return ca.new_device(self._keys.authority(), enrolment.CANARY, now=self._now(), life=CANARY_LIFE)
+    def _canaries(self) -> list[Issued]:
+        """Certificates that nobody has, revoked with the device: as the broker does with them, it does with others.
+        One of each authority, because each has a list of its own.
+        """
+        return [
+            ca.with_issuer(ca.new_device(each, enrolment.CANARY, now=self._now(), life=CANARY_LIFE), each.certificate)
+            for each in ca.authorities(self._keys)
+        ]
 
-    def _welcomes(self, canary: Issued) -> str:
-        return "" if self._door.lets_in(canary) else "it refuses everybody: is its list of revoked devices too old?"
+    def _welcomes(self, canaries: Sequence[Issued]) -> str:
+        welcome = all(map(self._door.lets_in, canaries))
+        return "" if welcome else "it refuses everybody: is its list of revoked devices too old?"
 
-    def _refuses(self, canary: Issued) -> bool:
-        return not self._door.lets_in(canary)
+    def _refuses(self, canaries: Sequence[Issued]) -> bool:
+        return not any(map(self._door.lets_in, canaries))
 
     def _told(self) -> str:
         self._door.reload()
@@ -217,6 +234,10 @@ class Revoker:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._now_ms() / 1000, UTC)
+
+
+def _without_key(names: Sequence[str]) -> str:
+    return f"the key of {', '.join(names)} is gone; to refuse all that it signed: fleet-server retire-ca"
 
 
 def _until(done: Callable[[], bool]) -> str:

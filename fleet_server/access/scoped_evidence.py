@@ -84,6 +84,11 @@ class ScopedKeeping:
         self._pieces.check(piece)
         return self._inner.release(piece, hold, reason, by=by, now_ms=now_ms)
 
+    def erase_notes(self, piece: str, *, by: str, now_ms: int) -> int:
+        """See the port."""
+        self._pieces.check(piece)
+        return self._inner.erase_notes(piece, by=by, now_ms=now_ms)
+
     def holds(self, *, hold: str | None, piece: str | None, after: tuple[str, str], rows_max: int) -> Sequence[Hold]:
         """See the port."""
         found: list[Hold] = []

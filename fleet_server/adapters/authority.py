@@ -1,27 +1,36 @@
-"""The devices' authority in two files: the port :class:`fleet_server.access.ca.Keys`."""
+"""The devices' authority in files: the port :class:`fleet_server.access.ca.Keys`."""
 
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 
-from fleet_server.access.ca import Ca, CaError, Issued
+from fleet_server.access.ca import Ca, CaError, Former, Issued
+
+FORMER_CAS_MAX: Final = 4
+NEXT: Final = ".next"
 
 
 class FileKeys:
     """Read once; a new authority counts from the next start."""
 
-    def __init__(self, cert_file: Path, key_file: Path) -> None:
-        """*cert_file*: the authority first, the root last.
+    def __init__(self, cert_file: Path, key_file: Path, former_directory: Path | None = None) -> None:
+        """*cert_file*: the authority first, the root last. *former_directory*: NAME.crt, and NAME.key where it is not
+        lost; one that is not there holds none.
 
         Raises:
             CaError: a file is missing, or not what it should be.
         """
         try:
-            pem, key = cert_file.read_bytes(), key_file.read_bytes()
-            self._chain = tuple(x509.load_pem_x509_certificates(pem))
-        except (OSError, ValueError) as error:
-            raise CaError(f"device CA: {error}") from error
-        self._authority = Ca.load(Issued(pem, key))
+            self._authority, self._chain = _read(cert_file, key_file)
+        except CaError:
+            # the power went while another pair took this one's place: that one is whole beside it
+            if not next_of(cert_file).exists():
+                raise
+            self._authority, self._chain = _read(next_of(cert_file), next_of(key_file))
+        found = () if former_directory is None else read_former(former_directory)
+        # the same cut may have left the authority among the former ones already
+        self._former = tuple(each for each in found if each.certificate != self._authority.certificate)
 
     def authority(self) -> Ca:
         """See the port."""
@@ -30,3 +39,38 @@ class FileKeys:
     def chain(self) -> tuple[x509.Certificate, ...]:
         """See the port."""
         return self._chain
+
+    def former(self) -> tuple[Former, ...]:
+        """See the port."""
+        return self._former
+
+
+def next_of(path: Path) -> Path:
+    """Where a file lies that is to take the place of *path*."""
+    return path.with_name(f"{path.stem}{NEXT}{path.suffix}")
+
+
+def read_former(directory: Path) -> tuple[Former, ...]:
+    """By name. Raises CaError: a file that is not what it should be, or more than FORMER_CAS_MAX."""
+    files = sorted(directory.glob("*.crt"))
+    if len(files) > FORMER_CAS_MAX:
+        raise CaError(f"{directory}: expected at most {FORMER_CAS_MAX} former authorities, got {len(files)}")
+    return tuple(map(_read_former, files))
+
+
+def _read_former(cert_file: Path) -> Former:
+    key_file = cert_file.with_suffix(".key")
+    try:
+        certificate = x509.load_pem_x509_certificate(cert_file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CaError(f"former device CA: {cert_file}: {error}") from error
+    return Former(certificate, _read(cert_file, key_file)[0] if key_file.exists() else None)
+
+
+def _read(cert_file: Path, key_file: Path) -> tuple[Ca, tuple[x509.Certificate, ...]]:
+    try:
+        pem, key = cert_file.read_bytes(), key_file.read_bytes()
+        chain = tuple(x509.load_pem_x509_certificates(pem))
+    except (OSError, ValueError) as error:
+        raise CaError(f"device CA: {error}") from error
+    return Ca.load(Issued(pem, key)), chain

@@ -32,6 +32,13 @@ def write_durably(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
     sync_directory(path.parent)
 
 
+def remove_durably(path: Path) -> None:
+    """Take *path* away; one that is not there is no fault. Raises OSError."""
+    if path.exists():
+        path.unlink()
+        sync_directory(path.parent)
+
+
 def make_private_directory(path: Path) -> None:
     """Make *path* and its missing parents, each entered by its owner only; one that exists is left as it is."""
     for missing in reversed([step for step in (path, *path.parents) if not step.exists()]):

@@ -1,12 +1,28 @@
-"""The list of revoked devices in the broker's file: :class:`fleet_server.access.revocation.RevocationList`."""
+"""The lists of revoked devices in the broker's file: :class:`fleet_server.access.revocation.RevocationList`.
 
+A list for each authority, because a broker looks at the one of a certificate's own issuer, and lets in nobody whose
+issuer has none. Each has every revoked serial: two of 128 random bits are never the same, so nobody need know who
+signed which.
+"""
+
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from fleet_server.access.ca import BACKDATED, CRL_DAYS, CaError, Keys, Revoked, sign_revocations
+from fleet_server.access.ca import (
+    BACKDATED,
+    CRL_DAYS,
+    Ca,
+    CaError,
+    Keys,
+    Revoked,
+    authorities,
+    sign_revocations,
+)
 from fleet_server.adapters.files import write_durably
 
 PUBLIC: Final = 0o644
@@ -25,43 +41,68 @@ class CrlFile:
         self._root_crl_file = root_crl_file
 
     def publish(self, revoked: list[Revoked], *, now: datetime) -> None:
-        """See the port."""
+        """See the port. A list of nobody's that counts still is left out: an authority is retired by that."""
         old = self._read()
-        entries = {} if old is None else _kept(old, now)
+        signers = authorities(self._keys)
+        entries: dict[int, Revoked] = {}
+        for signer in signers:
+            if signer.certificate.subject in old:
+                entries |= _kept(old[signer.certificate.subject], now)
         entries |= {each.serial: each for each in revoked}
-        # A broker that has read two lists believes the later one, and to it a second is the smallest difference.
-        updated = (now - BACKDATED).replace(microsecond=0)
-        if old is not None:
-            updated = max(updated, old.last_update_utc + STEP)
         ordered = [entries[serial] for serial in sorted(entries)]
-        signed = sign_revocations(
-            self._keys.authority(), ordered, updated=updated, until=now + timedelta(days=CRL_DAYS)
-        )
+        signed = [_signed(signer, ordered, old.get(signer.certificate.subject), now) for signer in signers]
+        lost = [each.certificate.subject for each in self._keys.former() if each.ca is None]
+        as_they_were = [old[name].public_bytes(Encoding.PEM) for name in lost if name in old]
         behind = b"" if self._root_crl_file is None else self._root_crl_file.read_bytes()
-        write_durably(self._path, signed + behind, mode=PUBLIC)
+        write_durably(self._path, b"".join([*signed, *as_they_were, behind]), mode=PUBLIC)
 
     def until(self) -> datetime | None:
         """See the port."""
         found = self._read()
-        return None if found is None else found.next_update_utc
+        ours = [found.get(each.certificate.subject) for each in authorities(self._keys)]
+        ends = [None if each is None else each.next_update_utc for each in ours]
+        known = [each for each in ends if each is not None]
+        return min(known) if len(known) == len(ends) else None
+
+    def ends(self) -> Mapping[str, datetime]:
+        """See the port."""
+        found = self._read().items()
+        return {name.rfc4514_string(): each.next_update_utc for name, each in found if each.next_update_utc}
 
     def has(self, serial: int) -> bool:
         """Whether a certificate is revoked. Raises CaError: nobody can tell."""
         found = self._read()
-        if found is None:
+        if self._keys.authority().certificate.subject not in found:
             raise CaError(f"{self._path}: there is no list of revoked devices")
-        return found.get_revoked_certificate_by_serial_number(serial) is not None
+        return any(each.get_revoked_certificate_by_serial_number(serial) is not None for each in found.values())
 
-    def _read(self) -> x509.CertificateRevocationList | None:
-        """The authority's own list, which is the first of the file; None: there is none."""
+    def _read(self) -> dict[x509.Name, x509.CertificateRevocationList]:
+        """By who signed each; empty if there is no file. Raises CaError."""
         try:
             text = self._path.read_bytes()
         except FileNotFoundError:
-            return None
+            return {}
         try:
-            return x509.load_pem_x509_crl(text.partition(END)[0] + END)
+            return read_lists(text)
         except ValueError as error:
             raise CaError(f"{self._path}: expected a list of revoked certificates as PEM: {error}") from error
+
+
+def read_lists(text: bytes) -> dict[x509.Name, x509.CertificateRevocationList]:
+    """The lists of a file by who signed each. Raises ValueError: something in it is none."""
+    *parts, rest = text.split(END)
+    if rest.strip() or not parts:
+        raise ValueError("it does not end with one")
+    lists = [x509.load_pem_x509_crl(part + END) for part in parts]
+    return {each.issuer: each for each in lists}
+
+
+def _signed(signer: Ca, ordered: list[Revoked], old: x509.CertificateRevocationList | None, now: datetime) -> bytes:
+    # A broker that has read two lists believes the later one, and to it a second is the smallest difference.
+    updated = (now - BACKDATED).replace(microsecond=0)
+    if old is not None:
+        updated = max(updated, old.last_update_utc + STEP)
+    return sign_revocations(signer, ordered, updated=updated, until=now + timedelta(days=CRL_DAYS))
 
 
 def _kept(old: x509.CertificateRevocationList, now: datetime) -> dict[int, Revoked]:

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from broker_config.ids import DeviceId, SiteId
 from fleet_server import site as plan
 from fleet_server.access import ca, keys, notes, people
@@ -48,7 +50,7 @@ def create(
 def new_secrets(now: datetime) -> plan.Secrets:
     """The authorities, a master key, a signing key and a token of 256 bits, from the system's randomness."""
     root = ca.new_root("fieldfleet device root", now=now)
-    signing_key_pem = new_key_pem()
+    signing_key_pem, signers_root_pem = new_key_pem(), new_key_pem()
     return plan.Secrets(
         audit_seed=randomness.token_bytes(notes.KEY_BYTES),
         device_root=root,
@@ -58,6 +60,8 @@ def new_secrets(now: datetime) -> plan.Secrets:
         token=people.new_secret(),
         signing_key_pem=signing_key_pem,
         signing_public=FileKey(signing_key_pem).public,
+        signers_root_pem=signers_root_pem,
+        signers_root_public=FileKey(signers_root_pem).public,
     )
 
 
@@ -131,7 +135,7 @@ def add_device(directory: Path, device: DeviceId, device_class: str, *, now: dat
             device_class=device_class,
             device_ca=_read_issued(directory, plan.DEVICE_CA),
             server_ca_pem=(directory / f"{plan.SERVER_CA}.crt").read_bytes(),
-            master=keys.MasterKey.parse((directory / plan.MASTER_KEY_FILE).read_text(encoding="ascii")),
+            master=keys.MasterKeys.parse((directory / plan.MASTER_KEY_FILE).read_text(encoding="ascii")).current,
             signers_json=(directory / plan.SIGNERS_FILE).read_bytes(),
             now=now,
         )
@@ -141,7 +145,8 @@ def add_device(directory: Path, device: DeviceId, device_class: str, *, now: dat
     try:
         if site.enrolment_port is not None and not target.exists():
             # first: a device that can connect must be one that can be put out
-            benches.add(directory / plan.BENCHES_DIRECTORY, device, files["device.crt"].content)
+            leaf = ca.certificate_of(ca.Issued(files["device.crt"].content, b""))  # and not what is behind it
+            benches.add(directory / plan.BENCHES_DIRECTORY, device, leaf.public_bytes(Encoding.PEM))
     except OSError as error:
         raise plan.SiteError(f"{directory}: {error}") from error
     write_new(target, files)

@@ -63,6 +63,7 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/evidence/pieces/{piece}/holds"): Action("custody.hold", "piece", hushed=True),
     ("POST", "/v1/evidence/pieces/{piece}/release"): Action("custody.release", "piece", hushed=True),
     ("POST", "/v1/evidence/pieces/{piece}/deletion"): Action("custody.ask_deletion", "piece", hushed=True),
+    ("POST", "/v1/evidence/pieces/{piece}/erase-notes"): Action("custody.erase_notes", "piece"),
     ("POST", "/v1/evidence/deletions/{deletion}/approve"): Action("custody.approve_deletion", "deletion"),
     ("POST", "/v1/evidence/deletions/{deletion}/withdraw"): Action(
         "custody.withdraw_deletion", "deletion", hushed=True

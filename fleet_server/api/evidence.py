@@ -194,6 +194,16 @@ def routes(
         with refusals():
             return told(keeping.release(piece, body.hold, body.reason, by=_me(), now_ms=clock()))
 
+    @router.post(
+        "/v1/evidence/pieces/{piece}/erase-notes",
+        summary="Erase what was written of it",
+        responses=responses(*CHANGE),
+    )
+    def erase_notes(piece: PieceId) -> models.NotesErased:
+        """Notes and reasons, of a deleted piece too. The log keeps their salted hashes, and that they were erased."""
+        with refusals():
+            return models.NotesErased(notes=keeping.erase_notes(piece, by=_me(), now_ms=clock()))
+
     @router.get("/v1/evidence/holds", summary="What is held, and why")
     def holds(
         hold: Slug = None,

@@ -181,6 +181,12 @@ class ReasonIn(BaseModel):
     reason: Reason
 
 
+class NotesErased(BaseModel):
+    """How many there were."""
+
+    notes: int = Field(examples=[2])
+
+
 class EvidenceHold(BaseModel):
     """One piece under one hold."""
 

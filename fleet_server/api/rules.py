@@ -117,6 +117,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /v1/evidence/pieces/{piece}/holds": _KEEP,
     "POST /v1/evidence/pieces/{piece}/release": _KEEP,
     "POST /v1/evidence/pieces/{piece}/deletion": _DELETE,
+    "POST /v1/evidence/pieces/{piece}/erase-notes": _DELETE,
     "GET /v1/evidence/holds": _EVIDENCE,
     "GET /v1/evidence/deletions": _EVIDENCE,
     "GET /v1/evidence/deletions/{deletion}": _EVIDENCE,

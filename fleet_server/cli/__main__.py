@@ -207,8 +207,12 @@ def demo_command(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Keep site, store and logs there; a temporary one if not given.")
     ] = None,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Cut the camera's link and kill the broker on the way (27 s).")
+    ] = False,
 ) -> None:
     """Run a whole fleet on this machine: broker, server, and four agents, one of each class, with played instruments.
+    The camera records video, if ffmpeg is there, and uploads it.
 
     On a terminal, keys cut a link, kill an agent or the broker, or unplug instruments, and the table shows the
     recovery. Nothing is left of it afterwards, but what --dir and --report name.
@@ -216,7 +220,7 @@ def demo_command(
     from fleet_server.cli.demo.command import demo  # noqa: PLC0415 - a site's authorities need much that others do not
 
     try:
-        figures = demo(broker=broker, seconds=seconds, report=report, directory=directory)
+        figures = demo(broker=broker, seconds=seconds, report=report, directory=directory, faults=faults)
     except CommandError as error:
         raise failed(error) from error
     typer.echo(figures)

@@ -71,6 +71,12 @@ class Events(Struct, frozen=True):
     events: list[CustodyEvent]
 
 
+class NotesErased(Struct, frozen=True):
+    """See the API's ``NotesErased``."""
+
+    notes: int
+
+
 class Hold(Struct, frozen=True):
     """See the API's ``EvidenceHold``."""
 

@@ -230,6 +230,14 @@ def delete(
         _each(server, pieces, recording, "deletion", {"reason": reason}, "waits for a second person's agreement")
 
 
+@app.command("erase-notes", epilog="Example: fieldfleet evidence erase-notes 0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f")
+def erase_notes(piece: PieceId, site: Site = None, url: Url = None, token_file: TokenFile = None) -> None:
+    """Erase what people wrote of a piece, its reasons too; the log keeps salted hashes, and that it was done."""
+    with server_of(site, url, token_file) as server:
+        document = server.post(f"{PATH}/{segment(piece)}/erase-notes")
+        typer.echo(f"{piece}: {answers.read(document, evidence_answers.NotesErased).notes} notes erased")
+
+
 @app.command(epilog="Example: fieldfleet evidence deletions --open")
 def deletions(
     only_open: Annotated[bool, typer.Option("--open", help="Only those that may still be done.")] = False,

@@ -1,4 +1,6 @@
-"""``fleet-server init``, ``add-device`` and ``make-audit-key``: what makes a site, where its authorities are kept."""
+"""``fleet-server init``, ``add-device``, ``make-audit-key``, ``roll-ca`` and ``retire-ca``: what makes a site and its
+authorities, where those are kept.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +11,7 @@ import typer
 from broker_config.ids import ContractError, device_id
 from fleet_server import site as plan
 from fleet_server.access import ca
-from fleet_server.adapters import site_directory
+from fleet_server.adapters import rollover, site_directory
 from fleet_server.config import API_PORT, ConfigError
 
 SiteDirectory = Annotated[Path, typer.Option("--dir", help="The site's directory.", file_okay=False)]
@@ -20,6 +22,8 @@ def add_commands(app: typer.Typer) -> None:
     app.command("init")(init)
     app.command("add-device")(add_device)
     app.command("make-audit-key")(make_audit_key)
+    app.command("roll-ca")(roll_ca)
+    app.command("retire-ca")(retire_ca)
 
 
 def init(
@@ -71,6 +75,8 @@ def init(
         typer.echo(f"next: fleet-server add-device ID --dir {directory}")
     needed = now.year + ca.INTERMEDIATE_DAYS // 365
     typer.echo(f"take offline, and keep: {directory / plan.DEVICE_ROOT}.key; nothing here needs it until {needed}")
+    root_key = directory / plan.SIGNERS_ROOT_KEY
+    typer.echo(f"take offline, and keep: {root_key}; it alone changes whom devices obey: fleet-server add-signer")
 
 
 def add_device(
@@ -108,6 +114,58 @@ def make_audit_key(
     typer.echo(f"made {config.with_name(plan.AUDIT_KEY)}; give {plan.AUDIT_PUBLIC_KEY} to who is to check exports")
     if missing:
         typer.echo(f"add to {config}:\n{missing}")
+
+
+def roll_ca(
+    directory: SiteDirectory = Path("site"),
+    root_key: Annotated[
+        Path | None,
+        typer.Option(help="The key of the devices' root; ca/device-root.key if not given.", dir_okay=False),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=ca.CA_DAYS, help="How long the new one is good.")] = (
+        ca.INTERMEDIATE_DAYS
+    ),
+) -> None:
+    """Have the root sign a new authority for devices; the one before counts until it is retired.
+
+    No device is cut off: each renews to the new one at its usual time. Stopped half way, the command goes on where it
+    was when it is given again. Exit codes: 0 done, 1 refused.
+
+    Example: fleet-server roll-ca --dir site --root-key /media/safe/device-root.key
+    """
+    now = datetime.now(UTC)
+    try:
+        rolled = rollover.roll(directory, root_key=root_key, days=days, now=now)
+    except (ContractError, ConfigError) as error:
+        raise _refused(error) from error
+    name, until = ca.common_name_of(rolled.certificate), rolled.certificate.not_valid_after_utc
+    begun = ", which was begun before" if rolled.resumed else ""
+    typer.echo(f"{name}{begun}: signs devices until {until:%Y-%m-%d}")
+    typer.echo("next: restart the server now; if it runs on a copy of server/, see deploy/README.md for what to copy")
+    typer.echo("the broker need not be restarted: the server has it read its lists again")
+    typer.echo("later: fieldfleet audit devices, until nobody is under the former one; then: fleet-server retire-ca")
+    typer.echo("take the root's key offline again")
+
+
+def retire_ca(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its common name, or how its fingerprint begins.")],
+    directory: SiteDirectory = Path("site"),
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Though it has not expired; you have seen that no device is under it.")
+    ] = False,
+) -> None:
+    """Let a former authority count no more: a device that is still under it is refused, and must enrol again.
+
+    So are benches' devices that add-device made under it. Exit codes: 0 done, 1 refused.
+
+    Example: fleet-server retire-ca "fieldfleet device CA" --dir site --yes
+    """
+    try:
+        retired = rollover.retire(directory, name, now=datetime.now(UTC), sure=yes)
+    except (ContractError, ConfigError) as error:
+        raise _refused(error) from error
+    typer.echo(f"{ca.common_name_of(retired)} is retired")
+    typer.echo("next: restart the server, then the broker: it believes a list that it has read until that runs out")
 
 
 def _refused(error: Exception) -> typer.Exit:

@@ -55,7 +55,7 @@ def news_of(scrub: Scrub, before: Scrub | None) -> tuple[News, ...]:
     if scrub.why:
         told.append(News(scrub.ended_ms, Kind.EVIDENCE_UNCHECKED, data={"why": scrub.why}))
     if before is not None and before.found and not scrub.found and not scrub.why:
-        told.append(News(scrub.ended_ms, Kind.EVIDENCE_SOUND, data={"pieces": scrub.pieces}))
+        told.append(News(scrub.ended_ms, Kind.EVIDENCE_SOUND, data={"count": scrub.pieces}))
     return tuple(told)
 
 

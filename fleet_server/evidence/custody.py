@@ -50,6 +50,7 @@ class Event(StrEnum):
     DELETION_APPROVED = "evidence.deletion_approved"
     DELETION_WITHDRAWN = "evidence.deletion_withdrawn"
     DELETED = "evidence.deleted"
+    NOTES_ERASED = "evidence.notes_erased"
     DAMAGED = "evidence.damaged"
     SOUND = "evidence.sound"
     RETENTION_PROPOSED = "retention.proposed"

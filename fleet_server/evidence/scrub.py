@@ -7,12 +7,13 @@ each scrub is one of the ``store``, whatever it found. Nothing is repaired or re
 
 import hashlib
 import logging
-import re
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from typing import Final, NamedTuple, Protocol
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from broker_config.text import shown
 from fleet_server.access import audit
@@ -31,7 +32,8 @@ TOLD_MAX: Final = 1_000
 """Events of pieces that one scrub enters; the next one goes on."""
 UNEXPECTED_MAX: Final = 10_000
 """Names that nobody knows, of which a scrub makes sure."""
-_SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
+COPY_MS_MAX: Final = 3_600_000
+"""A second copy is made after the first was entered; that it is not there yet is no fault for so long."""
 
 logger = logging.getLogger(__name__)
 
@@ -205,9 +207,10 @@ class Scrubber:
     def _judged(self, piece: Piece, stop: Event) -> tuple[Damage, str]:
         if not self._as_logged(piece):
             return Damage.UNLIKE_LOG, ""
-        for copy in self._copies:
+        for number, copy in enumerate(self._copies):
             damage = self._of_copy(copy, piece, stop)
-            if damage is not Damage.NONE:
+            young = number > 0 and self._now_ms() - piece.received_ms < COPY_MS_MAX
+            if damage is not Damage.NONE and not (young and damage is Damage.MISSING):
                 return damage, copy.name
         return Damage.NONE, ""
 
@@ -223,6 +226,7 @@ class Scrubber:
     def _read(self, copy: Content, sha256: str, stop: Event) -> tuple[str, int]:
         made, size, begun = hashlib.sha256(), 0, self._monotonic()
         with copy.open(sha256) as file:
+            _from_the_disk(file)
             while part := file.read(READ_BYTES):
                 made.update(part)
                 size += len(part)
@@ -265,10 +269,17 @@ class Scrubber:
 
     def _still_strange(self, found: Sequence[tuple[Content, str]], tally: _Tally) -> None:
         """What has just come, or was to go, is entered, or gone, by now."""
+        there = {copy.name: frozenset(copy.names()) for copy, _ in found}
         for copy, name in found:
-            if (not _SHA256.match(name) or copy.exists(name)) and not self._is_known(name):
+            if name in there[copy.name] and not self._is_known(name):
                 tally.unexpected += 1
                 tally.name(f"unexpected {shown(name)} {copy.name}")
 
     def _is_known(self, sha256: str) -> bool:
         return bool(self._pieces.pieces(PieceFilter(sha256=sha256, state=State.KEPT), rows_max=1))
+
+
+def _from_the_disk(file: BinaryIO) -> None:
+    """Not from memory, where it may be better than on the disk; if it is a file."""
+    with suppress(OSError, AttributeError):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

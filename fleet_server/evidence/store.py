@@ -34,6 +34,11 @@ class Keeping(Protocol):
     def release(self, piece: str, hold: str, reason: str, *, by: str, now_ms: int) -> Piece:
         """Release one hold. Raises UnknownPieceError: this one does not hold it."""
 
+    def erase_notes(self, piece: str, *, by: str, now_ms: int) -> int:
+        """Take away what people wrote of it, its reasons too; the log keeps the hashes. How many notes there were. Of
+        a deleted piece as well.
+        """
+
     def holds(self, *, hold: str | None, piece: str | None, after: tuple[str, str], rows_max: int) -> Sequence[Hold]:
         """Holds that were placed, released or not, by name and piece, behind *after*."""
 

@@ -222,7 +222,7 @@ class Transfer:
         self.counts["offers"] += 1
         try:
             found = offered(offer, said.device, self._trust)
-            if self._open.get(name) is None and not self._is_over(found, out, now_ms, now_s):
+            if self._open.get(name) is None and not self._is_over(found, group, out, now_ms, now_s):
                 self._begin_upload(said, offer.priority, found, group, now_ms, now_s)
         except RefusedError as error:
             self.counts[f"refused_{error.code}"] += 1
@@ -234,7 +234,7 @@ class Transfer:
             each.touched_s = now_s
             group.answer[name] = None
 
-    def _is_over(self, found: Offered, out: Outcome, now_ms: int, now_s: float) -> bool:
+    def _is_over(self, found: Offered, group: _Group, out: Outcome, now_ms: int, now_s: float) -> bool:
         """Whether it is done: then it is receipted again. One that its device gave up goes on."""
         try:
             kept = self._uploads.find(found.upload)
@@ -247,7 +247,7 @@ class Transfer:
                 case Phase.FALSE:
                     raise RefusedError(Code.MALFORMED, kept.why)
                 case Phase.WITHDRAWN | Phase.OPEN:
-                    self._check_room(found, now_ms, now_s)
+                    self._check_room(found, group, now_ms, now_s)
                     self._uploads.end(kept.upload, Phase.OPEN, "", now_ms=now_ms)
                     self._resume(kept._replace(phase=Phase.OPEN), now_s)
                     return True
@@ -269,7 +269,7 @@ class Transfer:
         now_ms: int,
         now_s: float,
     ) -> None:
-        self._check_room(found, now_ms, now_s)
+        self._check_room(found, group, now_ms, now_s)
         upload = Upload(
             found.upload,
             said.device,
@@ -295,7 +295,7 @@ class Transfer:
         for doubt in found.doubts:
             self.counts[f"doubt_{doubt}"] += 1
 
-    def _check_room(self, found: Offered, now_ms: int, now_s: float) -> None:
+    def _check_room(self, found: Offered, group: _Group, now_ms: int, now_s: float) -> None:
         try:
             disk_bytes, free_bytes = self._incoming.disk()
             today = self._uploads.offered_bytes(found.manifest.device, since_ms=now_ms - DAY_MS)
@@ -307,7 +307,7 @@ class Transfer:
             free_bytes,
             sum(self._promised(each) for each in self._open.values()),
             sum(now_s - each.touched_s < IDLE_S for each in mine),
-            today,
+            today + sum(new.manifest.size for new in group.opened.values() if new.device == found.manifest.device),
         )
         check_room(found.manifest.size, room, self._bounds)
 

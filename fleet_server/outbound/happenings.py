@@ -153,7 +153,7 @@ def _text(news: News) -> str:
         case Kind.EVIDENCE_DAMAGED:
             return f"evidence: {data.get('count')} found that are not as they should be: {_listed(data.get('what'))}"
         case Kind.EVIDENCE_SOUND:
-            return f"evidence: all {data.get('pieces')} pieces are as they should be again"
+            return f"evidence: all {data.get('count')} pieces are as they should be again"
         case Kind.EVIDENCE_UNCHECKED:
             return f"evidence could not be read again: {data.get('why')}"
         case Kind.EVIDENCE_DUE:

@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from typing import Any, Final
 
-import httpx
 import pytest
 
 from broker_config import device_classes, topics
@@ -95,13 +94,8 @@ def ask(server: SeriesServer, title: str, chosen: Chosen = Chosen()) -> list[dic
     """What a panel shows; rows of its queries by their tags."""
     merged: dict[tuple[str, ...], dict[str, Any]] = {}
     for query in queries_of(panel(BOARD, title), SHOWN, chosen):
-        answer = httpx.post(f"{server.url}/query", params={"db": DATABASE, "q": query, "epoch": "ms"})
-        (result,) = answer.json()["results"]
-        assert "error" not in result, f"{query}: {result['error']}"
-        for series in result.get("series", []):
-            for values in series["values"]:
-                row = {**series.get("tags", {}), **dict(zip(series["columns"], values, strict=True))}
-                merged.setdefault(tuple(str(row.get(tag)) for tag in TAGS), {}).update(row)
+        for row in server.rows(DATABASE, query):
+            merged.setdefault(tuple(str(row.get(tag)) for tag in TAGS), {}).update(row)
     return list(merged.values())
 
 
@@ -128,10 +122,7 @@ def test_the_newest_readings_of_every_stream_are_those_that_came(server: SeriesS
     for stream, spec in device_classes.load(device_class).streams.items():
         if not spec.fields:
             continue
-        query = f"SELECT * FROM {stream} WHERE device = '{device}'"
-        answer = httpx.post(f"{server.url}/query", params={"db": DATABASE, "q": query}).json()
-        (series,) = answer["results"][0]["series"]
-        row = dict(zip(series["columns"], series["values"][0], strict=True))
+        row = server.rows(DATABASE, f"SELECT * FROM {stream} WHERE device = '{device}'")[0]
         assert {name: row[name] for name in spec.fields} == {
             name: pytest.approx(value_of(stream, name, device_class)) for name in spec.fields
         }

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-import httpx
 import pytest
 
 from broker_config import device_classes
@@ -35,14 +34,7 @@ class Filled(NamedTuple):
 
     def ask(self, query: str) -> list[Json]:
         """Rows as dictionaries, tags among the columns. Fails on an error in the answer."""
-        answer = httpx.post(f"{self.server.url}/query", params={"db": DATABASE, "q": query, "epoch": "ms"})
-        (result,) = answer.json()["results"]
-        assert "error" not in result, f"{query}: {result['error']}"
-        return [
-            {**series.get("tags", {}), **dict(zip(series["columns"], values, strict=True))}
-            for series in result.get("series", [])
-            for values in series["values"]
-        ]
+        return self.server.rows(DATABASE, query)
 
     def shown(self, title: str, chosen: Chosen = Chosen(), over: Range | None = None) -> list[Json]:  # noqa: B008
         """What a panel of :data:`BOARD` has to show; rows of several queries become one if their tags are one."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dashboards.provisioning import URL
+from tests.commands import run, told
 from tests.contract.wire import Client, GoneError
 from tests.deploy.files import DEPLOY, ROOT, services
 from tests.deploy.test_scripts import PLACES, init_site
@@ -81,8 +82,7 @@ def _command(name: str, directory: Path) -> list[str]:
 
 def _fieldfleet(directory: Path, api_port: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
     where = ["--url", f"http://127.0.0.1:{api_port}", "--token-file", str(_at(directory, "SERVER") / "api-token")]
-    command = [sys.executable, "-m", "fleet_server.cli", *arguments, *where]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return run("fleet_server.cli", *arguments, *where)
 
 
 def _at(directory: Path, name: str) -> Path:
@@ -109,8 +109,8 @@ def test_all_that_is_ours_runs_on_what_init_gave_it_enrols_signs_and_revokes(
     with ExitStack() as stack:
         living = stack.enter_context(_running(_command("mosquitto", tmp_path), broker))
         wait_until(lambda: accepts(server_port), "mosquitto accepts")
-        told = {"BROKER_PID": str(living.pid), "LIST": str(_at(tmp_path, "REVOCATIONS") / "device-ca.crl")}
-        stack.enter_context(_running(["sh", str(DEPLOY / "reload-broker.sh")], tmp_path, **told))
+        environment = {"BROKER_PID": str(living.pid), "LIST": str(_at(tmp_path, "REVOCATIONS") / "device-ca.crl")}
+        stack.enter_context(_running(["sh", str(DEPLOY / "reload-broker.sh")], tmp_path, **environment))
         with _running(_command("signer", tmp_path), _at(tmp_path, "SIGNER")):
             wait_until((_at(tmp_path, "SIGNING") / "signer.sock").is_socket, "the signer serves")
             assert _check("signer", tmp_path, 0) == 0
@@ -131,15 +131,10 @@ def _enrol_sign_and_revoke(directory: Path, api_port: int, device_port: int, enr
     claim = json.loads(_fieldfleet(directory, api_port, "claim", "car-7", "--json").stdout)["code"]
     device, ca_file = directory / "car-7", _at(directory, "SERVER") / "server-ca.crt"
     where = ["--server", f"https://localhost:{enrolment_port}", "--ca", str(ca_file), "--dir", str(device)]
-    enrol = [sys.executable, "-m", "edge_agent", "enroll", *where, "--claim", claim]
-    subprocess.run(enrol, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    told("edge_agent", "enroll", *where, "--claim", claim)
     server = str(_at(directory, "SERVER") / "fleet-server.toml")
-    sign = [sys.executable, "-m", "fleet_server", "sign-command", "--config", server, "--device", "car-7"]
-    signed = subprocess.run(
-        [*sign, "--name", "identify"], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
-    )
-    assert signed.returncode == 0, signed.stderr
-    assert json.loads(signed.stdout)["signatures"]
+    order = ("--config", server, "--device", "car-7", "--name", "identify")
+    assert json.loads(told("fleet_server", "sign-command", *order))["signatures"]
     found = _fieldfleet(directory, api_port, "audit", "devices")
     assert found.returncode == 0, found.stdout
     own = Credentials(device / "device.crt", device / "device.key", ca_file)

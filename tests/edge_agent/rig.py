@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,6 +123,10 @@ async def poll(ready: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(POLL_S)
 
 
+async def _nothing(_channel: Up, _payload: bytes) -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Server:
     """What came, and what to answer. ``receipts`` off: the server holds its tongue."""
@@ -139,6 +143,8 @@ class Server:
     records: dict[Key, bytes] = field(default_factory=dict)
     conflicts: list[Key] = field(default_factory=list)
     repeated: int = 0
+    other: Callable[[Up, bytes], Awaitable[None]] = _nothing
+    """Takes what is said of uploads."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def decoded(self, stream: str) -> list[Record]:
@@ -184,6 +190,8 @@ class Server:
                     await self._answer_time(messages.decode(message.payload, AskTime))
             elif topic.channel is Up.COMMAND:
                 self.statuses.append(messages.decode(message.payload, CommandStatus))
+            elif topic.channel in {Up.UPLOAD, Up.CHUNK}:
+                await self.other(topic.channel, message.payload)
             else:
                 assert message.properties is not None
                 properties = dict(getattr(message.properties, "UserProperty", ()))

@@ -1,7 +1,6 @@
 """A real agent over a real broker. What the server got is what counts, never what the agent says of itself."""
 
 import asyncio
-import contextlib
 import json
 import subprocess
 import time
@@ -18,6 +17,7 @@ from broker_config.telemetry import GENESIS, JOURNAL, Batch, Events
 from broker_config.topics import Down
 from edge_agent.adapters import files
 from edge_agent.identity import Pair
+from tests.disks import mounted
 from tests.edge_agent import rig as rigs
 from tests.servers import Mosquitto, mosquitto
 
@@ -356,32 +356,18 @@ async def test_a_damaged_spool_is_set_aside_and_a_new_life_begins(rig: rigs.Rig,
     assert [path.read_bytes()[:8] for path in rig.state_dir.glob("spool.db.damaged-*")] == [b"no spool"]
 
 
-@contextlib.contextmanager
-def small_disk(path: Path) -> Iterator[None]:
-    path.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(path)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
 @pytest.mark.root("mounts a small file system")
 async def test_while_the_disk_is_full_sampling_goes_on_and_nothing_is_lost(rig: rigs.Rig, broker: Mosquitto) -> None:
-    with small_disk(rig.state_dir):
+    with mounted(rig.state_dir, 512 * 1024) as disk:
         async with rigs.server(broker) as server:
             with rigs.agent(rig) as process:
                 await server.until(lambda: len(server.records) >= 6, "records")
-                filler = rig.state_dir / "filler"
-                with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                    while True:
-                        file.write(b"x" * 4096)
-
+                disk.fill()
                 log = rig.directory / "log"
                 await rigs.poll(lambda: b"spool takes nothing" in log.read_bytes(), "the agent notices")
                 full_ms = time.time() * 1000
                 await rigs.poll(lambda: time.time() * 1000 > full_ms + 2_000, "two seconds of a full disk")
-                filler.unlink()
+                disk.free()
                 await server.until(lambda: "spool.ok" in server.event_kinds(), "the disk takes batches again")
                 assert await rigs.stop(process) == 0
     assert {"spool.full", "spool.ok"} <= set(server.event_kinds())

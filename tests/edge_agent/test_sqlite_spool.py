@@ -18,6 +18,7 @@ from edge_agent.adapters.sqlite import SqliteSpool, read_only_ledgers
 from edge_agent.clock import Stamp
 from edge_agent.journal import EventsDraft
 from edge_agent.spool import CorruptSpoolError, Ledger, SpoolFullError
+from tests.disks import Disk, mounted
 from tests.edge_agent.spool_writer import STREAMS, draft
 
 LIFE, OTHER = "1" * 16, "2" * 16
@@ -227,39 +228,36 @@ def test_somebody_elses_database_is_no_spool(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    where = tmp_path / "disk"
-    where.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(where)], check=True)
-    yield where
-    subprocess.run(["umount", "-l", str(where)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[Disk]:
+    with mounted(tmp_path / "disk", 256 * 1024) as disk:
+        yield disk
 
 
 @pytest.mark.root("mounts a small file system")
-def test_a_full_disk_takes_nothing_loses_nothing_and_heals(small_disk: Path) -> None:
-    spool = opened(small_disk / "spool.db", bytes_max=1 << 30)
-    (small_disk / "other").write_bytes(b"x" * 120_000)
+def test_a_full_disk_takes_nothing_loses_nothing_and_heals(small_disk: Disk) -> None:
+    spool = opened(small_disk.path / "spool.db", bytes_max=1 << 30)
+    (small_disk.path / "other").write_bytes(b"x" * 120_000)
     with pytest.raises(SpoolFullError):
         fill(spool, "cpu", 2_000)
     told = ledger(spool, "cpu").last
     assert told > 1
     assert all(spool.read(Key("cpu", LIFE, n)) is not None for n in range(1, told + 1))
-    (small_disk / "other").unlink()
+    (small_disk.path / "other").unlink()
     stored = spool.store([draft("cpu", 0)], dropped={"cpu": 2})
     assert stored.keys == (Key("cpu", LIFE, told + 3),)
     assert ledger(spool, "cpu").gone == ((told + 1, told + 2),)
 
 
 @pytest.mark.root("mounts a small file system")
-def test_a_disk_that_turned_read_only_takes_nothing_and_heals(small_disk: Path) -> None:
-    spool = opened(small_disk / "spool.db")
+def test_a_disk_that_turned_read_only_takes_nothing_and_heals(small_disk: Disk) -> None:
+    spool = opened(small_disk.path / "spool.db")
     fill(spool, "cpu", 1)
     spool.close(clean=True, floor_ms=0)
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    small_disk.read_only(on=True)
     with pytest.raises(SpoolFullError):
-        opened(small_disk / "spool.db")
-    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    again = opened(small_disk / "spool.db")
+        opened(small_disk.path / "spool.db")
+    small_disk.read_only(on=False)
+    again = opened(small_disk.path / "spool.db")
     fill(again, "cpu", 1)
     assert ledger(again, "cpu").last == 2
     again.close(clean=True, floor_ms=0)

@@ -1,4 +1,4 @@
-"""Processes that are killed, stopped and started again; small disks that fill; clocks that lie."""
+"""Processes that are killed, stopped and started again; clocks that lie."""
 
 import os
 import shutil
@@ -6,14 +6,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 STOP_S_MAX: Final = 20.0
-FILL_CHUNK_BYTES: Final = 65_536
 FAKETIME_LIBRARIES: Final = ("/usr/lib", "/usr/local/lib", "/lib")
 
 
@@ -88,41 +86,6 @@ class Program:
     def log(self) -> str:
         """All that it has said so far."""
         return self.log_file.read_text(encoding="utf-8", errors="backslashreplace") if self.log_file.exists() else ""
-
-
-class Disk:
-    """A small file system of its own, mounted on *path*; needs root."""
-
-    def __init__(self, path: Path, bytes_max: int) -> None:
-        self.path = path
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._mount("-t", "tmpfs", "-o", f"size={bytes_max},mode=0700", "tmpfs", str(path))
-
-    def fill(self) -> None:
-        """Not a byte more fits."""
-        with (self.path / "ballast").open("ab", buffering=0) as ballast, suppress(OSError):
-            size = FILL_CHUNK_BYTES
-            while size:
-                try:
-                    ballast.write(b"\0" * size)
-                except OSError:
-                    size //= 2
-
-    def free(self) -> None:
-        """What filled it is gone."""
-        (self.path / "ballast").unlink(missing_ok=True)
-
-    def read_only(self, on: bool) -> None:
-        """Nobody may have a file of it open for writing when it becomes so."""
-        self._mount("-o", f"remount,{'ro' if on else 'rw'}", str(self.path))
-
-    def close(self) -> None:
-        """Unmount it, whoever still holds a file."""
-        subprocess.run(["umount", "-l", str(self.path)], check=False, capture_output=True)
-
-    @staticmethod
-    def _mount(*arguments: str) -> None:
-        subprocess.run(["mount", *arguments], check=True, capture_output=True)
 
 
 def why_no_disks() -> str | None:

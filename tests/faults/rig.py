@@ -27,9 +27,10 @@ from fleet_server.access import ca
 from fleet_server.access.keys import MasterKey, derive
 from fleet_server.adapters import mqtt, site_directory
 from fleet_server.site import MASTER_KEY_FILE, SERVER_CONFIG, TOKEN_FILE
+from tests.disks import Disk
 from tests.faults.api import Api, ApiDownError, Json
 from tests.faults.background import Background
-from tests.faults.programs import ROOT, Disk, LyingClock, Program, faketime_library, why_no_disks
+from tests.faults.programs import ROOT, LyingClock, Program, faketime_library, why_no_disks
 from tests.faults.proxy import Proxy
 from tests.faults.tap import TAP_SITE, Tap
 from tests.faults.witness import CARRIERS, DEVICE_CLASS, Emitted
@@ -65,6 +66,8 @@ class RigSettings:
     agent_disk_bytes: int = 24 * 1024 * 1024
     server_disk_bytes: int = 96 * 1024 * 1024
     server_module: str = "fleet_server"
+    link_bytes_s: float = 0
+    """Of both links; 0 is as fast as it goes."""
 
     @property
     def silence_s(self) -> float:
@@ -222,7 +225,7 @@ class Rig:
         )
 
     def _proxy(self, port: int) -> Proxy:
-        proxy = Proxy(port)
+        proxy = Proxy(port, rate_bytes_s=self.settings.link_bytes_s)
         self.background.call(proxy.start())
         return proxy
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 
 from fleet_server.cli.demo import fleet, rig
+from tests.commands import fieldfleet
 from tests.servers import wait_until
 
 SECONDS_MAX: Final = 60.0
@@ -126,8 +127,7 @@ def test_meanwhile_the_command_sees_the_devices_and_no_gap(place: Path) -> None:
     (site,) = place.glob("*/site")
 
     def ask(*arguments: str) -> Any:
-        command = [sys.executable, "-m", "fleet_server.cli", *arguments, "--site", str(site), "--json"]
-        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return json.loads(fieldfleet(site, *arguments, "--json"))
 
     devices = ask("devices")["devices"]
     assert {device["device_class"] for device in devices if device["connected"]} == CLASSES

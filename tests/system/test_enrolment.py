@@ -4,10 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -16,129 +13,22 @@ from broker_config.ids import device_id
 from broker_config.topics import Up
 from fleet_server.access import ca
 from fleet_server.adapters import site_directory
-from fleet_server.cli.server import Json, Place, Server, connect
+from tests.commands import run, told
 from tests.contract.wire import Client, GoneError
-from tests.faults.programs import ROOT, Program
-from tests.servers import HOST, Credentials, accepts, free_ports, program, wait_until
+from tests.faults.programs import ROOT
+from tests.servers import Credentials, accepts, wait_until
+from tests.system.fleets import BROKERS, Fleet, running
 
 OUT_S = 5.0
 """The goal: how long a revoked live session may last."""
-BROKERS = [pytest.param("mosquitto", marks=pytest.mark.server("mosquitto")), "embedded"]
 BACK_S_MAX = 40.0
 """A client that TLS 1.3 refused waits for its answer in vain, ten seconds, before it tries again."""
-SOON = "import sys, edge_agent.renewing as r, edge_agent.__main__ as m; r.FIRST_S_MAX = 0.1; sys.exit(m.main())"
-"""The agent as it is, but that it looks at once whether its certificate is to be renewed."""
-
-
-@dataclass
-class Fleet:
-    """A site as ``init`` made it, its broker and its server, running."""
-
-    directory: Path
-    device_port: int
-    server_port: int
-    enrolment_port: int
-    server: Server
-    broker: Program
-    exit: ExitStack
-
-    def device_directory(self, device: str) -> Path:
-        return self.directory.parent / "devices" / device
-
-    def claim(self, device: str) -> str:
-        said: Json = {"device_class": "host"}
-        self.server.send("PUT", f"/v1/devices/{device}/registration", json=said, headers={"If-None-Match": "*"})
-        return self.claim_again(device)
-
-    def claim_again(self, device: str) -> str:
-        made = self.server.send("POST", f"/v1/devices/{device}/claims")
-        assert isinstance(made, dict)
-        return str(made["code"])
-
-    def enroll(self, device: str, claim: str, *more: str) -> subprocess.CompletedProcess[str]:
-        where = ["--server", f"https://localhost:{self.enrolment_port}", "--ca", str(self.server_ca)]
-        what = ["--claim", claim, "--dir", str(self.device_directory(device)), *more]
-        command = [sys.executable, "-m", "edge_agent", "enroll", *where, *what]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    @property
-    def server_ca(self) -> Path:
-        return self.directory / "server/server-ca.crt"
-
-    def agent(self, device: str) -> Program:
-        config = str(self.device_directory(device) / "agent.toml")
-        argv = [sys.executable, "-c", SOON, "run", "--config", config]
-        agent = Program(f"agent of {device}", argv, self.directory / f"{device}.log")
-        agent.start()
-        self.exit.callback(agent.kill)
-        return agent
-
-    def enrolled(self, device: str) -> Program:
-        done = self.enroll(device, self.claim(device))
-        assert done.returncode == 0, done.stderr
-        agent = self.agent(device)
-        wait_until(lambda: self.is_connected(device), f"{device} is connected")
-        return agent
-
-    def is_connected(self, device: str) -> bool:
-        seen = self.server.get(f"/v1/devices/{device}")
-        assert isinstance(seen, dict)
-        return bool(seen["connected"])
-
-    def credentials(self, device: str) -> Credentials:
-        at = self.device_directory(device)
-        return Credentials(at / "device.crt", at / "device.key", self.server_ca)
-
-    def states(self, device: str) -> list[str]:
-        found = self.server.get(f"/v1/devices/{device}/certificates")
-        assert isinstance(found, dict)
-        return [each["state"] for each in found["certificates"]]  # type: ignore[union-attr, call-overload, index, misc]
-
-
-def is_healthy(server: Server) -> bool:
-    try:
-        return server.get("/v1/health") == {"status": "ok"}
-    except Exception:  # noqa: BLE001 - whatever it is, it is not healthy
-        return False
 
 
 @pytest.fixture(scope="module", params=BROKERS)
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    directory = tmp_path_factory.mktemp("fleet") / "site"
-    device_port, server_port, api_port, enrolment_port = free_ports(4)
-    site = site_directory.create(
-        directory,
-        hosts=("localhost",),
-        device_port=device_port,
-        server_port=server_port,
-        api_port=api_port,
-        enrolment_port=enrolment_port,
-        broker_user="root",
-        now=datetime.now(UTC),
-    )
-    at = str(directory / "broker")
-    if request.param == "mosquitto":
-        argv = ["sh", "-c", f"cd {at} && exec {program('mosquitto')} -c mosquitto.conf"]
-    else:
-        embedded = f"-m broker_config.embedded --directory {at} --device-host {HOST} --device-port {device_port}"
-        embedded += f" --server-port {server_port} --site {site.site_id}"
-        embedded += f" --crl-file {at}/device-ca.crl --pid-file {at}/mosquitto.pid"
-        argv = [sys.executable, *embedded.split()]
-    config = str(directory / "server/fleet-server.toml")
-    with ExitStack() as stack:
-        broker = Program("broker", argv, directory / "broker.log")
-        broker.start()
-        stack.callback(broker.kill)
-        wait_until(lambda: accepts(device_port), "the broker accepts")
-        server = Program(
-            "server", [sys.executable, "-m", "fleet_server", "run", "--config", config], directory / "server.log"
-        )
-        server.start()
-        stack.callback(server.kill)
-        place = Place(f"http://{HOST}:{api_port}", directory / "server/api-token")
-        speaking = stack.enter_context(connect(place))
-        wait_until(lambda: is_healthy(speaking), "the server is healthy")
-        yield Fleet(directory, device_port, server_port, enrolment_port, speaking, broker, stack)
+    with running(tmp_path_factory.mktemp("fleet") / "site", request.param) as made:
+        yield made
 
 
 def test_an_enrolled_device_is_heard_of(fleet: Fleet) -> None:
@@ -243,15 +133,15 @@ def test_a_revoked_device_is_out_at_once_and_its_neighbour_is_not(fleet: Fleet) 
     assert (seen["out"], float(seen["seconds"])) == ("true", done["seconds"])
     assert fleet.states("car-7") == ["revoked"]
     renew = [sys.executable, "-m", "edge_agent", "renew", "--config"]
-    told = subprocess.run(
+    refused = subprocess.run(
         [*renew, str(fleet.device_directory("car-7") / "agent.toml")],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 1
-    assert "it is revoked" in told.stderr
+    assert refused.returncode == 1
+    assert "it is revoked" in refused.stderr
     assert fleet.is_connected("car-8")
     watcher = Credentials(
         fleet.directory / "server/server.crt", fleet.directory / "server/server.key", fleet.server_ca
@@ -273,10 +163,7 @@ def bench(fleet: Fleet, device: str) -> Credentials:
 
 
 def revoke(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fleet_server.cli", "revoke", *arguments, "--reason", "stolen"]
-    return subprocess.run(
-        [*command, "--site", str(fleet.directory)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    return run("fleet_server.cli", "revoke", *arguments, "--reason", "stolen", "--site", str(fleet.directory))
 
 
 def test_a_benchs_device_is_put_out_by_its_id_alone(fleet: Fleet) -> None:
@@ -368,12 +255,11 @@ def test_revocations_in_one_second_all_count(fleet: Fleet) -> None:
 
 
 def test_an_audit_of_it_finds_what_is_wrong_and_nothing_else(fleet: Fleet) -> None:
-    command = [sys.executable, "-m", "fleet_server.cli", "audit", "devices", "--site", str(fleet.directory)]
-    well = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert well.returncode == 0, well.stdout
+    command = ("fleet_server.cli", "audit", "devices", "--site", str(fleet.directory))
+    told(*command)
     acl = fleet.directory / "broker/acl"
     acl.chmod(0o644)
-    wrong = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    wrong = run(*command, "--json")
     acl.chmod(0o600)
     assert wrong.returncode == 1
     assert [each["check"] for each in json.loads(wrong.stdout)["findings"]] == ["over-permissive-policy"]

@@ -5,8 +5,6 @@ Mosquitto, ``fleet-server``, ``edge-agent``, ``fieldfleet``; the server is stopp
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +15,8 @@ import httpx
 import pytest
 
 from fleet_server.site import TOKEN_FILE
+from tests.commands import fieldfleet
 from tests.faults.carry_out import Faults
-from tests.faults.programs import ROOT
 from tests.faults.rig import DEVICE, Rig
 from tests.fleet_server.outbound.receiver import Receiver, receiving
 from tests.servers import wait_until
@@ -37,20 +35,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
             file.write(f"\n[outbound]\nsettle_s = {SETTLE_S}\n")
         running.run()
         yield running
-
-
-def fieldfleet(rig: Rig, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "fleet_server.cli", *arguments, "--site", str(rig.site_directory)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TOLD_S_MAX,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def happened(rig: Rig, kind: str) -> list[dict[str, Any]]:
@@ -88,13 +72,15 @@ def receiver_in_a_thread() -> Iterator[Receiver]:
 def test_what_happens_is_told_over_a_stop_and_a_kill(rig: Rig) -> None:
     told(rig, "device.connected", 1)  # a new site's first device
     with receiver_in_a_thread() as receiver:
-        webhook = json.loads(fieldfleet(rig, "webhooks", "add", receiver.url, "--json"))
+        webhook = json.loads(fieldfleet(rig.site_directory, "webhooks", "add", receiver.url, "--json"))
         receiver.secret = webhook["secret"]
-        assert "took the test: 204" in fieldfleet(rig, "webhooks", "test", webhook["id"])
+        assert "took the test: 204" in fieldfleet(rig.site_directory, "webhooks", "test", webhook["id"])
 
         Faults(rig).stop_agent()
         told(rig, "device.disconnected", 1)
-        lines = fieldfleet(rig, "watch", "--after", "0", "--device", DEVICE, "--count", "2", "--json").splitlines()
+        lines = fieldfleet(
+            rig.site_directory, "watch", "--after", "0", "--device", DEVICE, "--count", "2", "--json"
+        ).splitlines()
         assert [json.loads(line)["kind"] for line in lines] == ["device.connected", "device.disconnected"]
 
         rig.server.kill()

@@ -1,7 +1,7 @@
 """Dashboards' InfluxDB has what the batch store has: real programs, from the sensors' far end to InfluxQL."""
 
-import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -34,16 +34,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory, influx: SeriesServer) -> Itera
         yield running
 
 
-def ask(influx: SeriesServer, statement: str) -> list[tuple[list[str], list[list[float]]]]:
-    """(columns, rows) of each series that answers; of no database, none."""
-    (result,) = json.loads(influx.get("/query", db="fieldfleet", epoch="ms", q=statement))["results"]
-    return [(series["columns"], series["values"]) for series in result.get("series", ())]
+def ask(influx: SeriesServer, statement: str) -> list[dict[str, Any]]:
+    return influx.rows("fieldfleet", statement, none_yet=True)
 
 
 def projected(influx: SeriesServer, stream: str) -> list[dict[str, float]]:
     names = fields(stream)
     found = ask(influx, f"SELECT {', '.join(names)} FROM {stream} WHERE device = '{DEVICE}'")
-    return [dict(zip(names, row[1:], strict=True)) for _, values in found for row in values]
+    return [{name: row[name] for name in names} for row in found]
 
 
 def stored(rig: Rig, stream: str) -> list[Row]:

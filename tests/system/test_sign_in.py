@@ -1,7 +1,5 @@
 """A person signs in to ``fleet-server`` as it is started, and is still signed in when it was started again."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -9,7 +7,7 @@ import httpx
 import pytest
 
 from fleet_server.config import load
-from tests.faults.programs import ROOT
+from tests.commands import fieldfleet
 from tests.faults.rig import Rig
 from tests.oidc_provider import Provider, provider
 
@@ -56,6 +54,5 @@ def test_a_person_signs_in_and_stays_signed_in(rig: Rig, idp: Provider) -> None:
         assert rig.server.stop() == 0
         rig.start_server()
         assert browser.get("/v1/devices").status_code == 200
-        command = [sys.executable, "-m", "fleet_server.cli", "people", "disable", "anna"]
-        subprocess.run([*command, "--site", str(rig.site_directory)], cwd=ROOT, check=True, capture_output=True)
+        fieldfleet(rig.site_directory, "people", "disable", "anna")
         assert browser.get("/v1/devices").status_code == 401

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select
 
 from fleet_server.access.audit import AuditError, Draft, Head, Place
 from fleet_server.access.auditor import Auditor
@@ -87,9 +87,3 @@ class CustodyLog:
         with database.reading(self.engine) as connection:
             rows = connection.execute(query.order_by(event.number).limit(rows_max)).all()
         return [Entered(row.log, row.entry, row.number, bytes(row.raw), row.salt, row.note) for row in rows]
-
-    def erase_notes(self, subject: str) -> int:
-        """Take away what people wrote beside the subject's events; the log keeps the hashes. How many there were."""
-        written = (custody_event.c.subject == subject) & custody_event.c.note.is_not(None)
-        with database.writing(self.engine) as connection:
-            return connection.execute(update(custody_event).where(written).values(note=None)).rowcount

@@ -7,9 +7,9 @@ from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, 
 
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.custody import CustodyLog, Entering
+from fleet_server.adapters.sql.evidence_tables import custody_event, evidence_deletion, retention_change
 from fleet_server.adapters.sql.evidence_tables import evidence_class as classes
 from fleet_server.adapters.sql.evidence_tables import evidence_hold as holds
-from fleet_server.adapters.sql.evidence_tables import retention_change
 from fleet_server.adapters.sql.pieces import known
 from fleet_server.evidence.custody import Act, Entered, Event
 from fleet_server.evidence.pieces import CLASSES_MAX, Hold, Piece, RefusedError, State, UnknownPieceError
@@ -89,6 +89,22 @@ class SqlKeeping:
             connection.execute(update(holds).where(this).values(released_by=by, released_ms=now_ms))
             entering.event(Act(Event.RELEASED, piece, by, now_ms, {"hold": hold}, reason))
             return known(connection, piece)
+
+        return self._log.entering(work)
+
+    def erase_notes(self, piece: str, *, by: str, now_ms: int) -> int:
+        """See the port."""
+        written = (custody_event.c.subject == piece) & custody_event.c.note.is_not(None)
+
+        def work(entering: Entering) -> int:
+            connection = entering.connection
+            known(connection, piece)
+            erased = connection.execute(update(custody_event).where(written).values(note=None)).rowcount
+            for table in (holds, evidence_deletion):
+                connection.execute(update(table).where(table.c.piece == piece).values(reason=""))
+            if erased:
+                entering.event(Act(Event.NOTES_ERASED, piece, by, now_ms, {"notes": str(erased)}))
+            return erased
 
         return self._log.entering(work)
 

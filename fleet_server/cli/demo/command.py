@@ -11,8 +11,8 @@ import msgspec
 
 from broker_config.ids import ContractError
 from fleet_server.cli import answers
+from fleet_server.cli.demo import outages, screen, watch
 from fleet_server.cli.demo import rig as rigs
-from fleet_server.cli.demo import screen, watch
 from fleet_server.cli.demo.fleet import FLEET, Broker
 from fleet_server.cli.demo.keyboard import Stop, listening
 from fleet_server.cli.demo.programs import Program, ProgramError, Programs, removed_afterwards, running
@@ -22,10 +22,16 @@ from fleet_server.cli.server import CommandError, Exit, Server, connect
 
 START_S_MAX: Final = 30.0
 SETTLE_S_MAX: Final = 5.0
+FILES_S_MAX: Final = 30.0
+"""For the files that wait when the recorders have stopped."""
 
 
-def demo(*, broker: Broker, seconds: float | None, report: Path | None, directory: Path | None) -> str:
+def demo(
+    *, broker: Broker, seconds: float | None, report: Path | None, directory: Path | None, faults: bool = False
+) -> str:
     """Run until *seconds* are over or somebody asks for the end; return what it came to, as a sentence.
+
+    *faults*: cut the camera's link and kill the broker on the way.
 
     Raises:
         CommandError: it cannot be started, or something of it died or had to be killed.
@@ -34,7 +40,7 @@ def demo(*, broker: Broker, seconds: float | None, report: Path | None, director
     try:
         with listening() as stop, _directory(directory) as kept:
             rig = rigs.build(kept, broker=broker, now=datetime.now(UTC))
-            figures = _run(rig, stop=stop, seconds=seconds, begin_s=begin_s, broker=broker)
+            figures = _run(rig, stop=stop, seconds=seconds, begin_s=begin_s, broker=broker, faults=faults)
         if report is not None:
             report.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
     except (ProgramError, rigs.NoBrokerError, rigs.NoAgentError, ContractError, OSError) as error:
@@ -44,7 +50,9 @@ def demo(*, broker: Broker, seconds: float | None, report: Path | None, director
     return screen.closing(figures)
 
 
-def _run(rig: rigs.Rig, *, stop: Stop, seconds: float | None, begin_s: float, broker: Broker) -> watch.Report:
+def _run(
+    rig: rigs.Rig, *, stop: Stop, seconds: float | None, begin_s: float, broker: Broker, faults: bool
+) -> watch.Report:
     begin_ms = now_ms()
     agents = [rig.agent(device).name for device in rig.devices]
     with running() as programs:
@@ -57,10 +65,14 @@ def _run(rig: rigs.Rig, *, stop: Stop, seconds: float | None, begin_s: float, br
             _enrol(programs, rig, server)
             for device in rig.devices:
                 programs.start(rig.agent(device))
+            for device in rig.recording:
+                programs.start(rig.recorder(device))
             show = Show(rig, programs, server, begin_s=begin_s, begin_ms=begin_ms, broker=broker)
-            last = show.run(stop, seconds)
+            last = show.run(stop, seconds, outages.SCRIPT if faults else ())
             drain_begin_s = time.monotonic()
             last = show.mended(last)
+            recorders_stopped = programs.stop([rig.recorder(device).name for device in rig.recording])
+            files = _verified(rig, server)
             agents_stopped = programs.stop(agents)
             spooled = watch.spooled(rig)
             drained = _settled(show, sum(stream.last for spool in spooled.values() for stream in spool))
@@ -72,8 +84,15 @@ def _run(rig: rigs.Rig, *, stop: Stop, seconds: float | None, begin_s: float, br
                 rss_bytes_max=show.rss_bytes_max,
                 all_reporting_s=show.all_reporting_s,
                 drain_s=time.monotonic() - drain_begin_s,
+                files=files,
             )
-        stopped = [agents_stopped, programs.stop([rigs.SERVER]), programs.stop([rigs.BROKER]), programs.stop_all()]
+        stopped = [
+            recorders_stopped,
+            agents_stopped,
+            programs.stop([rigs.SERVER]),
+            programs.stop([rigs.BROKER]),
+            programs.stop_all(),
+        ]
     return watch.report(outcome, broker=broker, stopped_cleanly=all(stopped))
 
 
@@ -89,6 +108,7 @@ def _start_all_but_agents(programs: Programs, rig: rigs.Rig, stop: Stop) -> Prog
     except ProgramError as error:
         hint = rigs.CONFINED_HINT if rigs.CONFINED_WORDS in broker.last_words() else None
         raise CommandError(Exit.PROBLEM, str(error), hint=hint) from error
+    programs.start(rig.signer())
     return programs.start(rig.server())
 
 
@@ -112,6 +132,16 @@ def _settled(show: Show, sealed: int) -> watch.Moment:
         last = show.look()
         if sum(stream.held + stream.quarantined for stream in last.streams) >= sealed or time.monotonic() > deadline:
             return last
+        time.sleep(POLL_S)
+
+
+def _verified(rig: rigs.Rig, server: Server) -> watch.Files:
+    """What became of the files, once all of them are kept, or it has taken too long."""
+    deadline = time.monotonic() + FILES_S_MAX
+    while True:
+        files = watch.files(rig, server)
+        if files.verified == files.made or time.monotonic() > deadline:
+            return files
         time.sleep(POLL_S)
 
 

@@ -15,6 +15,16 @@ STOP_DRAIN_S: Final = 5
 KEEP_ALIVE_S: Final = 10
 RECEIPT_WAIT_S: Final = 5
 """So that what a killed broker had taken is soon sent again."""
+VIDEO: Final = "recordings"
+LOGS: Final = "logs"
+"""The classes of the files that are made: video, if there is ffmpeg."""
+FILES: Final = f"""
+[uploads]
+look_s = 0.5
+
+[uploads.folders.{VIDEO}]
+[uploads.folders.{LOGS}]
+"""
 BACKOFF: Final = "s_min = 0.5\ns_cap = 3\nstable_s = 5"
 
 BOARD_STREAMS: Final = frozenset({"cpu", "memory", "network", "temperature"})
@@ -46,6 +56,8 @@ class Member:
     device: DeviceId
     device_class: str
     instruments: tuple[Instrument, ...]
+    records: bool = False
+    """Whether it makes files."""
 
 
 FLEET: Final = (
@@ -53,6 +65,7 @@ FLEET: Final = (
         DeviceId("camera-12"),
         "body_camera",
         (Instrument("controller", "line-camera"), Instrument("gnss", "gnss", seed=12)),
+        records=True,
     ),
     # both of one seed: the receiver and the gateway are on the same drive
     Member(DeviceId("car-7"), "in_car_terminal", (Instrument("gnss", "gnss"), Instrument("vehicle", "line-vehicle"))),
@@ -86,4 +99,5 @@ def agent_config(text: str, *, member: Member, link_port: int, ports: str) -> st
     )
     # the text ends with the table [receipts]; literal strings, so that no character of a path means anything
     addresses = "\n".join(f"{each.address} = '{ports}/{each.address}'" for each in member.instruments)
-    return f"{text}receipt_wait_s = {RECEIPT_WAIT_S}\n\n[backoff]\n{BACKOFF}\n\n[addresses]\n{addresses}\n"
+    tables = f"\n[backoff]\n{BACKOFF}\n\n[addresses]\n{addresses}\n{FILES if member.records else ''}"
+    return f"{text}receipt_wait_s = {RECEIPT_WAIT_S}\n{tables}"

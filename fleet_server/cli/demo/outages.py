@@ -34,6 +34,10 @@ LASTS_S: Final[Mapping[Kind, float]] = {
 }
 
 
+SCRIPT: Final = ((6.0, "1"), (6.0, "l"), (13.0, "l"), (20.0, "b"))
+"""Seconds and keys of a run by itself: the first device's link is cut for a while, then the broker is killed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outage:
     """``device``: None is the broker. ``until_s``: of the clock that :func:`pressed` is told."""

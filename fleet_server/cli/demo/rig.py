@@ -16,7 +16,7 @@ from broker_config.ids import DeviceId
 from fleet_server import site as plan
 from fleet_server.adapters import site_directory
 from fleet_server.adapters.files import make_private_directory
-from fleet_server.cli.demo.fleet import FLEET, Broker, Instrument, Member, agent_config, hastened
+from fleet_server.cli.demo.fleet import FLEET, LOGS, VIDEO, Broker, Instrument, Member, agent_config, hastened
 from fleet_server.cli.demo.outages import Kind, Outage
 from fleet_server.cli.demo.programs import Part
 from fleet_server.cli.server import Place
@@ -41,6 +41,14 @@ PROFILES_OF: Final = "edge_agent"
 """The package whose ``profiles`` are read; it is found, not imported."""
 BROKER: Final = "broker"
 SERVER: Final = "server"
+SIGNER: Final = "signer"
+FFMPEG: Final = "ffmpeg"
+RECORDINGS_MAX: Final = 100_000
+RECORDING_S: Final = 6.0
+SEGMENT_S: Final = 2.0
+LOG_EVERY_S: Final = 2.0
+FILES: Final = Path("state/files")
+"""Below a device's directory: where the agent looks for what it is to upload."""
 
 
 class NoBrokerError(Exception):
@@ -72,6 +80,31 @@ class Rig:
         config = self.directory / plan.SERVER_CONFIG
         command = [sys.executable, "-m", "fleet_server", "run", "--config", str(config)]
         return _part(self.directory, SERVER, command, config.parent, SERVER_STOP_S_MAX)
+
+    def signer(self) -> Part:
+        """``fleet-server signer``."""
+        config = self.directory / plan.SERVER_CONFIG
+        command = [sys.executable, "-m", "fleet_server", "signer", "--config", str(config)]
+        return _part(self.directory, SIGNER, command, config.parent, STOP_S_MAX)
+
+    def recorder(self, device: DeviceId) -> Part:
+        """What makes the device's files, one recording behind the other: video if there is ffmpeg, else logs."""
+        command = [sys.executable, "-m", "firmware_bridge.peripherals.recorder", "--prefix", "demo"]
+        command += ["--folder", str(self.files(device)), "--recordings", str(RECORDINGS_MAX)]
+        if has_video():
+            command += ["--seconds", str(RECORDING_S), "--segment-s", str(SEGMENT_S)]
+        else:
+            command += ["--logs", "--seconds", str(LOG_EVERY_S)]
+        return _part(self.directory, f"recorder of {device}", command, self.directory, STOP_S_MAX)
+
+    def files(self, device: DeviceId) -> Path:
+        """The folder from which the device uploads."""
+        return self.directory / "devices" / device / FILES / (VIDEO if has_video() else LOGS)
+
+    @property
+    def recording(self) -> tuple[DeviceId, ...]:
+        """Devices that make files."""
+        return tuple(member.device for member in FLEET if member.records)
 
     def agent(self, device: DeviceId) -> Part:
         """``edge-agent run`` of one device."""
@@ -141,6 +174,11 @@ class Rig:
                 return [self.broker]
             case _:
                 assert_never(outage.kind)
+
+
+def has_video() -> bool:
+    """Whether there is what makes video here."""
+    return shutil.which(FFMPEG) is not None
 
 
 def find_broker() -> str:

@@ -69,6 +69,11 @@ def screen(moments: Sequence[Moment], frame: Frame) -> RenderableType:
             f"  {facts.records_duplicate} duplicates  {facts.records_quarantined} quarantined",
             style="green" if facts.connected else "bold yellow",
         ),
+        Text(
+            f"{last.files_made} files recorded -> sealed and signed by the device -> chunks -> read again from the"
+            f" disk -> custody log: {last.files_kept} kept",
+            style="green" if last.files_kept else "",
+        ),
         Text(""),
         _devices(moments, frame),
         Text(""),
@@ -88,7 +93,7 @@ def line(moments: Sequence[Moment]) -> str:
     return (
         f"{last.at_s:5.1f} s  stored {_stored(last)}  receipts {last.facts.receipts_sent}"
         f"  missing {sum(s.missing for s in last.streams)}  gaps {_reasons(last) or 'none'}"
-        f"  {rate(moments):.1f} records/s  {devices}"
+        f"  files {last.files_kept}/{last.files_made}  {rate(moments):.1f} records/s  {devices}"
     )
 
 
@@ -99,7 +104,8 @@ def closing(report: Report) -> str:
         f"{report.values_stored} values of {report.devices} devices in {report.seconds} s:"
         f" {report.records_sealed} records sealed by the devices, {report.records_stored} stored,"
         f" {report.records_receipted} receipted, {report.records_missing} missing,"
-        f" {report.records_duplicate} duplicates, {report.gaps_unexplained} unexplained gaps; agents: {memory}"
+        f" {report.records_duplicate} duplicates, {report.gaps_unexplained} unexplained gaps;"
+        f" {report.files.made} files recorded, {report.files.verified} kept and verified; agents: {memory}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Final
 
@@ -43,12 +43,16 @@ class Show:
         self._shown_s = time.monotonic()
         self._outages = outages.Outages(rig.devices)
         self._had_outages = False
+        self._script: list[tuple[float, str]] = []
         self._console = Console()
         self.all_reporting_s: float | None = None
         self.rss_bytes_max: dict[DeviceId, int] = dict.fromkeys(rig.devices, 0)
 
-    def run(self, stop: Stop, seconds: float | None) -> watch.Moment:
-        """Show what happens until *stop*, or for *seconds*; return the last moment."""
+    def run(self, stop: Stop, seconds: float | None, script: Sequence[tuple[float, str]] = ()) -> watch.Moment:
+        """Show what happens until *stop*, or for *seconds*; return the last moment. *script*: keys that press
+        themselves, and when.
+        """
+        self._script = [(self._shown_s + at_s, key) for at_s, key in script]
         deadline = None if seconds is None else self._shown_s + seconds
         live = Live(console=self._console, auto_refresh=False) if sys.stdout.isatty() else None
         moments = [self.look()]
@@ -73,6 +77,7 @@ class Show:
             now_ms=now_ms(),
             begin_ms=self._begin_ms,
             rss_bytes=rss_bytes,
+            files_made=len(watch.made(self._rig)),
         )
         if self.all_reporting_s is None and found.reporting_count == len(self._rig.devices):
             self.all_reporting_s = time.monotonic() - self._begin_s
@@ -115,7 +120,7 @@ class Show:
         while not stop.is_set():
             self._outages, change = outages.due(self._outages, time.monotonic())
             self._carry_out(change)
-            keys = stop.wait(until_s - time.monotonic())
+            keys = stop.wait(until_s - time.monotonic()) + self._scripted()
             for key in keys:
                 self._outages, change = outages.pressed(self._outages, key, time.monotonic())
                 self._carry_out(change)
@@ -125,6 +130,12 @@ class Show:
                 self._draw(live, moments)
             if time.monotonic() >= until_s:
                 return
+
+    def _scripted(self) -> str:
+        now_s = time.monotonic()
+        due = "".join(key for at_s, key in self._script if at_s <= now_s)
+        self._script = self._script[len(due) :]
+        return due
 
     def _carry_out(self, change: outages.Change) -> None:
         for part in self._parts(change.began):

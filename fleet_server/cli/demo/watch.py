@@ -1,10 +1,12 @@
 """What the API and the devices' own spools say of the demo, as one value a moment, and the report of the last one."""
 
+import hashlib
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,6 +21,7 @@ STATUS_S_MAX: Final = 10.0
 AHEAD_MS: Final = 60_000
 """The device's clock may be a little ahead of ours."""
 ENTRIES_MAX: Final = 10_000
+SUFFIXES: Final = frozenset({".mp4", ".log"})
 UNEXPLAINED: Final = "unexplained"
 REPORTING_MS: Final = 5_000
 """A device whose instruments said nothing for so long does not report."""
@@ -38,6 +41,27 @@ class _Status(msgspec.Struct, frozen=True):
     streams: list[Spooled]
 
 
+class Files(msgspec.Struct, frozen=True):
+    """Files that recorders made, and those of them that the server keeps, byte for byte. ``unlike``: what it keeps
+    and nobody made.
+    """
+
+    made: int = 0
+    verified: int = 0
+    bytes_verified: int = 0
+    unlike: int = 0
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    name: str
+    sha256: str
+    size: int
+
+
+class _Pieces(msgspec.Struct, frozen=True):
+    pieces: list[_Kept]
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """The demo *at_s* after its begin, at *now_ms*. ``rss_bytes``: of each device's agent, 0 if it does not run."""
@@ -49,6 +73,8 @@ class Moment:
     gaps: Sequence[answers.Gap]
     facts: answers.Facts
     rss_bytes: Mapping[DeviceId, int]
+    files_made: int = 0
+    files_kept: int = 0
 
     def device(self, device: DeviceId) -> answers.Device | None:
         """None: never heard of."""
@@ -81,7 +107,15 @@ class Moment:
         return [stream for device in self.devices for stream in device.streams]
 
 
-def moment(server: Server, *, at_s: float, now_ms: int, begin_ms: int, rss_bytes: Mapping[DeviceId, int]) -> Moment:
+def moment(
+    server: Server,
+    *,
+    at_s: float,
+    now_ms: int,
+    begin_ms: int,
+    rss_bytes: Mapping[DeviceId, int],
+    files_made: int = 0,
+) -> Moment:
     """Ask the API.
 
     Raises:
@@ -97,6 +131,8 @@ def moment(server: Server, *, at_s: float, now_ms: int, begin_ms: int, rss_bytes
         ).gaps,
         facts=answers.read(server.get("/v1/facts"), answers.Facts),
         rss_bytes=rss_bytes,
+        files_made=files_made,
+        files_kept=len(_kept(server)),
     )
 
 
@@ -108,6 +144,26 @@ def values_stored(server: Server, last: Moment, *, begin_ms: int) -> dict[str, i
         found = answers.read(server.get(f"/v1/devices/{row.device}/series/{row.stream}", span), answers.Series)
         values[row.device] += sum(sum(column) for column in found.counts.values())
     return values
+
+
+def made(rig: Rig) -> list[Path]:
+    """Files that are whole."""
+    folders = [rig.files(device) for device in rig.recording]
+    return [path for folder in folders for path in folder.glob("*") if path.suffix in SUFFIXES]
+
+
+def files(rig: Rig, server: Server) -> Files:
+    """Compare them, by their bytes, with what the API says is kept."""
+    # by name too: played video repeats itself, and the same bytes under another name are another file
+    own = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in made(rig)]
+    kept = {(piece.name, piece.sha256): piece.size for piece in _kept(server)}
+    found = [each for each in own if each in kept]
+    return Files(len(own), len(found), sum(kept[each] for each in found), len(kept.keys() - set(own)))
+
+
+def _kept(server: Server) -> list[_Kept]:
+    document, _ = server.list_all("/v1/evidence/pieces", "pieces", entries_max=ENTRIES_MAX)
+    return answers.read(document, _Pieces).pieces
 
 
 def spooled(rig: Rig) -> dict[DeviceId, Sequence[Spooled]]:
@@ -184,6 +240,7 @@ class Report(msgspec.Struct, frozen=True):
     records_quarantined: int
     gaps: dict[str, int]
     gaps_unexplained: int
+    files: Files
     agent_rss_bytes: dict[str, int]
     fleet: list[DeviceReport]
 
@@ -199,6 +256,7 @@ class Outcome:
     rss_bytes_max: Mapping[DeviceId, int]
     all_reporting_s: float | None
     drain_s: float
+    files: Files
 
 
 def report(outcome: Outcome, *, broker: str, stopped_cleanly: bool) -> Report:
@@ -225,6 +283,7 @@ def report(outcome: Outcome, *, broker: str, stopped_cleanly: bool) -> Report:
         records_quarantined=sum(stream.quarantined for stream in drained.streams),
         gaps=dict(reasons),
         gaps_unexplained=reasons[UNEXPLAINED],
+        files=outcome.files,
         agent_rss_bytes={each.device: each.agent_rss_bytes for each in fleet},
         fleet=fleet,
     )

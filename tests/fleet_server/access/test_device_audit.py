@@ -6,7 +6,7 @@ import pytest
 
 from broker_config.ids import SiteId
 from broker_config.render.mosquitto import ACL_FILE, CONFIG_FILE, MosquittoSite, render
-from fleet_server.access.device_audit import Broker, Check, Connection, Facts, audit
+from fleet_server.access.device_audit import Broker, Check, Connection, Facts, FormerAuthority, audit
 from fleet_server.access.enrolment import DAY_MS, Certificate
 from fleet_server.access.states import State
 
@@ -52,6 +52,7 @@ def test_a_fleet_that_is_well() -> None:
             "bus-1",
         ),
         (replace(WELL, authorities={"devices": NOW + 100 * DAY_MS}), Check.AUTHORITY_EXPIRES, "devices"),
+        (replace(WELL, former=[FormerAuthority("before")], rolled_ms=NOW), Check.FORMER_AUTHORITY, "before"),
         (replace(WELL, list_until_ms=NOW + 2 * DAY_MS), Check.LIST_EXPIRES, "the list of revoked devices"),
         (replace(WELL, list_until_ms=None), Check.LIST_EXPIRES, "the list of revoked devices"),
         (replace(WELL, certificates=[replace(CAR, state=State.REVOKED), BUS]), Check.REVOKED_CONNECTED, "car-7"),
@@ -80,3 +81,26 @@ def test_what_is_seeded_is_found_and_nothing_else(facts: Facts, check: Check, su
 def test_a_device_that_was_revoked_and_enrolled_anew_is_well() -> None:
     old = replace(CAR, serial="0", state=State.REVOKED, key_digest="k0")
     assert audit(replace(WELL, certificates=[old, CAR, BUS])) == []
+
+
+@pytest.mark.parametrize(
+    ("rolled_ms", "words"),
+    [
+        (NOW, "2 devices may be under it, the last for 30 days"),
+        (
+            NOW - DAY_MS + 1,
+            "2 devices may be under it, the last for 30 days",
+        ),  # until the server's restart
+        (NOW - DAY_MS, "every device has renewed, and it counts still"),
+    ],
+)
+def test_who_may_be_under_a_former_authority_is_counted(rolled_ms: int, words: str) -> None:
+    (finding,) = audit(replace(WELL, former=[FormerAuthority("before")], rolled_ms=rolled_ms))
+    assert finding.detail == words
+
+
+def test_a_list_that_nobody_can_sign_again_is_told_before_it_runs_out() -> None:
+    former = [FormerAuthority("before", list_until_ms=NOW + 6 * DAY_MS)]
+    found = audit(replace(WELL, former=former, rolled_ms=NOW))
+    assert [each.check for each in found] == [Check.FORMER_AUTHORITY, Check.LIST_EXPIRES]
+    assert found[1].detail == "its key is gone, and its list is good for 6 days"

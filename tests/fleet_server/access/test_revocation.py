@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from fleet_server.access import ca
+from fleet_server.access.enrolment import described
 from fleet_server.access.revocation import BrokerError, Revoker
+from fleet_server.access.states import Reason
 from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
 from fleet_server.adapters.revocation_list import CrlFile
@@ -21,7 +23,7 @@ class Guard:
     """A revoker on real files, whose broker is told by a command."""
 
     def __init__(self, directory: Path, command: tuple[str, ...], pid_file: Path | None = None) -> None:
-        root = ca.new_root("root", now=NOW)
+        root = self.root = ca.new_root("root", now=NOW)
         authority = ca.new_intermediate(root, "devices", now=NOW)
         (directory / "ca.crt").write_bytes(authority.certificate_pem + root.certificate_pem)
         (directory / "ca.key").write_bytes(authority.key_pem)
@@ -36,9 +38,11 @@ class Guard:
         def now_ms() -> int:
             return int(self.now.timestamp() * 1000)
 
+        self.now_ms = now_ms
+        self.store = SqlEnrolments(engine)
         self.revoker = Revoker(
             keys,
-            SqlEnrolments(engine),
+            self.store,
             self.crl,
             self.door,
             lambda _: False,
@@ -58,6 +62,21 @@ def test_the_list_is_signed_again_when_half_its_time_is_over(tmp_path: Path) -> 
     assert guard.revoker.keep_fresh(at_start=False)
     assert guard.crl.until() == guard.now + timedelta(days=ca.CRL_DAYS)
     assert told.read_text() == "\n" * 3
+
+
+def test_under_an_authority_whose_key_is_gone_nobody_is_proved_to_be_out(tmp_path: Path) -> None:
+    guard = Guard(tmp_path, ("true",))
+    lost = ca.new_intermediate(guard.root, "lost", now=NOW)
+    former = tmp_path / "former"
+    former.mkdir()
+    (former / "lost.crt").write_bytes(lost.certificate_pem)
+    keys = FileKeys(tmp_path / "ca.crt", tmp_path / "ca.key", former)
+    leaf = ca.sign_device(keys.authority(), "car-7", keys.authority().key.public_key(), now=NOW)
+    guard.store.adopt(described(leaf, "car-7", now_ms=guard.now_ms()))
+    revoker = Revoker(keys, guard.store, guard.crl, guard.door, lambda _: False, now_ms=guard.now_ms)
+    first = revoker.revoke("car-7", Reason.LOST).steps[0]
+    assert (first.what, first.done) == ("every authority can revoke", False)
+    assert "the key of lost is gone" in first.detail
 
 
 def no_broker(directory: Path) -> Path:

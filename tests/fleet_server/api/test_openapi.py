@@ -115,6 +115,7 @@ def test_paths(document: dict[str, Any]) -> None:
         "post /v1/evidence/items/{item}/store",
         "post /v1/evidence/pieces/{piece}/classes",
         "post /v1/evidence/pieces/{piece}/deletion",
+        "post /v1/evidence/pieces/{piece}/erase-notes",
         "post /v1/evidence/pieces/{piece}/holds",
         "post /v1/evidence/pieces/{piece}/release",
         "post /v1/evidence/retention/changes/{change}/approve",

@@ -88,6 +88,7 @@ def test_a_recording_is_classified_held_and_released_as_one(desk: Desk) -> None:
     assert "r-9/1" in desk.well("ann", "list", "--recording", "r-9")
     assert f"{names[0]}: not held" in desk.well("ann", "release", names[0], "--hold", "case-7", "--reason", "closed")
     assert "case-7" in desk.well("ann", "holds")
+    assert "1 notes erased" in desk.well("ann", "erase-notes", names[1])
     shown = desk.well("ann", "show", names[1])
     assert "case-7" in shown
     assert "for ever" not in shown

@@ -83,13 +83,15 @@ class Rig:
 
     async def until(self, ready: Callable[[], bool], what: str, *, skip_ms: int = 0) -> None:
         """Poll; *skip_ms*: let so much time pass between, so that what rests goes on."""
-        async with asyncio.timeout(WAIT_S_MAX):
-            while not ready():
-                if skip_ms:
-                    self.clock.ahead_ms += skip_ms
-                    self.postman.changed()
-                await asyncio.sleep(0.02)
-        assert ready(), what
+        try:
+            async with asyncio.timeout(WAIT_S_MAX):
+                while not ready():
+                    if skip_ms:
+                        self.clock.ahead_ms += skip_ms
+                        self.postman.changed()
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not within {WAIT_S_MAX} s: {what}") from None
 
     def told(self, kind: Kind) -> list[News]:
         return [each.news for each in self.feed.after(0, _ALL, rows_max=100_000).happenings if each.news.kind is kind]

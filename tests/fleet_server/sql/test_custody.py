@@ -239,8 +239,12 @@ def test_what_people_wrote_is_hashed_in_the_log_and_can_be_erased(custody: Custo
     *_, held = custody.log.history(piece, from_number=2, rows_max=9)
     assert held.note == "Ms Miller complained"
     assert b"Miller" not in held.raw
-    assert custody.log.erase_notes(piece) == 1
-    assert len(custody.events(piece)) == 3, "the chain is whole without the words"
+    assert custody.keeping.erase_notes(piece, by="ben", now_ms=T0) == 1
+    assert custody.keeping.erase_notes(piece, by="ben", now_ms=T0) == 0
+    assert custody.told(piece)[2:] == ["held", "notes_erased"], "the chain is whole without the words"
+    assert [each.note for each in custody.log.history(piece, from_number=0, rows_max=9)] == [None] * 4
+    (hold,) = custody.keeping.holds(hold=None, piece=piece, after=("", ""), rows_max=9)
+    assert hold.reason == ""
 
 
 # Retention and deletion ---------------------------------------------------------------------------------------------

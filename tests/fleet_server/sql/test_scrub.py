@@ -98,6 +98,7 @@ def test_each_fault_is_named_told_and_in_the_piece_s_own_chain(rig: Rig) -> None
     file(altered, rig.custody.content).write_bytes(b"video x")
     file(cut, rig.custody.content).write_bytes(b"vide")
     file(elsewhere, rig.replica).unlink()
+    rig.now_ms = T0 + 2 * HOUR_MS
     stranger = rig.custody.content.put(b"nobody's")
     (rig.replica.path("left-over.part")).write_bytes(b"")
     scrub = rig.scrub()
@@ -129,6 +130,14 @@ def test_each_fault_is_named_told_and_in_the_piece_s_own_chain(rig: Rig) -> None
     assert [each.kind for each in rig.told] == ["evidence.sound"]
     assert rig.custody.told(altered)[2:] == ["damaged", "sound"]
     assert rig.damage(altered) is Damage.NONE
+
+
+def test_a_second_copy_that_is_still_to_be_made_is_not_missing(rig: Rig) -> None:
+    rig.custody.entered(b"just come", verified_ms=T0)
+    rig.now_ms = T0 + HOUR_MS - 1_000
+    assert rig.scrub().found == 0
+    rig.now_ms = T0 + HOUR_MS
+    assert rig.scrub().missing == 1
 
 
 @pytest.mark.parametrize(

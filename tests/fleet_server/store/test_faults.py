@@ -13,6 +13,7 @@ import pytest
 
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.telemetry.store import StoreFullError, StreamKey
+from tests.disks import Disk, mounted
 from tests.fleet_server.store import writer
 from tests.fleet_server.store.fleet import HOUR_MS, LATE_MS, LIFE, START_MS, batch, group, held, opened
 
@@ -102,37 +103,17 @@ def test_a_kill_at_each_step_repeats_the_work(tmp_path: Path, failpoint: str) ->
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    options = f"size={TMPFS_BYTES}"
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"needs to mount a tmpfs: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take every byte that is left."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
-    return filler
+def small_disk(tmp_path: Path) -> Iterator[Disk]:
+    with mounted(tmp_path / "small", TMPFS_BYTES) as disk:
+        yield disk
 
 
 @pytest.mark.root("mounts a small file system")
-def test_a_full_disk_stores_nothing_and_heals_when_there_is_space(small_disk: Path) -> None:
-    path = small_disk / "s.db"
+def test_a_full_disk_stores_nothing_and_heals_when_there_is_space(small_disk: Disk) -> None:
+    path = small_disk.path / "s.db"
     store, token, _ = opened(path)
     store.commit(group([("car-1", batch(1, START_MS))]), token=token)
-    filler = fill(small_disk)
+    small_disk.fill()
     rng = random.Random(1)
     stored = refused = 1
     for seq in range(2, DISK_FULL_BY):
@@ -149,7 +130,7 @@ def test_a_full_disk_stores_nothing_and_heals_when_there_is_space(small_disk: Pa
             store.commit(group([("car-1", batch(refused, START_MS + refused * 1000))]), token=token)
         assert store.unsealed_records == stored
         assert len(store.latest()) == 1
-    filler.unlink()
+    small_disk.free()
     store.commit(group([("car-1", batch(refused, START_MS + refused * 1000))]), token=token)
     store.close()
     store, _, restored = opened(path)
@@ -157,18 +138,18 @@ def test_a_full_disk_stores_nothing_and_heals_when_there_is_space(small_disk: Pa
 
 
 @pytest.mark.root("mounts a small file system")
-def test_a_seal_on_a_full_disk_changes_nothing_and_heals(small_disk: Path) -> None:
-    store, token, _ = opened(small_disk / "s.db")
+def test_a_seal_on_a_full_disk_changes_nothing_and_heals(small_disk: Disk) -> None:
+    store, token, _ = opened(small_disk.path / "s.db")
     rng = random.Random(1)
     for seq in range(1, 101):
         rows = [[rng.random(), rng.random()] for _ in range(50)]
         store.commit(group([("car-1", batch(seq, START_MS + seq * 60_000, dt=range(50), rows=rows))]), token=token)
     before = store.series("car-1", "power", from_ms=START_MS, to_ms=LATE_MS)
-    filler = fill(small_disk)
+    small_disk.fill()
     with pytest.raises(StoreFullError):
         store.seal(records_max=100, now_ms=LATE_MS)
     assert store.series("car-1", "power", from_ms=START_MS, to_ms=LATE_MS) == before
-    filler.unlink()
+    small_disk.free()
     while store.seal(records_max=50, now_ms=LATE_MS):
         pass
     store.seal(records_max=50, now_ms=LATE_MS + HOUR_MS)

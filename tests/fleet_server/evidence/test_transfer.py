@@ -1,0 +1,419 @@
+"""Files from offers to receipts, over real directories and a real database."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from broker_config import limits
+from broker_config.merkle import leaf_hash
+from broker_config.transfer import Code, Reject, State, StorageClass
+from fleet_server.adapters.incoming_files import IncomingDirectory
+from fleet_server.adapters.sqlite_uploads import SqliteUploads
+from fleet_server.evidence.admission import Bounds
+from fleet_server.evidence.finishing import Damaged, Failed, Kept
+from fleet_server.evidence.transfer import RETRY_S, Said
+from fleet_server.evidence.uploads import UploadError
+from tests.fleet_server.evidence.upload_rig import CHUNK, OTHER, File, Side, file_of, identity_of, manifest_of
+
+SIZE = 5 * CHUNK + 123
+
+
+@pytest.fixture
+def side(tmp_path: Path) -> Side:
+    return Side(tmp_path)
+
+
+def part(side: Side, file: File) -> Path:
+    found = side.incoming.path(file.upload)
+    assert found is not None
+    return found
+
+
+def test_a_file_is_kept_byte_for_byte_and_receipted(side: Side) -> None:
+    file = file_of(SIZE)
+    side.send(file)
+    told = side.receipted(file)
+    assert told is not None
+    assert (told.sha256, told.size, told.storage_class) == (file.manifest.sha256, SIZE, StorageClass.LOGGED)
+    assert side.kept(file) == file.data
+    assert side.register.entered() == [file.upload]
+    assert side.incoming.names() == []
+    assert side.content.path(told.sha256).stat().st_mode & 0o777 == 0o400
+
+
+def test_an_offer_may_be_repeated_and_one_that_is_done_is_receipted_again(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer(), file.says_chunk(0))
+    side.say(file.says_offer())
+    assert side.state(file).missing == ((1, 5),)
+    side.send(file)
+    count = len(side.receipts)
+    side.say(file.says_offer())
+    side.say(file.says_query())
+    side.say(file.says_chunk(2))
+    assert len(side.receipts) == count + 3
+    assert side.register.entered() == [file.upload]
+
+
+def test_a_state_tells_only_what_a_new_process_finds(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    side.say(file.says_chunk(4), file.says_chunk(1))
+    assert side.state(file).missing == ((0, 0), (2, 3), (5, 5))
+    side.restart()
+    side.say(file.says_query())
+    assert side.state(file).missing == ((0, 0), (2, 3), (5, 5))
+
+
+def test_a_state_lists_64_ranges_and_says_that_there_are_more(side: Side) -> None:
+    file = file_of(200 * CHUNK)
+    side.say(file.says_offer())
+    side.say(*[file.says_chunk(number) for number in range(1, 200, 2)])
+    state = side.state(file)
+    assert state.missing == tuple((n, n) for n in range(0, 128, 2))
+    assert state.more
+
+
+def test_any_order_with_repeats_ends_with_the_file(side: Side) -> None:
+    rng = random.Random(7)
+    file = file_of(40 * CHUNK)
+    side.say(file.says_offer())
+    order = [*range(40), *range(40)]
+    rng.shuffle(order)
+    for at in range(0, len(order), 7):
+        side.say(*[file.says_chunk(number) for number in order[at : at + 7]])
+    side.finish()
+    assert side.kept(file) == file.data
+    assert side.transfer.counts["conflict"] == 0
+
+
+def test_the_same_chunk_with_other_bytes_is_not_stored_and_is_told(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer(), file.says_chunk(0))
+    side.say(file.says_chunk(0, bytes(CHUNK)))
+    side.say(file.says_chunk(1), file.says_chunk(1, bytes(CHUNK)))  # in one group, too
+    assert side.transfer.counts["conflict"] == 2
+    assert sum("conflict" in line for line in side.suspect) == 2
+    side.send(file)
+    assert side.kept(file) == file.data
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda f: f.says_chunk(0, b"x"),  # too short
+        lambda f: f.says_chunk(5, bytes(CHUNK)),  # the last is shorter
+        lambda f: f.says_chunk(6, bytes(CHUNK)),  # there is none
+    ],
+)
+def test_a_chunk_that_does_not_fit_changes_nothing(side: Side, said: Callable[[File], Said]) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    side.say(said(file))
+    assert side.state(file).missing == ((0, 5),)
+    assert side.transfer.counts["misfit"] == 1
+
+
+def test_a_chunk_that_was_damaged_on_the_way_changes_nothing(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    good = file.says_chunk(0)
+    bad = bytearray(good.payload)
+    bad[100] ^= 1
+    side.say(good._replace(payload=bytes(bad)))
+    side.say(file.says_query())
+    assert side.state(file).missing == ((0, 5),)
+    assert side.transfer.counts["malformed"] == 1
+
+
+def test_another_devices_upload_is_unknown(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    side.say(file.says_chunk(0)._replace(device=OTHER))
+    assert side.told[-1] == (OTHER, Reject(1, file.upload, Code.UNKNOWN))
+    assert side.transfer.counts["foreign"] == 1
+    side.say(file.says_query())
+    assert side.state(file).missing == ((0, 5),)
+
+
+def test_an_upload_that_was_never_offered_is_unknown(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_chunk(0), file.says_query())
+    assert side.told == [(file.device, Reject(1, file.upload, Code.UNKNOWN))]
+
+
+# reading again
+
+
+def test_a_byte_that_the_disk_changed_costs_one_chunk(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    side.say(*[file.says_chunk(number) for number in range(6)])
+    with part(side, file).open("r+b") as opened:
+        opened.seek(3 * CHUNK + 7)
+        opened.write(b"\xff\x00\xff")
+    assert side.finish() == [Damaged(file.upload, (3,))]
+    assert side.receipts == []
+    assert side.state(file).missing == ((3, 3),)
+    side.restart()  # the bit is gone from the disk, too
+    side.say(file.says_query())
+    assert side.state(file).missing == ((3, 3),)
+    side.send(file)
+    assert side.kept(file) == file.data
+
+
+def test_a_disk_that_damages_everything_makes_the_device_wait(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    for _ in range(5):
+        side.say(*[file.says_chunk(number) for number in range(6)])
+        with part(side, file).open("r+b") as opened:
+            opened.write(os.urandom(8))
+        side.finish()
+    last = side.told[-1][1]
+    assert isinstance(last, Reject)
+    assert (last.code, last.again_s) == (Code.DISK, 600)
+    side.send(file)
+    assert side.kept(file) == file.data
+
+
+def test_chunks_that_came_as_sent_and_are_another_file_are_asked_for_their_hashes(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    other = bytes(CHUNK)  # with a right CRC: the device's memory was damaged before it was computed
+    side.say(*[file.says_chunk(number) for number in range(6) if number != 2], file.says_chunk(2, other))
+    assert side.finish() == [Damaged(file.upload, ())]
+    assert side.state(file).leaves
+    side.say(*file.says_leaves())
+    assert side.finish() == [Damaged(file.upload, (2,))]
+    assert side.state(file).missing == ((2, 2),)
+    side.send(file)
+    assert side.kept(file) == file.data
+
+
+def test_a_manifest_that_is_not_its_files_is_never_kept(side: Side) -> None:
+    data = random.Random(3).randbytes(SIZE)
+    lie = File(data, manifest_of(data, sha256="0" * 64), identity_of(file_of(1).device))
+    side.say(lie.says_offer())
+    side.say(*[lie.says_chunk(number) for number in range(6)])
+    side.finish()
+    side.say(*lie.says_leaves())
+    side.finish()
+    last = side.told[-1][1]
+    assert isinstance(last, Reject)
+    assert (last.code, last.again_s) == (Code.MALFORMED, 0)
+    side.say(lie.says_offer())
+    assert isinstance(side.told[-1][1], Reject)
+    assert side.register.entered() == []
+
+
+def test_hashes_that_are_not_the_manifests_end_it(side: Side) -> None:
+    file = file_of(SIZE)
+    wrong = File(file.data[:-1] + b"x", file.manifest, file.identity)
+    side.say(wrong.says_offer())
+    side.say(*[wrong.says_chunk(number) for number in range(6)])
+    side.finish()
+    side.say(*wrong.says_leaves())
+    assert isinstance(side.told[-1][1], Reject)
+
+
+def test_nothing_is_receipted_that_custody_has_not_entered(side: Side) -> None:
+    side.register.down = True
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    side.say(*[file.says_chunk(number) for number in range(6)])
+    (failed,) = side.finish()
+    assert isinstance(failed, Failed)
+    assert side.receipts == []
+    side.register.down = False
+    side.look(RETRY_S)
+    (kept,) = side.finish()
+    assert isinstance(kept, Kept)
+    assert side.receipted(file) is not None
+
+
+@pytest.mark.parametrize("step", ["keep", "verified"])
+def test_a_server_that_dies_while_it_finishes_goes_on_where_it_was(side: Side, step: str) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    side.say(*[file.says_chunk(number) for number in range(6)])
+    upload, leaves = side.whole[0]
+    if step == "keep":
+        side.content.keep(part(side, file), file.manifest.sha256)
+    else:
+        side.finisher.finish(upload, leaves)  # type: ignore[arg-type]
+    side.restart()
+    side.finish()
+    assert side.receipted(file) is not None
+    assert side.kept(file) == file.data
+    assert side.register.entered() == [file.upload]
+
+
+def test_the_same_content_of_two_devices_is_sent_once_and_entered_twice(side: Side) -> None:
+    first, second = file_of(SIZE), file_of(SIZE, device=OTHER)
+    side.send(first)
+    side.say(second.says_offer())
+    assert side.state(second).missing == ()
+    side.finish()
+    assert side.receipted(second) is not None
+    assert side.register.entered() == [first.upload, second.upload]
+
+
+def test_a_stored_copy_that_is_damaged_vouches_for_nothing(side: Side) -> None:
+    first, second = file_of(SIZE), file_of(SIZE, device=OTHER)
+    side.send(first)
+    path = side.content.path(first.manifest.sha256)
+    path.chmod(0o600)
+    path.write_bytes(bytes(SIZE))
+    side.say(second.says_offer())
+    side.finish()
+    assert side.receipted(second) is None
+    assert side.state(second).missing == ((0, 5),)
+    side.send(second)
+    assert side.kept(first) == first.data  # and the good one has replaced it
+
+
+# copies
+
+
+def test_with_a_replica_a_receipt_says_logged_only_once_both_copies_were_read_again(tmp_path: Path) -> None:
+    side = Side(tmp_path, replica=True)
+    file = file_of(SIZE)
+    side.send(file)
+    told = side.receipted(file)
+    assert told is not None
+    assert told.storage_class is StorageClass.LOGGED
+    assert side.copies is not None
+    with side.copies.open(told.sha256) as copy:
+        assert copy.read() == file.data
+
+
+def test_a_replica_that_is_away_leaves_the_class_at_stored(tmp_path: Path) -> None:
+    side = Side(tmp_path, replica=True)
+    assert side.copies is not None
+    file = file_of(SIZE)
+    blocker = side.copies.path(file.manifest.sha256).parents[1]
+    blocker.write_bytes(b"")  # no directory can be made there
+    side.send(file)
+    told = side.receipted(file)
+    assert told is not None
+    assert told.storage_class is StorageClass.STORED
+    assert [each.upload for each in side.uploads.unreplicated()] == [file.upload]
+    blocker.unlink()
+    assert side.finisher.replicate(side.uploads.unreplicated()[0])
+
+
+# disks
+
+
+def test_a_file_that_cannot_be_written_is_not_told_as_durable(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+
+    def broken(upload: str) -> None:
+        raise UploadError("incoming: Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(IncomingDirectory, "sync", lambda _self, upload: broken(upload))
+        side.say(file.says_chunk(0))
+    last = side.told[-1][1]
+    assert isinstance(last, Reject)
+    assert (last.code, last.again_s > 0) == (Code.DISK, True)
+    side.say(file.says_query())
+    assert side.state(file).missing == ((0, 5),)
+    side.send(file)
+    assert side.kept(file) == file.data
+
+
+def test_a_database_that_takes_nothing_loses_nothing(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise UploadError("uploads: database or disk is full")
+
+    file, late = file_of(SIZE), file_of(SIZE, seed=2)
+    side.say(file.says_offer())
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteUploads, "commit", broken)
+        side.say(file.says_chunk(0), late.says_offer(), late.says_chunk(1))
+    assert all(isinstance(message, Reject) for _, message in side.told[-2:])
+    side.say(file.says_query())
+    assert side.state(file).missing == ((0, 5),)
+    side.send(file)
+    side.send(late)
+    assert (side.kept(file), side.kept(late)) == (file.data, late.data)
+
+
+def test_what_is_incoming_and_unknown_is_removed_at_the_start_and_what_is_gone_comes_again(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    side.say(file.says_chunk(0))
+    stray = part(side, file).with_name("0" * 32 + ".part")
+    stray.write_bytes(b"x")
+    part(side, file).unlink()
+    side.restart()
+    assert not stray.exists()
+    side.say(file.says_query())
+    assert side.state(file).missing == ((0, 5),)
+
+
+# bounds
+
+
+def test_a_device_has_eight_uploads_open_and_the_ninth_waits(side: Side) -> None:
+    files = [file_of(CHUNK, seed=n) for n in range(limits.OPEN_UPLOADS_MAX + 1)]
+    side.say(*[file.says_offer() for file in files])
+    last = side.told[-1][1]
+    assert isinstance(last, Reject)
+    assert last.code is Code.BUSY
+    side.send(files[0])
+    side.send(files[-1])
+
+
+def test_uploads_that_a_device_has_forgotten_keep_no_others_out(side: Side) -> None:
+    files = [file_of(CHUNK, seed=n) for n in range(limits.OPEN_UPLOADS_MAX + 1)]
+    side.say(*[file.says_offer() for file in files[:-1]])
+    side.now_s += 3_601
+    side.send(files[-1])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "code"), [(Bounds(0.99, SIZE), Code.QUOTA), (Bounds(0.000_001, 1 << 40), Code.DISK)]
+)
+def test_too_much_in_a_day_or_a_full_disk_is_told_with_a_time(tmp_path: Path, bounds: Bounds, code: Code) -> None:
+    side = Side(tmp_path, bounds=bounds)
+    side.say(file_of(SIZE).says_offer(), file_of(SIZE, seed=2).says_offer())
+    last = side.told[-1][1]
+    assert isinstance(last, Reject)
+    assert last.code is code
+    assert last.again_s > 0
+    assert side.incoming.names() == ([] if code is Code.DISK else [file_of(SIZE).upload])
+
+
+def test_what_a_device_withdraws_stays_and_may_be_offered_again(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer(), file.says_chunk(0))
+    side.say(file.says_withdraw())
+    assert side.transfer.open_uploads == 0
+    assert side.incoming.names() == [file.upload]
+    side.send(file)
+    assert side.kept(file) == file.data
+
+
+def test_nothing_but_hashes_and_ids_is_a_name_in_the_file_system(side: Side, tmp_path: Path) -> None:
+    file = file_of(SIZE, name="passwd")
+    side.send(file)
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert names - {"uploads.db", "uploads.db-wal", "uploads.db-shm", "register.db"} == {file.manifest.sha256}
+
+
+def test_an_empty_group_says_nothing(side: Side) -> None:
+    assert side.say().told == []
+
+
+def test_a_leaf_is_of_what_came(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer(), file.says_chunk(5))
+    assert side.uploads.leaf(file.upload, 5) == leaf_hash(file.chunk_data(5))
+    assert isinstance(side.state(file), State)

@@ -1,0 +1,133 @@
+"""A site as ``init`` made it, with real programs on it: its broker, its server, agents that enrol."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fleet_server.adapters import site_directory
+from fleet_server.cli.server import Json, Place, Server, connect
+from tests.faults.programs import ROOT, Program
+from tests.servers import HOST, Credentials, accepts, free_ports, program, wait_until
+
+BROKERS = [pytest.param("mosquitto", marks=pytest.mark.server("mosquitto")), "embedded"]
+SOON = "import sys, edge_agent.renewing as r, edge_agent.__main__ as m; r.FIRST_S_MAX = 0.1; sys.exit(m.main())"
+"""The agent as it is, but that it looks at once whether its certificate is to be renewed."""
+
+
+@dataclass
+class Fleet:
+    """A site as ``init`` made it, its broker and its server, running."""
+
+    directory: Path
+    device_port: int
+    server_port: int
+    enrolment_port: int
+    server: Server
+    broker: Program
+    program: Program
+    """The server's."""
+    exit: ExitStack
+
+    def device_directory(self, device: str) -> Path:
+        return self.directory.parent / "devices" / device
+
+    def claim(self, device: str) -> str:
+        said: Json = {"device_class": "host"}
+        self.server.send("PUT", f"/v1/devices/{device}/registration", json=said, headers={"If-None-Match": "*"})
+        return self.claim_again(device)
+
+    def claim_again(self, device: str) -> str:
+        made = self.server.send("POST", f"/v1/devices/{device}/claims")
+        assert isinstance(made, dict)
+        return str(made["code"])
+
+    def enroll(self, device: str, claim: str, *more: str) -> subprocess.CompletedProcess[str]:
+        where = ["--server", f"https://localhost:{self.enrolment_port}", "--ca", str(self.server_ca)]
+        what = ["--claim", claim, "--dir", str(self.device_directory(device)), *more]
+        command = [sys.executable, "-m", "edge_agent", "enroll", *where, *what]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    @property
+    def server_ca(self) -> Path:
+        return self.directory / "server/server-ca.crt"
+
+    def agent(self, device: str) -> Program:
+        config = str(self.device_directory(device) / "agent.toml")
+        argv = [sys.executable, "-c", SOON, "run", "--config", config]
+        agent = Program(f"agent of {device}", argv, self.directory / f"{device}.log")
+        agent.start()
+        self.exit.callback(agent.kill)
+        return agent
+
+    def enrolled(self, device: str) -> Program:
+        done = self.enroll(device, self.claim(device))
+        assert done.returncode == 0, done.stderr
+        agent = self.agent(device)
+        wait_until(lambda: self.is_connected(device), f"{device} is connected")
+        return agent
+
+    def is_connected(self, device: str) -> bool:
+        seen = self.server.get(f"/v1/devices/{device}")
+        assert isinstance(seen, dict)
+        return bool(seen["connected"])
+
+    def credentials(self, device: str) -> Credentials:
+        at = self.device_directory(device)
+        return Credentials(at / "device.crt", at / "device.key", self.server_ca)
+
+    def states(self, device: str) -> list[str]:
+        found = self.server.get(f"/v1/devices/{device}/certificates")
+        assert isinstance(found, dict)
+        return [each["state"] for each in found["certificates"]]  # type: ignore[union-attr, call-overload, index, misc]
+
+
+def is_healthy(server: Server) -> bool:
+    try:
+        return server.get("/v1/health") == {"status": "ok"}
+    except Exception:  # noqa: BLE001 - whatever it is, it is not healthy
+        return False
+
+
+@contextmanager
+def running(directory: Path, kind: str) -> Iterator[Fleet]:
+    """On a broker of *kind*, and ended with the block."""
+    device_port, server_port, api_port, enrolment_port = free_ports(4)
+    site = site_directory.create(
+        directory,
+        hosts=("localhost",),
+        device_port=device_port,
+        server_port=server_port,
+        api_port=api_port,
+        enrolment_port=enrolment_port,
+        broker_user="root",
+        now=datetime.now(UTC),
+    )
+    at = str(directory / "broker")
+    if kind == "mosquitto":
+        argv = ["sh", "-c", f"cd {at} && exec {program('mosquitto')} -c mosquitto.conf"]
+    else:
+        embedded = f"-m broker_config.embedded --directory {at} --device-host {HOST} --device-port {device_port}"
+        embedded += f" --server-port {server_port} --site {site.site_id}"
+        embedded += f" --crl-file {at}/device-ca.crl --pid-file {at}/mosquitto.pid"
+        argv = [sys.executable, *embedded.split()]
+    config = str(directory / "server/fleet-server.toml")
+    with ExitStack() as stack:
+        broker = Program("broker", argv, directory / "broker.log")
+        broker.start()
+        stack.callback(broker.kill)
+        wait_until(lambda: accepts(device_port), "the broker accepts")
+        server = Program(
+            "server", [sys.executable, "-m", "fleet_server", "run", "--config", config], directory / "server.log"
+        )
+        server.start()
+        stack.callback(server.kill)
+        place = Place(f"http://{HOST}:{api_port}", directory / "server/api-token")
+        speaking = stack.enter_context(connect(place))
+        wait_until(lambda: is_healthy(speaking), "the server is healthy")
+        yield Fleet(directory, device_port, server_port, enrolment_port, speaking, broker, server, stack)
