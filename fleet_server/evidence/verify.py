@@ -247,9 +247,8 @@ class Piece:
     def events(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Each of them as the log's entry, once that is seen to be in the log."""
         for line in self.bundle.lines(self.at + "events.ndjson"):
-            raw, path = unb64(line["entry"]), [unb64(each) for each in line["proof"]]
-            entry, leaf = json.loads(raw), sha256(b"\0", raw)
-            log, index = Log(self.bundle, int(entry["log"])), entry["index"]
+            entry, leaf = json.loads(raw := unb64(line["entry"])), sha256(b"\0", raw)
+            log, index, path = Log(self.bundle, int(entry["log"])), entry["index"], [*map(unb64, line["proof"])]
             same = 0 <= index < log.size and climbed(index, log.size - 1, path, leaf, leaf)[1] == log.root
             need(same, f"{self.upload}: an event is not in the log")
             yield raw, entry
