@@ -1,7 +1,6 @@
 """The whole way of a recording: real video, an agent that is killed, the real server and signer; and deletion."""
 
 import hashlib
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -59,7 +58,7 @@ class Recording(Rig):
 
     def record(self, seconds: float) -> None:
         command = [sys.executable, "-m", "firmware_bridge.peripherals.recorder", "--folder", str(self.folder)]
-        command += ["--seconds", str(seconds), "--segment-s", "1", *([] if shutil.which("ffmpeg") else ["--logs"])]
+        command += ["--seconds", str(seconds), "--segment-s", "1"]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
     def kept(self) -> list[tuple[str, str, str | None]]:
@@ -75,7 +74,7 @@ class Recording(Rig):
         return len(kept) == count and all(each[1:] == ("receipted", "logged") for each in kept)
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="real video needs ffmpeg")
+@pytest.mark.server("ffmpeg")
 def test_a_recording_reaches_the_store_and_its_receipt_the_device(tmp_path: Path) -> None:
     with Recording(tmp_path, RigSettings(server_disk_bytes=0)) as rig:
         signer = Program(
