@@ -11,17 +11,23 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from broker_config import limits
 from broker_config.ids import DEVICE_ID_PATTERN, ContractError, exact
+from broker_config.trust import STEP_BYTES_MAX, STEPS_MAX
 
 ENROLL_PATH: Final = "/enroll"
 NONCE_PATH: Final = "/nonce"
 RENEW_PATH: Final = "/renew"
+TRUST_PATH: Final = "/trust"
 REQUEST_BYTES_MAX: Final = 16_384
 ANSWER_BYTES_MAX: Final = 131_072
+TRUST_ANSWER_BYTES_MAX: Final = 2 * STEP_BYTES_MAX
+"""A few steps, or the largest one, whose quotes are escaped once more, and the keys beside them."""
 CLAIM_PREFIX: Final = "ffc_"
 """So that a leaked code is found by its beginning."""
 CLAIM_BYTES: Final = 20
 PROOF_CONTEXT: Final = b"fieldfleet renew 1\0"
+TRUST_CONTEXT: Final = b"fieldfleet trust 1\0"
 
 _CLAIM_PATTERN: Final = r"^ffc_[a-z2-7]{32}\Z"
 _CLAIM: Final = re.compile(_CLAIM_PATTERN)
@@ -55,7 +61,19 @@ class RenewRequest(Struct, frozen=True, forbid_unknown_fields=True):
     signature: Annotated[str, Meta(min_length=1, max_length=1_024)]
 
 
-R = TypeVar("R", EnrollRequest, RenewRequest)
+class TrustRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """``POST /trust``. ``signature``: by the certificate's key over :func:`trust_proof`, as a renewal's. ``version``:
+    of the ``signers.json`` that the device has, 0 if none; ``kid``: of its MAC keys.
+    """
+
+    certificate: Pem
+    nonce: Nonce
+    signature: Annotated[str, Meta(min_length=1, max_length=1_024)]
+    version: Annotated[int, Meta(ge=0, le=limits.SEQ_MAX)]
+    kid: Annotated[str, Meta(max_length=64)]
+
+
+R = TypeVar("R", EnrollRequest, RenewRequest, TrustRequest)
 
 
 class BrokerPlace(Struct, frozen=True):
@@ -77,7 +95,7 @@ class MacKeys(Struct, frozen=True):
 
 
 class Enrolled(Struct, frozen=True, omit_defaults=True):
-    """The answer to both.
+    """The answer to a claim and to a renewal.
 
     ``chain``: what stands above ``certificate``, the root last. ``server_ca``: who vouches for the broker.
     ``signers``: the ``signers.json`` of the site, whose signatures the device obeys; empty if it has none.
@@ -92,6 +110,16 @@ class Enrolled(Struct, frozen=True, omit_defaults=True):
     broker: BrokerPlace
     mac: MacKeys
     signers: Annotated[str, Meta(max_length=65_536)] = ""
+
+
+class TrustAnswer(Struct, frozen=True, omit_defaults=True):
+    """What the device lacks. ``steps``: signed changes of the signers (:mod:`broker_config.trust`), each the JSON of
+    its envelope, from ``version`` + 1 on without holes; as many as fit, so ask again until there are none. ``mac``:
+    left out if the device has the current keys.
+    """
+
+    steps: Annotated[tuple[Annotated[str, Meta(max_length=STEP_BYTES_MAX)], ...], Meta(max_length=STEPS_MAX)] = ()
+    mac: MacKeys | None = None
 
 
 def claim_text(secret: bytes) -> str:
@@ -113,6 +141,11 @@ def claim_link(url: str, claim: str) -> str:
 def renewal_proof(nonce: str, csr: str) -> bytes:
     """The bytes that the old key signs."""
     return PROOF_CONTEXT + nonce.encode("ascii") + b"\0" + csr.encode("ascii", "replace")
+
+
+def trust_proof(nonce: str, version: int, kid: str) -> bytes:
+    """The bytes that the device's key signs."""
+    return TRUST_CONTEXT + b"%b\0%d\0%b" % (nonce.encode("ascii"), version, kid.encode())
 
 
 def decode_signature(text: str) -> bytes:

@@ -34,6 +34,7 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, le=limits.SEQ_MAX)]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
 RecordingId: TypeAlias = Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,63})?\Z")]
 Holder: TypeAlias = Annotated[str, Meta(max_length=64)]
+MaybeDigest: TypeAlias = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 Line: TypeAlias = Annotated[str, Meta(max_length=120)]
 
 
@@ -66,12 +67,16 @@ class Segment(Struct, frozen=True, forbid_unknown_fields=True):
     gap_ms: Count = 0
 
 
-class JournalRange(Struct, frozen=True, forbid_unknown_fields=True):
-    """The device's journal while the file was made: batches ``first`` to ``last`` of a life, inclusive."""
+class JournalRange(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The device's journal while the file was made: batches ``first`` to ``last`` of a life, inclusive. ``head``:
+    SHA-256 of batch ``last`` as it is sent, so that the signature covers the journal up to there; empty if that batch
+    was not sealed yet.
+    """
 
     life: Hex
     first: Count
     last: Count
+    head: MaybeDigest = ""
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t", tag="manifest"):

@@ -48,7 +48,8 @@ class Birth(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="birth")
 
     ``epoch``: a nonce of this connection, which its will carries too. ``store_epoch``: the newest that an
     authentic receipt has told this device, 0 if none. ``profile_digest``: SHA-256 of the profile's bytes;
-    ``hardware``: what the board calls itself; both are left out if not known.
+    ``hardware``: what the board calls itself; both are left out if not known. ``signers``: the version of whose
+    signatures it obeys, 0 if nobody's; ``kid``: of the MAC keys that it checks receipts with.
     """
 
     v: Literal[1]
@@ -64,6 +65,8 @@ class Birth(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="birth")
     streams: Annotated[tuple[StreamState, ...], Meta(max_length=limits.STREAMS_MAX)]
     profile_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     hardware: Name = ""
+    signers: Count = 0
+    kid: Name = ""
 
 
 class Will(Struct, frozen=True, tag_field="t", tag="will"):
@@ -124,7 +127,8 @@ class ServerState(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="s
     """``ff/1/server/state``, retained. A new epoch tells devices to offer again what has no receipt.
 
     ``spread_ms``: over how long devices that lose their broker at once are to spread their connections; counts only
-    with ``up``: a server that goes says nothing of it.
+    with ``up``: a server that goes says nothing of it. ``signers``, ``kid``: the newest that a device can have; only
+    hints that it may ask (``POST /trust``), since nobody vouches for this message.
     """
 
     v: Literal[1]
@@ -132,6 +136,8 @@ class ServerState(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="s
     shards: Annotated[tuple[ShardEpoch, ...], Meta(max_length=256)]
     state: Literal["up", "down"]
     spread_ms: Annotated[int, Meta(ge=0, le=limits.RECONNECT_SPREAD_MS_MAX)] = 0
+    signers: Count = 0
+    kid: Name = ""
 
 
 class CommandStatus(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="command_status"):

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from broker_config import limits
 from broker_config.device_classes import CommandName, SafetyClass
@@ -28,6 +28,8 @@ PAYLOAD_TYPE: Final = "application/vnd.fieldfleet.claims.v1+json"
 ED25519: Final = "ed25519"
 """RFC 8032, over the pre-authentication bytes themselves; the public key is its 32 bytes."""
 KEY_ID_CHARS: Final = 16
+CHANGE_SIGNERS: Final = "signers"
+"""Among a signer's kinds: it may change the signers themselves (:mod:`broker_config.trust`). No order is of it."""
 
 ENVELOPE_BYTES_MAX: Final = 128 * limits.KIB
 ROOTS_BYTES_MAX: Final = 64 * limits.KIB
@@ -159,11 +161,14 @@ class Signer(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Thresholds(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many different signers an order needs, by what it can do."""
+    """How many different signers an order needs, by what it can do. ``signers``: how many of those that may change
+    the signers a change needs; left out where nobody may.
+    """
 
     harmless: Annotated[int, Meta(ge=1, le=SIGNATURES_MAX)] = 1
     disruptive: Annotated[int, Meta(ge=1, le=SIGNATURES_MAX)] = 1
     hazardous: Annotated[int, Meta(ge=2, le=SIGNATURES_MAX)] = 2
+    signers: Annotated[int, Meta(ge=1, le=SIGNATURES_MAX)] | UnsetType = UNSET
 
     def of(self, safety_class: SafetyClass) -> int:
         """For one class."""
@@ -192,6 +197,18 @@ class Roots(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t", tag=
                 raise ValueError(f"signer {shown(signer.keyid)}: expected {key_id(signer.algorithm, signer.public)}")
         if len({signer.public for signer in self.signers}) < len(self.signers):
             raise ValueError("signers: a key is there twice")
+        needed = self.changed_by
+        if needed > len(self.holders(CHANGE_SIGNERS)):
+            raise ValueError(f"thresholds: a change needs {needed} signers, more than may change anything")
+
+    @property
+    def changed_by(self) -> int:
+        """How many signers a change of this needs; 0 if nobody may change it: the device has to enrol again."""
+        return 0 if self.thresholds.signers is UNSET else self.thresholds.signers
+
+    def holders(self, kind: str) -> dict[str, Signer]:
+        """Key id -> whoever may sign *kind*, with an algorithm that we know."""
+        return {each.keyid: each for each in self.signers if each.algorithm == ED25519 and kind in each.kinds}
 
 
 def key_id(algorithm: str, public: bytes) -> str:
@@ -210,10 +227,14 @@ class Candidate(NamedTuple):
 
 def candidates(envelope: Envelope, roots: Roots, kind: Kind) -> tuple[Candidate, ...]:
     """At most one for each key: the first."""
-    known = {s.keyid: s for s in roots.signers if s.algorithm == ED25519 and kind.value in s.kinds}
+    return among(envelope, roots.holders(kind))
+
+
+def among(envelope: Envelope, holders: Mapping[str, Signer]) -> tuple[Candidate, ...]:
+    """At most one signature for each of *holders* (key id -> signer): the first."""
     found: dict[str, Candidate] = {}
     for signature in envelope.signatures:
-        signer = known.get(signature.keyid)
+        signer = holders.get(signature.keyid)
         if signer is not None and signer.keyid not in found:
             found[signer.keyid] = Candidate(signer.keyid, signer.algorithm, signer.public, signature.sig)
     return tuple(found.values())

@@ -31,7 +31,7 @@ from edge_agent.identity import Pair
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
 from edge_agent.orders import Orders, Times
-from edge_agent.renewing import keep_renewed
+from edge_agent.renewing import Hint, keep_renewed
 from edge_agent.session import Effect, Event, State
 from edge_agent.settling import settling
 from edge_agent.window import Window
@@ -85,7 +85,7 @@ class Agent:
             wait_s=file.receipts.receipt_wait_s,
             uniform=self._uniform,
         )
-        self._uploading = self._uploads() if settings.folders else None
+        self._uploading = self._make_uploading() if settings.uploads is not None else None
         self._orders = Orders(
             settings.device,
             keys.roots,
@@ -111,12 +111,13 @@ class Agent:
         self._wake = asyncio.Event()
         self._left = asyncio.Event()
         self._new_identity = asyncio.Event()
+        self._hint = Hint(self._uniform)
         self._retry: asyncio.TimerHandle | None = None
         self._connection: asyncio.Task[None] | None = None
         self._wires: list[asyncio.Task[None]] = []
         self._stopping = False
 
-    def _uploads(self) -> "Uploading":
+    def _make_uploading(self) -> "Uploading":
         from edge_agent.uploading import Uploading  # noqa: PLC0415  # a megabyte that others do not need
 
         return Uploading(
@@ -143,7 +144,9 @@ class Agent:
         if self._uploading is not None:
             self._wires.append(asyncio.create_task(self._uploading.run()))
         if self._settings.file.enrolment is not None:
-            renewing = keep_renewed(self._settings.config_file, self._uniform, self._new_identity.set)
+            renewing = keep_renewed(
+                self._settings.config_file, self._uniform, self._new_identity.set, self._look_at_keys, self._hint
+            )
             self._wires.append(asyncio.create_task(renewing))
         while not self._left.is_set():
             if stop.is_set() and not self._stopping:
@@ -440,8 +443,32 @@ class Agent:
             ),
             profile_digest=self._settings.profile_digest,
             hardware=self._hardware,
+            signers=self._version,
+            kid=self._keys.receipt.kid,
         )
         self._send(Up.STATUS, messages.encode(birth), retain=True)
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._keys.roots is None else self._keys.roots.version
+
+    def _look_at_keys(self) -> None:
+        """A child may have brought newer ones. The birth tells which receipts are to be made with, so what was made
+        with the former key meanwhile is made again.
+        """
+        try:
+            keys = files.read_all_keys(self._settings.mac_file, self._settings.signers_file)
+        except files.BadKeysError as error:
+            logger.warning("keys stay as they were", extra={"why": shown(error)})
+            return
+        if keys == self._keys:
+            return
+        self._keys = keys
+        if keys.roots is not None:
+            self._orders.trust(keys.roots)
+        logger.info("newer keys", extra={"signers": self._version, "kid": keys.receipt.kid})
+        self._birth_wanted = True
+        self._wake.set()
 
     def _ask_time(self) -> None:
         nonce = random_hex16()
@@ -532,6 +559,8 @@ class Agent:
         """
         if state.state == "up":
             self._spread_s = state.spread_ms / 1000
+            if state.signers > self._version or state.kid not in {"", self._keys.receipt.kid}:
+                self._hint.give(self._spread_s)
         shard = int(shard_of(self._settings.device), 16)
         owned = next((s.epoch for s in state.shards if s.first <= shard <= s.last), 0)
         epochs = (state.store_epoch, owned)

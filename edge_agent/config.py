@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,10 +21,12 @@ from broker_config.device_classes import DeviceClass, StreamSpec
 from broker_config.ids import ContractError, DeviceId
 from broker_config.telemetry import JOURNAL
 from broker_config.text import shown
-from edge_agent.upload_tables import FOLDERS_DIR, Uploads
 from firmware_bridge.driver import Resource
 from firmware_bridge.registry import UnknownDriverError, driver_class
 from firmware_bridge.tables import read_table
+
+if TYPE_CHECKING:
+    from edge_agent.upload_tables import UploadSettings
 
 PROFILE_SUFFIX: Final = ".toml"
 PROFILES: Final = Path(__file__).parent / "profiles"
@@ -122,7 +124,7 @@ class AgentFile(Struct, frozen=True):
     backoff: BackoffTable = BackoffTable()
     clock: ClockTable = ClockTable()
     system: SystemTable = SystemTable()
-    uploads: Uploads = Uploads()
+    uploads: dict[str, object] = {}
 
 
 class WireTable(Struct, frozen=True):
@@ -158,7 +160,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that the agent is told, with paths made absolute. ``folders``: file class -> where its files lie."""
+    """All that the agent is told, with paths made absolute. ``uploads`` None: no folder of files."""
 
     device: DeviceId
     device_class: DeviceClass
@@ -173,7 +175,7 @@ class Settings:
     signers_file: Path | None
     boot_id_file: Path
     config_file: Path
-    folders: Mapping[str, Path]
+    uploads: "UploadSettings | None"
     file: AgentFile
 
 
@@ -213,7 +215,7 @@ def load(path: Path) -> Settings:
         paths[place] = base / name
         if not paths[place].is_file():
             faults.append(f"{place}: no file {shown(name)}")
-    folders = _folders(file.uploads, device_class, base, state_dir, faults)
+    uploads = _uploads(file, device_class, base, state_dir, faults) if file.uploads else None
     if file.backoff.s_min > file.backoff.s_cap:
         faults.append(f"backoff.s_min: expected at most s_cap {file.backoff.s_cap}, got {file.backoff.s_min}")
     if faults or device_class is None or profile is None:
@@ -232,7 +234,7 @@ def load(path: Path) -> Settings:
         signers_file=paths.get("orders.signers_file"),
         boot_id_file=paths["system.boot_id_file"],
         config_file=path.resolve(),
-        folders=folders,
+        uploads=uploads,
         file=file,
     )
 
@@ -255,19 +257,15 @@ def _class(name: str, place: str, faults: list[str]) -> DeviceClass | None:
         return None
 
 
-def _folders(
-    uploads: Uploads, device_class: DeviceClass | None, base: Path, state_dir: Path, faults: list[str]
-) -> dict[str, Path]:
-    out: dict[str, Path] = {}
-    for name, folder in uploads.folders.items():
-        if device_class is not None and name not in device_class.files:
-            known = ", ".join(device_class.files) or "none"
-            faults.append(f"uploads.folders.{shown(name)}: unknown; {device_class.name} has {known}")
-        path = base / folder.folder if folder.folder else state_dir / FOLDERS_DIR / name
-        if path.resolve() in {other.resolve() for other in out.values()}:
-            faults.append(f"uploads.folders.{shown(name)}.folder: {shown(folder.folder)} is used twice")
-        out[name] = path
-    return out
+def _uploads(
+    file: AgentFile, device_class: DeviceClass | None, base: Path, state_dir: Path, faults: list[str]
+) -> "UploadSettings | None":
+    from edge_agent import upload_tables  # noqa: PLC0415  # memory that a device without folders does not need
+
+    table = read_table(file.uploads, upload_tables.Uploads, "uploads", faults)
+    if table is None or device_class is None:
+        return None
+    return upload_tables.placed(table, device_class, base, state_dir, faults)
 
 
 def shipped_profiles() -> tuple[str, ...]:

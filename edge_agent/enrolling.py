@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from broker_config import signing
 from broker_config.enrolment import Enrolled, is_claim
-from edge_agent import config
+from edge_agent import config, trusting
 from edge_agent.adapters import files, x509
 from edge_agent.adapters.enrolment import EnrolmentError, Listener
 from edge_agent.identity import PUBLIC, SECRET, Pair, Write, put_next
@@ -55,7 +56,8 @@ def _own(agent_file: Path) -> config.Settings:
 def _replace(own: config.Settings, given: Enrolled, key_pem: bytes) -> None:
     if given.device != own.device:
         raise EnrolmentError(f"the claim is of {given.device}, and this is {own.device}; make one for {own.device}")
-    files.carry_out(Write(own.mac_file, msgspec.json.encode(given.mac), SECRET))
+    for write in _trusted(own, given):
+        files.carry_out(write)
     pair = Pair(own.cert_file, own.key_file)
     with files.changing(pair):
         for step in put_next(pair, cert=_presented(given), key=key_pem):
@@ -67,6 +69,28 @@ def _presented(given: Enrolled) -> bytes:
         return x509.presented(given.certificate, given.chain)
     except x509.BadIdentityError as error:
         raise EnrolmentError(f"the server's answer: {error}") from error
+
+
+def _trusted(own: config.Settings, given: Enrolled) -> list[Write]:
+    """Of a device that enrols again. Whom it obeys is what the operator says now, but never a version of this site
+    below one that it had. Raises EnrolmentError.
+    """
+    steps = [trusting.keys_file(own, given.mac)]
+    if own.signers_file is None or not given.signers:
+        return steps
+    try:
+        new = signing.decode_roots(given.signers.encode())
+        old = files.read_signers(own.signers_file)
+    except signing.BadEnvelopeError as error:
+        raise EnrolmentError(f"the server's signers are refused: {error}") from error
+    except files.BadKeysError:
+        old = None  # whatever is there, it is nothing that orders could be checked with
+    if old is not None and old.site == new.site and new.version < old.version:
+        raise EnrolmentError(
+            f"the server has version {new.version} of the signers, this device had {old.version}; put the site's "
+            "server/signers back as it was"
+        )
+    return [*steps, Write(own.signers_file, given.signers.encode(), PUBLIC)]
 
 
 def _steps(directory: Path, given: Enrolled, key_pem: bytes, server: str) -> list[Write]:

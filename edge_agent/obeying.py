@@ -137,10 +137,14 @@ def hopeless(order: Order, facts: Facts) -> Refuse | None:
 def _not_signed(order: Order, verified: frozenset[str], facts: Facts) -> Refusal | None:
     if facts.roots is None:
         return Refusal.UNKNOWN_KEY
-    if not verified & order.keyids:
+    # the signers may have changed since the order was read
+    claimed = order.keyids & facts.roots.holders(order.claims.kind).keys()
+    if not claimed:
+        return Refusal.UNKNOWN_KEY
+    if not verified & claimed:
         return Refusal.BAD_SIGNATURE
     needed = facts.roots.thresholds.of(signing.safety_of(order.command, facts.commands))
-    return Refusal.TOO_FEW_SIGNERS if len(verified & order.keyids) < needed else None
+    return Refusal.TOO_FEW_SIGNERS if len(verified & claimed) < needed else None
 
 
 def _not_meant(claims: Claims, facts: Facts) -> Refusal | None:

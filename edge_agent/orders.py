@@ -109,6 +109,10 @@ class Orders:
             except asyncio.QueueFull:
                 self._refuse(channel, Refuse(Refusal.BUSY))
 
+    def trust(self, roots: Roots) -> None:
+        """Whose orders count from now on, those that wait among them."""
+        self._roots = roots
+
     def turn(self, *, ending: bool = False) -> None:
         """What time alone makes due; *ending*: nothing is kept back for later."""
         if not self._loaded:

@@ -34,7 +34,9 @@ class Releaser:
     def __init__(
         self, settings: Settings, system: System, keeper: Keeper, rows: SqliteOutbox, watcher: Watcher
     ) -> None:
+        assert settings.uploads is not None, "nothing else loads this"
         self._settings = settings
+        self._uploads = settings.uploads
         self._system = system
         self._keeper = keeper
         self._outbox = rows
@@ -49,7 +51,7 @@ class Releaser:
         room_bytes = self._room()
         if room_bytes is None:
             return False
-        reserve = self._settings.file.uploads.reserve_bytes
+        reserve = self._uploads.table.reserve_bytes
         freed = self._release(short_bytes=reserve - room_bytes)
         self.stopped = outbox.stopped(room_bytes + freed, reserve, self.stopped)
         self._say(room_bytes + freed)
@@ -58,12 +60,12 @@ class Releaser:
     def _room(self) -> int | None:
         """Of the fullest disk, or of the quota; None if no folder is there."""
         rooms: list[int] = []
-        for path in self._settings.folders.values():
+        for path in self._uploads.paths.values():
             try:
                 rooms.append(folder.room(path))
             except OSError as error:
                 logger.warning("no room known", extra={"why": shown(error)})
-        quota = self._settings.file.uploads.bytes_max
+        quota = self._uploads.table.bytes_max
         if quota:
             rooms.append(quota - self._outbox.bytes_here())
         return min(rooms, default=None)
@@ -72,7 +74,7 @@ class Releaser:
 
     def _release(self, *, short_bytes: int) -> int:
         """Returns the bytes freed."""
-        uploads = self._settings.file.uploads
+        uploads = self._uploads.table
         now_ms = clock.trusted_ms(self._keeper.clock, self._system.facts())
         freed = 0
         for file_class, told in uploads.folders.items():
@@ -85,7 +87,7 @@ class Releaser:
         return freed
 
     def _delete(self, row: Row) -> int:
-        path = self._settings.folders[row.file_class]
+        path = self._uploads.paths[row.file_class]
         found = folder.look_at(path, row.name)
         if found is not None and found != (row.inode, row.size, row.mtime_ns):
             self.changed(row, "it is not what the receipt is for")
@@ -95,7 +97,7 @@ class Releaser:
 
     def _finish(self, row: Row) -> int:
         """Tell it, do it, forget it. Whoever restarts here tells it again."""
-        path = self._settings.folders.get(row.file_class)
+        path = self._uploads.paths.get(row.file_class)
         if path is None:
             return 0  # a folder that is not configured any more is left alone
         self._keeper.note(
@@ -127,7 +129,7 @@ class Releaser:
     # A full device ----------------------------------------------------------------------------------------------
 
     def _say(self, room_bytes: int) -> None:
-        for file_class, path in self._settings.folders.items():
+        for file_class, path in self._uploads.paths.items():
             stop = self._settings.device_class.files[file_class].priority in self.stopped
             if stop == (file_class in self._said):
                 continue
@@ -151,4 +153,4 @@ class Releaser:
 
     def found_stopped(self) -> None:
         """What an earlier run said still lies there."""
-        self._said = {name for name, path in self._settings.folders.items() if (path / STOP_NAME).exists()}
+        self._said = {name for name, path in self._uploads.paths.items() if (path / STOP_NAME).exists()}

@@ -1,7 +1,9 @@
 """``python -m edge_agent.renewal --config agent.toml [--if-due]``: a new key and certificate beside the old ones.
 
-A short-lived child of the agent, so that the agent itself needs no library for certificates. Exit codes: 0 there is
-a new pair, 1 there is none, 3 the configuration is wrong, 10 none is due.
+A short-lived child of the agent, so that the agent itself needs no library for certificates. It also asks for what
+has changed of whom the device obeys and of the keys of its receipts: the agent looks at those files after each child.
+Exit codes: 0 there is a new pair, 1 there is none, or what else has changed is not known, 3 the configuration is
+wrong, 10 none is due.
 """
 
 import argparse
@@ -11,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from broker_config.enrolment import RenewRequest
-from edge_agent import config
+from broker_config.enrolment import RenewRequest, renewal_proof
+from edge_agent import config, trusting
 from edge_agent.adapters import files, x509
 from edge_agent.adapters.enrolment import EnrolmentError, Listener
 from edge_agent.config import ConfigError, Settings
@@ -29,24 +31,32 @@ def renew(settings: Settings, *, if_due: bool, now_s: float) -> int:
 
     Raises:
         EnrolmentError: says what to do next; what was there is there.
-        OSError, BadIdentityError: a file cannot be read or written.
+        OSError, BadIdentityError, BadKeysError: a file cannot be read or written.
     """
     table = settings.file.enrolment
     if table is None:
         raise EnrolmentError("this device was not enrolled: agent.toml has no [enrolment]; see edge-agent enroll")
     own = Pair(settings.cert_file, settings.key_file)
     with files.changing(own):
-        return _renew(settings, table.url, own, if_due=if_due, now_s=now_s)
+        listener = Listener(table.url, settings.ca_file)
+        done = _renew(listener, own, if_due=if_due, now_s=now_s)
+        try:
+            if trusting.refresh(settings, listener, own):
+                print("there are newer signers or keys; the agent that runs takes them up when it next looks")
+        except (EnrolmentError, OSError, files.BadKeysError, x509.BadIdentityError) as error:
+            if done == NOT_DUE:
+                raise
+            print(f"edge-agent: {error}", file=sys.stderr)  # the new pair is there all the same
+    return done
 
 
-def _renew(settings: Settings, url: str, own: Pair, *, if_due: bool, now_s: float) -> int:
+def _renew(listener: Listener, own: Pair, *, if_due: bool, now_s: float) -> int:
     waiting = len(files.pairs(own)) > 1
     if waiting and not x509.is_pair(own.cert_file.read_bytes(), own.key_file.read_bytes()):
         files.follow_through(own)  # the power went while the next pair took this one's place
         waiting = False
     if if_due and now_s < _due_s(x509.life(own.cert_file.read_bytes()), waiting=waiting):
         return NOT_DUE
-    listener = Listener(url, settings.ca_file)
     made = x509.new_key()
     nonce = listener.nonce()
     given = listener.renew(
@@ -54,7 +64,7 @@ def _renew(settings: Settings, url: str, own: Pair, *, if_due: bool, now_s: floa
             own.cert_file.read_text(encoding="ascii"),
             made.csr_pem,
             nonce,
-            x509.prove(own.key_file.read_bytes(), nonce=nonce, csr=made.csr_pem),
+            x509.prove(own.key_file.read_bytes(), renewal_proof(nonce, made.csr_pem)),
         )
     )
     for step in put_next(own, cert=x509.presented(given.certificate, given.chain), key=made.key_pem):
@@ -80,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             print(f"edge-agent: {fault}", file=sys.stderr)
         return BAD_CONFIG
-    except (EnrolmentError, OSError, x509.BadIdentityError) as error:
+    except (EnrolmentError, OSError, files.BadKeysError, x509.BadIdentityError) as error:
         print(f"edge-agent: {error}", file=sys.stderr)
         return FAILED
     if done == RENEWED:

@@ -1,9 +1,14 @@
 """``[uploads]`` of agent.toml: which folders hold files to upload, and how they are kept. Without one, none."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from broker_config.device_classes import DeviceClass
+from broker_config.text import shown
 from edge_agent.link_rules import Limit, Link
 
 HOLD_H_MIN: Final = 72.0
@@ -45,3 +50,27 @@ class Uploads(Struct, frozen=True, forbid_unknown_fields=True):
     abnormal_s: Seconds = 60.0
     link: Link = ""
     link_file: Annotated[str, Meta(max_length=4096)] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSettings:
+    """``paths``: file class -> where its files lie; the rest as the table has it."""
+
+    table: Uploads
+    paths: Mapping[str, Path]
+
+
+def placed(
+    table: Uploads, device_class: DeviceClass, base: Path, state_dir: Path, faults: list[str]
+) -> UploadSettings | None:
+    """With folders made absolute; None if none is told. Appends each fault to *faults*."""
+    paths: dict[str, Path] = {}
+    for name, folder in table.folders.items():
+        if name not in device_class.files:
+            known = ", ".join(device_class.files) or "none"
+            faults.append(f"uploads.folders.{shown(name)}: unknown; {device_class.name} has {known}")
+        path = base / folder.folder if folder.folder else state_dir / FOLDERS_DIR / name
+        if path.resolve() in {other.resolve() for other in paths.values()}:
+            faults.append(f"uploads.folders.{shown(name)}.folder: {shown(folder.folder)} is used twice")
+        paths[name] = path
+    return UploadSettings(table, paths) if paths else None

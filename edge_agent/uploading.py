@@ -66,7 +66,9 @@ class Uploading:
     def __init__(
         self, settings: Settings, system: System, keeper: Keeper, *, send: Send, pending: Callable[[], int]
     ) -> None:
+        assert settings.uploads is not None, "nothing else loads this"
         self._settings = settings
+        self._uploads = settings.uploads
         self._system = system
         self._keeper = keeper
         self._send = send
@@ -174,7 +176,7 @@ class Uploading:
         self._wake.set()
 
     def _wanted(self, row: Row) -> StorageClass:
-        told = self._settings.file.uploads.folders.get(row.file_class)
+        told = self._uploads.table.folders.get(row.file_class)
         return StorageClass.LOGGED if told is None else StorageClass(told.receipt_class)
 
     # The loop ---------------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ class Uploading:
     def _until_next_turn_s(self) -> float:
         now_s = self._system.mono_s()
         due_s = self._sender.next_s()
-        look_s = self._settings.file.uploads.look_s
+        look_s = self._uploads.table.look_s
         return min(look_s, max(TURN_S_MIN, (now_s + look_s if due_s is None else due_s) - now_s))
 
     def _turn(self) -> None:
@@ -213,7 +215,7 @@ class Uploading:
             return
         with self._faults():
             if self._work is None and now_s >= self._look_s:
-                self._look_s = now_s + self._settings.file.uploads.look_s
+                self._look_s = now_s + self._uploads.table.look_s
                 self._work = asyncio.create_task(self._look())
             if now_s >= self._release_s:
                 self._release_s = now_s + (0.0 if releaser.turn() else RELEASE_S)
@@ -223,7 +225,7 @@ class Uploading:
     def _open(self) -> None:
         self._open_s = self._system.mono_s() + RETRY_S
         try:
-            for path in self._settings.folders.values():
+            for path in self._uploads.paths.values():
                 path.mkdir(parents=True, exist_ok=True)
             self._outbox = SqliteOutbox(self._settings.state_dir / OUTBOX_NAME)
             self._watcher = Watcher(self._settings, self._system, self._keeper, self._outbox)
@@ -271,14 +273,14 @@ class Uploading:
         if now_ms is None:
             return
         before_ms = now_ms - int(BETTER_S * 1000)
-        for file_class, told in self._settings.file.uploads.folders.items():
+        for file_class, told in self._uploads.table.folders.items():
             wanted = StorageClass(told.receipt_class)
             for row in rows.below(wanted, file_class, before_ms=before_ms, count=len(apart) + 1):
                 if row.upload not in apart and self._sender.room(Priority.LOG, now_s):
                     self._sender.add(Upload(row.upload, row.size, row.chunk_bytes, Priority.LOG), now_s)
 
     def _allowed(self) -> link_rules.Allowed:
-        uploads = self._settings.file.uploads
+        uploads = self._uploads.table
         link = uploads.link
         if uploads.link_file:
             with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -288,7 +290,7 @@ class Uploading:
         return link_rules.allowed(uploads.limits.values(), link, now)
 
     def _pump(self, rows: SqliteOutbox, now_s: float) -> None:
-        allowed = self._allowed() if self._settings.file.uploads.limits else link_rules.NO_LIMIT
+        allowed = self._allowed() if self._uploads.table.limits else link_rules.NO_LIMIT
         for action in self._sender.take(now_s, CLIENT_BYTES_MAX - self._pending(), allowed):
             row = rows.get(action.upload)
             if row is None or row.kept not in {Kept.SEALED, Kept.RECEIPTED}:
@@ -323,7 +325,7 @@ class Uploading:
 
     def _read(self, row: Row, number: int, rows: SqliteOutbox) -> bytes:
         """A chunk as it was sealed. Raises _ChangedError, OSError."""
-        path = self._settings.folders.get(row.file_class)
+        path = self._uploads.paths.get(row.file_class)
         if path is None:
             raise FileNotFoundError(row.file_class)
         with folder.opened(path, row.name) as descriptor:

@@ -69,11 +69,13 @@ class Watcher:
     """Calls come one after the other."""
 
     def __init__(self, settings: Settings, system: System, keeper: Keeper, outbox: SqliteOutbox) -> None:
+        assert settings.uploads is not None, "nothing else loads this"
         self._settings = settings
+        self._uploads = settings.uploads
         self._system = system
         self._keeper = keeper
         self._outbox = outbox
-        self._watches = [_Watch(name, path, outbox) for name, path in settings.folders.items()]
+        self._watches = [_Watch(name, path, outbox) for name, path in self._uploads.paths.items()]
         self._told: set[tuple[str, str]] = set()
 
     def forget(self, file_class: str, name: str, inode: int) -> None:
@@ -115,7 +117,7 @@ class Watcher:
             for name in marks
             if name.endswith(folders.CLOSE_SUFFIX)
         }
-        plan = folders.plan(found, spec, watch.recordings, closes, abnormal_s=self._settings.file.uploads.abnormal_s)
+        plan = folders.plan(found, spec, watch.recordings, closes, abnormal_s=self._uploads.table.abnormal_s)
         for name in plan.foreign:
             self._left(watch, name, "its suffix is not of the class")
         for recording, reason in plan.closed.items():
@@ -189,7 +191,7 @@ class Watcher:
         return out
 
     def _folder(self, watch: _Watch) -> Folder:
-        return self._settings.file.uploads.folders[watch.file_class]
+        return self._uploads.table.folders[watch.file_class]
 
     def _left(self, watch: _Watch, name: str, why: str) -> None:
         """Told once."""

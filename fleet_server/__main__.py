@@ -10,7 +10,7 @@ import uvloop
 
 from broker_config.text import shown
 from fleet_server import parts
-from fleet_server.cli import countersign_commands, store_commands
+from fleet_server.cli import countersign_commands, signers_commands, store_commands
 from fleet_server.cli.config_file import EXIT_FAILED, ConfigFile, exit_code, fail, loaded
 from fleet_server.cli.signer_commands import add_signer_commands
 from fleet_server.cli.site_commands import add_commands
@@ -35,7 +35,7 @@ def run(config: ConfigFile) -> None:
     try:
         secrets = parts.secrets_of(settings)
         listener = parts.listener_of(settings)
-        identities = parts.identities_of(settings, secrets.master)
+        identities = parts.identities_of(settings, secrets.trusted)
         store = parts.batch_store(settings)
         operators = parts.operators(settings, secrets.token)
         senders, uploads = parts.senders_of(settings), parts.uploads_of(settings, secrets)
@@ -59,6 +59,7 @@ store_commands.add_commands(app)
 add_commands(app)
 add_signer_commands(app)
 countersign_commands.add_commands(app)
+signers_commands.add_commands(app)
 
 
 def _log_to_stderr() -> None:

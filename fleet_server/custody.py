@@ -11,6 +11,7 @@ from fleet_server.access.auditor import Auditor
 from fleet_server.access.timestamps import Stamper
 from fleet_server.adapters.sql.custody import CustodyLog
 from fleet_server.adapters.sql.deletions import SqlDeletions
+from fleet_server.adapters.sql.dispatches import SqlDispatches
 from fleet_server.adapters.sql.items import SqlItems
 from fleet_server.adapters.sql.keeping import SqlKeeping
 from fleet_server.adapters.sql.pieces import SqlPieces
@@ -63,7 +64,15 @@ class Custody:
             hour_of=_hour,
         )
         self.evidence = EvidencePorts(
-            self.pieces, SqlKeeping(log), deletions, retention, SqlItems(log), copies[0], custodian, delay_ms
+            self.pieces,
+            SqlKeeping(log),
+            deletions,
+            retention,
+            SqlItems(log),
+            SqlDispatches(log),
+            copies[0],
+            custodian,
+            delay_ms,
         )
         self._stamper = _stamper(table, auditor, self.timestamps, now_ms)
         self._stamp_s = table.timestamp_every_s

@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Engine
@@ -15,7 +14,6 @@ from broker_config.ids import SiteId, device_id
 from broker_config.text import shown
 from fleet_server.access.ca import CaError
 from fleet_server.access.enroller import Enroller, EnrolmentSettings
-from fleet_server.access.keys import MasterKey
 from fleet_server.access.revocation import BrokerError, Revoker
 from fleet_server.adapters import benches
 from fleet_server.adapters.audit_facts import auditor, is_connected
@@ -23,6 +21,7 @@ from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
 from fleet_server.adapters.revocation_list import CrlFile
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
+from fleet_server.adapters.trusted import Trusted
 from fleet_server.api.app import Enrolling
 from fleet_server.api.enrolling import create_app
 from fleet_server.api.listener import HttpsListener
@@ -31,7 +30,6 @@ from fleet_server.registry.store import Registry
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import TelemetryView
 
-SIGNERS_BYTES_MAX: Final = 65_536
 FRESHEN_S: Final = 3_600.0
 """How often the list of revoked devices is looked at; it is good for weeks."""
 STOP_S: Final = 5.0
@@ -46,7 +44,7 @@ class Identities:
         self,
         device_ca: DeviceCa,
         table: EnrolmentTable,
-        master: MasterKey,
+        trusted: Trusted,
         door: DoorSettings,
         site: SiteId,
         *,
@@ -55,7 +53,7 @@ class Identities:
         """Raises CaError, OSError: a file or the port is not to be had."""
         self._device_ca = device_ca
         self._table = table
-        self._master = master
+        self._trusted = trusted
         self._now_ms = now_ms
         self._keys = FileKeys(device_ca.cert_file, device_ca.key_file, device_ca.formers)
         self._server_ca_pem = table.server_ca_file.read_text(encoding="ascii")
@@ -82,13 +80,14 @@ class Identities:
             broker=BrokerPlace(table.broker_host, table.broker_port),
             url=table.url,
             server_ca_pem=self._server_ca_pem,
-            signers=lambda: _signers(table.signers_file),
+            signers=self._trusted.signers_json,
+            steps=self._trusted.steps,
             leaf_life=timedelta(days=self._device_ca.leaf_d),
             grace=timedelta(days=self._device_ca.grace_d),
             adopts=lambda serial: unknown and not crl.has(serial),
         )
         store = SqlEnrolments(engine)
-        enroller = Enroller(settings, self._keys, store, class_of, self._master, now_ms=self._now_ms)
+        enroller = Enroller(settings, self._keys, store, class_of, self._trusted.master, now_ms=self._now_ms)
 
         def connected(device: str) -> bool:
             return is_connected(view, device)
@@ -140,7 +139,7 @@ class Identities:
             self._listener.stop()
 
 
-def made_from(config: Config, master: MasterKey, *, now_ms: Callable[[], int]) -> Identities | None:
+def made_from(config: Config, trusted: Trusted, *, now_ms: Callable[[], int]) -> Identities | None:
     """None: the configuration has no ``[enrolment]``. Raises CaError, OSError."""
     if config.enrolment is None or config.device_ca is None:
         return None
@@ -155,11 +154,4 @@ def made_from(config: Config, master: MasterKey, *, now_ms: Callable[[], int]) -
         reload_command=broker.reload_command,
         reload_pid_file=broker.reload_pid_file,
     )
-    return Identities(config.device_ca, config.enrolment, master, door, SiteId(config.site_id), now_ms=now_ms)
-
-
-def _signers(path: Path | None) -> str:
-    """Read each time, so that a rotation reaches who enrols next; empty if the site has none."""
-    if path is None or not path.is_file():
-        return ""
-    return path.read_bytes()[:SIGNERS_BYTES_MAX].decode("utf-8", "replace")
+    return Identities(config.device_ca, config.enrolment, trusted, door, SiteId(config.site_id), now_ms=now_ms)

@@ -14,7 +14,7 @@ from broker_config.ids import SiteId
 from fleet_server import uploads
 from fleet_server.access.auditor import Auditor
 from fleet_server.access.ca import CaError
-from fleet_server.access.keys import BadMasterKeyError, MasterKey
+from fleet_server.access.keys import BadMasterKeyError
 from fleet_server.access.notes import NoteError, Signer
 from fleet_server.access.people import NodeGrant, PeopleError
 from fleet_server.access.persons import SessionRules
@@ -29,6 +29,7 @@ from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.persons import SqlPersons
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sqlite_store import SqliteStore
+from fleet_server.adapters.trusted import Trusted
 from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.cookies import Cookies
 from fleet_server.api.sign_in import SigningIn
@@ -79,9 +80,9 @@ def now_ms() -> int:
 
 
 class Secrets(NamedTuple):
-    """What is read before anything is opened: the master key, the first token, and the link's own TLS."""
+    """What is read before anything is opened: the master keys and signers, the first token, the link's TLS."""
 
-    master: MasterKey
+    trusted: Trusted
     token: str
     security: ssl.SSLContext
 
@@ -91,7 +92,7 @@ def secrets_of(config: Config) -> Secrets:
     broker = config.broker
     try:
         return Secrets(
-            MasterKey.parse(config.mac.master_key_file.read_text(encoding="ascii")),
+            Trusted(config.mac.master_key_file, None if config.enrolment is None else config.enrolment.signers_file),
             config.api.token_file.read_text(encoding="ascii").strip(),
             mqtt.security(broker.ca_file, broker.cert_file, broker.key_file),
         )
@@ -287,9 +288,9 @@ def custody_of(config: Config, operators: Operators, uploads_: Uploads, tell: Te
         raise SettingError(f"evidence.tsa_ca_file: {error}") from error
 
 
-def identities_of(config: Config, master: MasterKey) -> Identities | None:
+def identities_of(config: Config, trusted: Trusted) -> Identities | None:
     """What gives devices their identities; None if this server signs none. Raises PartError."""
     try:
-        return made_from(config, master, now_ms=now_ms)
+        return made_from(config, trusted, now_ms=now_ms)
     except (CaError, OSError, UnicodeDecodeError) as error:
         raise PartError(f"enrolment: {error}") from error

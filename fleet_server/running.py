@@ -13,10 +13,8 @@ from typing import Final
 import structlog
 import uvicorn
 
-from broker_config.ids import DeviceId, SiteId, server_client_id
-from broker_config.mac import MacKey, Purpose
+from broker_config.ids import SiteId, server_client_id
 from fleet_server import parts
-from fleet_server.access.keys import derive
 from fleet_server.adapters import mqtt
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
@@ -71,6 +69,7 @@ class Server:
         self._listener = listener
         self._identities = identities
         self._uploads = uploads
+        self._trusted = secrets.trusted
         self._telemetry = _telemetry(config, secrets, store)
 
     async def run(self) -> None:
@@ -112,6 +111,7 @@ class Server:
         keeping, auditing = threading.Event(), threading.Event()
         kept = _started("keeper", keeper.run, keeping)
         audited = _started("audit", operators.auditor.run, auditing, config.audit.checkpoint_s)
+        _started("trust", self._trusted.run, auditing, operators.auditor.record, config.state_dir, now_ms)
         outbound.start()
         # what is there now stays; later garbage is young: looking through all of it costs receipts their promptness
         gc.collect()
@@ -203,10 +203,6 @@ class Server:
 
 def _telemetry(config: Config, secrets: Secrets, store: SqliteStore) -> Service:
     """What takes in, commits and receipts."""
-
-    def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
-        return derive(secrets.master, purpose, device)
-
     first, last = config.shards
     return Service(
         ServiceSettings(
@@ -232,7 +228,8 @@ def _telemetry(config: Config, secrets: Secrets, store: SqliteStore) -> Service:
             security=secrets.security,
         ),
         store,
-        mac_key=mac_key,
+        mac_key=secrets.trusted.mac_key,
+        newest=secrets.trusted.newest,
         owner=f"{socket.gethostname()}/{os.getpid()}",
         now_ms=now_ms,
         rng=random.Random(),  # noqa: S311 - jitter

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 from broker_config import device_classes, signing
 from broker_config.ids import ContractError, DeviceId, SiteId
 from broker_config.render import mosquitto
-from broker_config.signing import ED25519, Roots, Signer
+from broker_config.signing import CHANGE_SIGNERS, ED25519, Roots, Signer, Thresholds
 from broker_config.text import shown
 from fleet_server import config
 from fleet_server.access import audit, ca, keys, notes
@@ -42,6 +42,8 @@ PID_FILE: Final = "mosquitto.pid"
 BROKER_DIRECTORY: Final = "broker"
 BROKER_CONFIG: Final = mosquitto.CONFIG_FILE
 DEVICE_ROOT: Final = "ca/device-root"
+SIGNERS_ROOT_KEY: Final = "ca/signers-root.key"
+"""Changes whom devices obey; belongs offline."""
 DEVICE_CA: Final = "ca/device-ca"
 SERVER_CA: Final = "ca/server-ca"
 AGENT_CONFIG: Final = "agent.toml"
@@ -104,6 +106,8 @@ class Secrets:
     signing_key_pem: bytes = field(repr=False)
     signing_public: bytes
     """Ed25519, 32 bytes."""
+    signers_root_pem: bytes = field(repr=False)
+    signers_root_public: bytes
 
 
 def new_site(
@@ -165,7 +169,8 @@ def site_files(site: Site, secrets: Secrets, *, broker_user: str | None, now: da
         "server/server-ca.crt": server_ca,
         MASTER_KEY_FILE: File(secrets.master.text().encode(), secret=True),
         SIGNING_KEY_FILE: File(secrets.signing_key_pem, secret=True),
-        SIGNERS_FILE: File(signing.encode(_signers(site, secrets.signing_public)) + b"\n"),
+        SIGNERS_ROOT_KEY: File(secrets.signers_root_pem, secret=True),
+        SIGNERS_FILE: File(signing.encode(_signers(site, secrets)) + b"\n"),
         TOKEN_FILE: File(f"{secrets.token}\n".encode(), secret=True),
         **{f"server/{name}": file for name, file in audit_files(site.site_id, secrets.audit_seed).items()},
         **({} if site.enrolment_port is None else _enrolment_files(secrets, hosts, device_chain, now)),
@@ -223,11 +228,14 @@ def device_files(
     }
 
 
-def _signers(site: Site, public: bytes) -> Roots:
-    """Whom a device obeys: the server's signer. What is hazardous needs a second one, which an operator adds."""
-    keyid = signing.key_id(ED25519, public)
-    kinds = tuple(sorted(kind.value for kind in ONLINE_KINDS))
-    return Roots(1, 1, site.site_id, (Signer(keyid, ED25519, public, kinds),))
+def _signers(site: Site, secrets: Secrets) -> Roots:
+    """Whom a device obeys: the server's signer. What is hazardous needs a second one, which whoever holds the other
+    key adds; that one orders nothing.
+    """
+    online = tuple(sorted(kind.value for kind in ONLINE_KINDS))
+    keys_of = ((secrets.signing_public, online), (secrets.signers_root_public, (CHANGE_SIGNERS,)))
+    signers = tuple(Signer(signing.key_id(ED25519, public), ED25519, public, kinds) for public, kinds in keys_of)
+    return Roots(1, 1, site.site_id, signers, Thresholds(signers=1))
 
 
 def _broker_files(site: Site, user: str | None) -> Mapping[str, str]:

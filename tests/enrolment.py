@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from broker_config import signing
 from broker_config.enrolment import BrokerPlace
+from broker_config.trust import STEPS_MAX
 from fleet_server.access import ca
 from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.keys import MasterKey
@@ -18,6 +20,7 @@ from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.api.enrolling import create_app
 from fleet_server.api.listener import HttpsListener
 from tests.servers import HOST, accepts, free_port, wait_until
+from tests.steps import ROOTS
 
 REGISTERED: Final = frozenset({"car-7", "car-8"})
 DAY_MS: Final = 86_400_000
@@ -35,6 +38,10 @@ class Office:
     clock: list[int] = field(default_factory=list)
     adopted: set[int] = field(default_factory=set)
     """Serials that the list of revoked devices does not have, while the operator lets what is unknown renew."""
+
+    steps: list[str] = field(default_factory=list)
+    """Of the signers: what it says follows version 1, whether it does or not."""
+    masters: list[MasterKey] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -80,15 +87,18 @@ def office(directory: Path, *, old: bool = False) -> Iterator[Office]:
     keys = FileKeys(directory / "device-ca.crt", directory / "device-ca.key")
     store = SqlEnrolments(engine)
     port, adopted = free_port(), set[int]()
+    steps: list[str] = []
+    masters = [MasterKey(b"\1" * 32)]
     settings = EnrolmentSettings(
         broker=BrokerPlace("localhost", 8883),
         url=f"https://{HOST}:{port}",
         server_ca_pem=server_ca.certificate_pem.decode(),
-        signers=lambda: '{"keys": []}',
+        signers=lambda: signing.encode(ROOTS).decode(),
+        steps=lambda version: tuple(steps[version - 1 :][:STEPS_MAX]),
         leaf_life=timedelta(days=30),
         adopts=lambda serial: serial in adopted,
     )
-    enroller = Enroller(settings, keys, store, class_of, MasterKey(b"\1" * 32), now_ms=lambda: clock[0])
+    enroller = Enroller(settings, keys, store, class_of, lambda: masters[-1], now_ms=lambda: clock[0])
     listener = HttpsListener(
         create_app(enroller),
         socket.create_server((HOST, port)),
@@ -99,7 +109,7 @@ def office(directory: Path, *, old: bool = False) -> Iterator[Office]:
     listener.start()
     try:
         wait_until(lambda: accepts(port), "the listener accepts")
-        yield Office(directory, port, enroller, store, keys, clock, adopted)
+        yield Office(directory, port, enroller, store, keys, clock, adopted, steps, masters)
     finally:
         listener.stop()
         engine.dispose()

@@ -15,10 +15,14 @@ from broker_config.enrolment import (
     ENROLL_PATH,
     NONCE_PATH,
     RENEW_PATH,
+    TRUST_ANSWER_BYTES_MAX,
+    TRUST_PATH,
     Enrolled,
     EnrollRequest,
     NonceAnswer,
     RenewRequest,
+    TrustAnswer,
+    TrustRequest,
 )
 from broker_config.text import shown
 
@@ -26,11 +30,15 @@ TIMEOUT_S: Final = 20.0
 # the agent's start leaves it out of urllib.parse, which wants it for a host in brackets
 vars(urllib.parse)["ipaddress"] = ipaddress
 
-A = TypeVar("A", Enrolled, NonceAnswer)
+A = TypeVar("A", Enrolled, NonceAnswer, TrustAnswer)
 
 
 class EnrolmentError(Exception):
     """There is no certificate; the message says what to do next."""
+
+
+class AbsentError(EnrolmentError):
+    """The server has no such path: it is older than we are."""
 
 
 class _Problem(Struct, frozen=True):
@@ -74,12 +82,19 @@ class Listener:
         """Raises EnrolmentError."""
         return self._ask("POST", RENEW_PATH, msgspec.json.encode(request), Enrolled)
 
+    def trust(self, request: TrustRequest) -> TrustAnswer | None:
+        """What the device lacks; None: the server is older, and has nothing of it. Raises EnrolmentError."""
+        try:
+            return self._ask("POST", TRUST_PATH, msgspec.json.encode(request), TrustAnswer)
+        except AbsentError:
+            return None
+
     def _ask(self, method: str, path: str, body: bytes | None, kind: type[A]) -> A:
         connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._security)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            data = answer.read(ANSWER_BYTES_MAX + 1)
+            data = answer.read(max(ANSWER_BYTES_MAX, TRUST_ANSWER_BYTES_MAX) + 1)
         except ssl.SSLCertVerificationError as error:
             raise EnrolmentError(
                 f"{self._host}:{self._port} is not a server that --ca vouches for: {shown(error.verify_message)}; "
@@ -92,6 +107,8 @@ class Listener:
             ) from error
         finally:
             connection.close()
+        if answer.status == http.client.NOT_FOUND:
+            raise AbsentError(_why(answer.status, data))
         if answer.status != http.client.OK:
             raise EnrolmentError(_why(answer.status, data))
         try:

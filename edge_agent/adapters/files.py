@@ -83,6 +83,12 @@ def read_signers(path: Path) -> Roots:
         raise BadKeysError(f"{path.name}: {error}") from error
 
 
+def read_all_keys(mac_file: Path, signers_file: Path | None) -> DeviceKeys:
+    """Both files. Raises BadKeysError."""
+    keys = read_keys(mac_file)
+    return keys if signers_file is None else msgspec.structs.replace(keys, roots=read_signers(signers_file))
+
+
 def lock(state_dir: Path) -> int:
     """Make *state_dir* if need be and hold it until the process ends; returns the descriptor.
 

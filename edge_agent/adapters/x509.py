@@ -15,8 +15,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from broker_config.enrolment import renewal_proof
-
 
 class NewKey(NamedTuple):
     """A private key, and the request that proves it; both PEM."""
@@ -78,9 +76,9 @@ def is_pair(cert_pem: bytes, key_pem: bytes) -> bool:
         return False
 
 
-def prove(key_pem: bytes, *, nonce: str, csr: str) -> str:
-    """Sign for a renewal, base64. Raises BadIdentityError."""
-    return base64.b64encode(sign(key_pem, renewal_proof(nonce, csr))).decode("ascii")
+def prove(key_pem: bytes, proof: bytes) -> str:
+    """What the enrolment listener checks with the certificate, base64. Raises BadIdentityError."""
+    return base64.b64encode(sign(key_pem, proof)).decode("ascii")
 
 
 def sign(key_pem: bytes, data: bytes) -> bytes:

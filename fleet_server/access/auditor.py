@@ -160,6 +160,18 @@ class Auditor:
             newest = self.store.head()
             return None if newest is None else self._sign(newest.log)
 
+    def vouch(self, text: str) -> str:
+        """A note of *text* by the log's key. *text* must not be a checkpoint's: its first line is no log's origin.
+
+        Raises:
+            BrokenLogError: the log is not the one that was signed; nothing is vouched for.
+        """
+        assert not text.startswith(audit.key_name(self._site)), "a checkpoint is signed by sign()"
+        fault = self.facts().fault
+        if fault:
+            raise BrokenLogError(f"the audit log is not the one that was signed: {fault}")
+        return self._signer.sign(text)
+
     def _sign(self, log: int) -> str | None:
         last, head = self._look(log, back=0)
         if self._fault_of(log) or (last is not None and head.size == self._signed):

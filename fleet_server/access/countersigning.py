@@ -8,7 +8,6 @@ import base64
 import binascii
 from typing import Final, NamedTuple
 
-import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -17,7 +16,6 @@ from broker_config.signing import (
     ED25519,
     PAYLOAD_TYPE,
     SIGNATURES_MAX,
-    SIGNERS_MAX,
     BadEnvelopeError,
     Claims,
     Command,
@@ -59,23 +57,6 @@ def read_public(text: str) -> bytes:
     return public
 
 
-def with_signer(roots: Roots, public: bytes, kinds: frozenset[Kind]) -> Roots:
-    """The next version of *roots*, where *public* may sign *kinds* too.
-
-    Raises:
-        RefusedError: it is there already, there is no room, or no kind is given.
-    """
-    keyid = signing.key_id(ED25519, public)
-    if not kinds:
-        raise RefusedError("kinds: expected at least one")
-    if any(signer.keyid == keyid for signer in roots.signers):
-        raise RefusedError(f"signer {keyid}: is there already")
-    if len(roots.signers) >= SIGNERS_MAX:
-        raise RefusedError(f"signers: expected at most {SIGNERS_MAX}")
-    added = signing.Signer(keyid, ED25519, public, tuple(sorted(kind.value for kind in kinds)))
-    return msgspec.structs.replace(roots, version=roots.version + 1, signers=(*roots.signers, added))
-
-
 def read(envelope: Envelope, roots: Roots, *, now_ms: int) -> Order:
     """What is ordered, for a person to look at.
 
@@ -93,7 +74,7 @@ def read(envelope: Envelope, roots: Roots, *, now_ms: int) -> Order:
         raise RefusedError(f"order: expired {now_ms - claims.expires_ms} ms ago; have it signed anew")
     signed = signing.pre_authentication(PAYLOAD_TYPE, envelope.payload)
     found = signing.candidates(envelope, roots, claims.kind)
-    keyids = tuple(each.keyid for each in found if _verifies(each.public, each.sig, signed))
+    keyids = tuple(each.keyid for each in found if verifies(each.public, each.sig, signed))
     if not keyids:
         raise RefusedError("order: expected a signature of a signer of this site, got none that is right")
     return Order(claims, command, keyids)
@@ -126,7 +107,8 @@ def _first_of_each(envelope: Envelope, keyids: tuple[str, ...]) -> tuple[Signatu
     return tuple(next(each for each in envelope.signatures if each.keyid == keyid) for keyid in keyids)
 
 
-def _verifies(public: bytes, sig: bytes, signed: bytes) -> bool:
+def verifies(public: bytes, sig: bytes, signed: bytes) -> bool:
+    """Whether an Ed25519 signature is right."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(sig, signed)
     except (InvalidSignature, ValueError):

@@ -17,8 +17,12 @@ from broker_config.enrolment import (
     EnrollRequest,
     MacKeys,
     RenewRequest,
+    TrustAnswer,
+    TrustRequest,
     claim_text,
     decode_signature,
+    renewal_proof,
+    trust_proof,
 )
 from broker_config.ids import device_id
 from fleet_server.access import ca, enrolment
@@ -30,8 +34,8 @@ from fleet_server.access.rates import Buckets, Rate
 CLAIM_ID_BYTES: Final = 5
 NONCE_BYTES: Final = 8
 SECRET_BYTES: Final = 32
-SOURCE_RATE: Final = Rate(burst=60, every_s=60)
-"""One workstation may unpack a box of cameras."""
+SOURCE_RATE: Final = Rate(burst=120, every_s=60)
+"""One workstation may unpack a box of cameras; each device asks four times."""
 CLAIM_RATE: Final = Rate(burst=10, every_s=60)
 """A code that many try is found out; whoever has it by right tries a few times."""
 
@@ -61,6 +65,8 @@ class EnrolmentSettings:
     signers: Callable[[], str]
     leaf_life: timedelta = timedelta(days=ca.LEAF_DAYS)
     grace: timedelta = timedelta(days=60)
+    steps: Callable[[int], tuple[str, ...]] = lambda _version: ()
+    """The signed changes of the signers behind a version, as many as one answer holds. Raises OSError."""
     adopts: Callable[[int], bool] = lambda _serial: False
     """Whether a certificate of ours renews, by its serial, that the store has lost."""
 
@@ -82,7 +88,7 @@ class Enroller:
         keys: ca.Keys,
         store: Enrolments,
         class_of: DeviceClasses,
-        master: MasterKey,
+        master: Callable[[], MasterKey],
         *,
         now_ms: Callable[[], int],
     ) -> None:
@@ -144,7 +150,7 @@ class Enroller:
         enrolment.check_nonce(self._nonce_secret, request.nonce, now_ms=now_ms)
         leaf = enrolment.read_leaf(request.certificate, ca.vouching(self._keys))
         signature = decode_signature(request.signature)
-        enrolment.check_proof(leaf, nonce=request.nonce, csr=request.csr, signature=signature)
+        enrolment.check_proof(leaf, renewal_proof(request.nonce, request.csr), signature)
         key = enrolment.read_csr(request.csr)
         serial = enrolment.serial_text(leaf.serial_number)
         grace_ms = int(self.settings.grace / timedelta(milliseconds=1))
@@ -159,6 +165,28 @@ class Enroller:
         # asked before too, so that it is told what is wrong with what is not there
         enrolment.check_renewal(self._store.certificate(serial), leaf, now_ms=now_ms, grace_ms=grace_ms)
         return self._issue(lambda issue: self._store.renew(serial, check, issue, now_ms=now_ms), key)
+
+    def trust(self, request: TrustRequest, *, source: str) -> tuple[str, TrustAnswer]:
+        """The device, and what it lacks of signers and MAC keys; for whoever could renew now.
+
+        Raises:
+            TooOftenError, EnrolmentError: nothing for this one.
+            OSError: the signers cannot be read.
+        """
+        self._may_try(source, None)
+        now_ms = self._now_ms()
+        enrolment.check_nonce(self._nonce_secret, request.nonce, now_ms=now_ms)
+        leaf = enrolment.read_leaf(request.certificate, self._keys.chain())
+        proof = trust_proof(request.nonce, request.version, request.kid)
+        enrolment.check_proof(leaf, proof, decode_signature(request.signature))
+        kept = self._store.certificate(enrolment.serial_text(leaf.serial_number))
+        grace_ms = int(self.settings.grace / timedelta(milliseconds=1))
+        device = enrolment.check_renewal(kept, leaf, now_ms=now_ms, grace_ms=grace_ms).device
+        self._class(device)
+        mac = self._mac(device)
+        return device, TrustAnswer(
+            self.settings.steps(request.version) if request.version else (), None if mac.kid == request.kid else mac
+        )
 
     def _issue(self, enter: "Callable[[Callable[[str], Certificate]], Certificate]", key: ca.DeviceKey) -> Enrolled:
         made: list[tuple[str, str, str]] = []
@@ -176,7 +204,7 @@ class Enroller:
 
     def _answer(self, device: str, device_class: str, certificate_pem: str) -> Enrolled:
         chain = b"".join(above.public_bytes(Encoding.PEM) for above in self._keys.chain())
-        mac = device_keys_json(self._master, device_id(device))
+        mac = self._mac(device)
         return Enrolled(
             device=device,
             device_class=device_class,
@@ -185,9 +213,12 @@ class Enroller:
             chain=chain.decode("ascii"),
             server_ca=self.settings.server_ca_pem,
             broker=self.settings.broker,
-            mac=msgspec.json.decode(mac, type=MacKeys),
+            mac=mac,
             signers=self.settings.signers(),
         )
+
+    def _mac(self, device: str) -> MacKeys:
+        return msgspec.json.decode(device_keys_json(self._master(), device_id(device)), type=MacKeys)
 
     def _class(self, device: str) -> str:
         found = self._class_of(device)

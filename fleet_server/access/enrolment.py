@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from broker_config.enrolment import renewal_proof
 from broker_config.ids import ContractError
 from broker_config.text import shown
 from fleet_server.access.ca import RSA_BITS_MIN, DeviceKey, WeakKeyError, checked_key
@@ -201,10 +200,10 @@ def name_of(leaf: x509.Certificate) -> str:
     return str(names[0].value) if len(names) == 1 else ""
 
 
-def check_proof(leaf: x509.Certificate, *, nonce: str, csr: str, signature: bytes) -> None:
+def check_proof(leaf: x509.Certificate, proof: bytes, signature: bytes) -> None:
     """Raises RenewalError: not signed by the key of *leaf*."""
-    if not signed_by(leaf, renewal_proof(nonce, csr), signature):
-        raise RenewalError("signature: expected the old key's over nonce and csr")
+    if not signed_by(leaf, proof, signature):
+        raise RenewalError("signature: expected the certificate's key over what is asked")
 
 
 def signed_by(leaf: x509.Certificate, data: bytes, signature: bytes) -> bool:

@@ -18,6 +18,8 @@ from broker_config.mac import KEY_BYTES, MacKey, Purpose, key_info
 
 MASTER_KEY_BYTES: Final = 32
 KID_CHARS: Final = 8
+FORMERS_MAX: Final = 4
+"""Master keys that devices may have still, beside the current one."""
 
 _HEX_KEY: Final = re.compile(rf"[0-9a-f]{{{2 * MASTER_KEY_BYTES}}}\n?\Z")
 
@@ -56,6 +58,37 @@ class MasterKey:
     def kid(self) -> str:
         """The key's public name, in every mac's properties: the first hex digits of its SHA-256."""
         return hashlib.sha256(self.secret).hexdigest()[:KID_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class MasterKeys:
+    """The site's master key, and those before it that devices may have still, newest first."""
+
+    current: MasterKey
+    formers: tuple[MasterKey, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "MasterKeys":
+        """Read what :meth:`text` wrote: a key a line, the current one first. Raises BadMasterKeyError."""
+        lines = text.splitlines(keepends=True)
+        if not 1 <= len(lines) <= 1 + FORMERS_MAX:
+            raise BadMasterKeyError(f"master key: expected 1 to {1 + FORMERS_MAX} lines, got {len(lines)}")
+        current, *formers = (MasterKey.parse(line) for line in lines)
+        return cls(current, tuple(formers))
+
+    def text(self) -> str:
+        """The file form."""
+        return "".join(key.text() for key in (self.current, *self.formers))
+
+    def of(self, kid: str) -> MasterKey:
+        """The one that is called *kid*; the current one if none is."""
+        return next((key for key in self.formers if key.kid == kid), self.current)
+
+    def rotated(self, new: MasterKey) -> "MasterKeys":
+        """*new* before all others. Raises BadMasterKeyError: there are as many formers as may be."""
+        if len(self.formers) >= FORMERS_MAX:
+            raise BadMasterKeyError(f"expected at most {FORMERS_MAX} former master keys; see drop-former-mac-keys")
+        return MasterKeys(new, (self.current, *self.formers))
 
 
 def derive(master: MasterKey, purpose: Purpose, device: DeviceId) -> MacKey:

@@ -39,6 +39,8 @@ class Permission(StrEnum):
     EVIDENCE_RETENTION = "evidence:retention"
     EVIDENCE_SCRUB = "evidence:scrub"
     ITEMS_CHANGE = "items:change"
+    DISPATCHES_CHANGE = "dispatches:change"
+    DISPATCHES_EXPLAIN = "dispatches:explain"
 
 
 class Role(StrEnum):
@@ -56,13 +58,21 @@ _VIEWER: Final = frozenset({P.FLEET_READ})
 PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = {
     Role.VIEWER: _VIEWER,
     Role.EVIDENCE_REVIEWER: _VIEWER
-    | {P.EVIDENCE_LIST, P.EVIDENCE_READ, P.EVIDENCE_CHANGE, P.EVIDENCE_DELETE, P.ITEMS_CHANGE},
+    | {
+        P.EVIDENCE_LIST,
+        P.EVIDENCE_READ,
+        P.EVIDENCE_CHANGE,
+        P.EVIDENCE_DELETE,
+        P.ITEMS_CHANGE,
+        P.DISPATCHES_EXPLAIN,
+    },
     Role.EQUIPMENT_MANAGER: _VIEWER
     | {P.REGISTRY_CHANGE, P.QUARANTINE_READ, P.QUARANTINE_REPLAY, P.DEVICES_ENROL, P.DEVICES_REVOKE},
     Role.RELEASE_MANAGER: _VIEWER | {P.RELEASES_CHANGE},
     # reviews no evidence: who can change the system is not who judges by it; but sees what there is, and can be the
-    # second person where something is to be deleted
-    Role.ADMINISTRATOR: frozenset(Permission) - {P.EVIDENCE_READ, P.EVIDENCE_CHANGE, P.ITEMS_CHANGE},
+    # second person where something is to be deleted; and who enters dispatches explains none
+    Role.ADMINISTRATOR: frozenset(Permission)
+    - {P.EVIDENCE_READ, P.EVIDENCE_CHANGE, P.ITEMS_CHANGE, P.DISPATCHES_EXPLAIN},
 }
 
 

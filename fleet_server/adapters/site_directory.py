@@ -50,7 +50,7 @@ def create(
 def new_secrets(now: datetime) -> plan.Secrets:
     """The authorities, a master key, a signing key and a token of 256 bits, from the system's randomness."""
     root = ca.new_root("fieldfleet device root", now=now)
-    signing_key_pem = new_key_pem()
+    signing_key_pem, signers_root_pem = new_key_pem(), new_key_pem()
     return plan.Secrets(
         audit_seed=randomness.token_bytes(notes.KEY_BYTES),
         device_root=root,
@@ -60,6 +60,8 @@ def new_secrets(now: datetime) -> plan.Secrets:
         token=people.new_secret(),
         signing_key_pem=signing_key_pem,
         signing_public=FileKey(signing_key_pem).public,
+        signers_root_pem=signers_root_pem,
+        signers_root_public=FileKey(signers_root_pem).public,
     )
 
 
@@ -133,7 +135,7 @@ def add_device(directory: Path, device: DeviceId, device_class: str, *, now: dat
             device_class=device_class,
             device_ca=_read_issued(directory, plan.DEVICE_CA),
             server_ca_pem=(directory / f"{plan.SERVER_CA}.crt").read_bytes(),
-            master=keys.MasterKey.parse((directory / plan.MASTER_KEY_FILE).read_text(encoding="ascii")),
+            master=keys.MasterKeys.parse((directory / plan.MASTER_KEY_FILE).read_text(encoding="ascii")).current,
             signers_json=(directory / plan.SIGNERS_FILE).read_bytes(),
             now=now,
         )

@@ -74,6 +74,12 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/evidence/retention/changes/{change}/approve"): Action("custody.approve_retention", "change"),
     ("POST", "/v1/evidence/retention/changes/{change}/withdraw"): Action("custody.withdraw_retention", "change"),
     ("POST", "/v1/evidence/scrubs"): Action("custody.scrub"),
+    ("POST", "/v1/evidence/dispatches"): Action("dispatch.enter", hushed=True),
+    ("POST", "/v1/imports/dispatches"): Action("dispatch.import", hushed=True),
+    ("POST", "/v1/evidence/dispatches/{dispatch}/explanation"): Action(
+        "custody.explain_dispatch", "dispatch", told=("why",), hushed=True
+    ),
+    ("POST", "/v1/evidence/interviews/{device}/{begin_ms}/certificate"): Action("custody.certify", "device"),
     ("POST", "/v1/evidence/items"): Action("custody.take_in", "item", told=("item",), hushed=True),
     ("POST", "/v1/evidence/items/{item}/store"): Action("custody.store", "item", hushed=True),
     ("POST", "/v1/evidence/items/{item}/lend"): Action("custody.lend", "item", hushed=True),

@@ -22,6 +22,7 @@ from fleet_server.access.kept_answers import KeptAnswers
 from fleet_server.access.people_store import People
 from fleet_server.access.person_store import Persons
 from fleet_server.access.revocation import Revoker
+from fleet_server.access.scoped_dispatches import ScopedDispatches
 from fleet_server.access.scoped_evidence import ScopedDeletions, ScopedItems, ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
@@ -32,10 +33,13 @@ from fleet_server.api import (
     claims,
     device_audit,
     devices,
+    dispatches,
     evidence,
     evidence_deletions,
     imports,
+    interviews,
     items,
+    ledger,
     operations,
     organisation,
     people,
@@ -60,6 +64,7 @@ from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.pieces import CustodyFacts
+from fleet_server.evidence.reconciling import Books
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.store import Feed, Subscriptions
 from fleet_server.projection.view import SinkView
@@ -179,7 +184,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         sinks.routes(ports.sinks, clock),
         tokens.routes(ports.people, clock),
         *_enrolling(ports.enrolling, ports.auditor, clock),
-        *_evidence(ports.evidence, registry, clock),
+        *_evidence(ports.evidence, registry, view, ports.auditor, clock),
         people.routes(ports.persons, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
@@ -197,18 +202,25 @@ def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock
     )
 
 
-def _evidence(kept: Evidence | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[APIRouter, ...]:
+def _evidence(
+    kept: Evidence | None, registry: ScopedRegistry, view: ScopedView, auditor: Auditor, clock: times.Clock
+) -> tuple[APIRouter, ...]:
     if kept is None:
         return ()
     pieces = ScopedPieces(kept.pieces, acting.scope)
     keeping = ScopedKeeping(kept.keeping, pieces)
     deletions = ScopedDeletions(kept.deletions, pieces, acting.scope)
+    books = Books(view, pieces)
+    calls = ScopedDispatches(kept.dispatches, acting.scope)
     return (
         evidence.routes(pieces, keeping, kept.retention, kept.content, registry, clock),
         evidence_deletions.deletion_routes(pieces, deletions, delay_ms=kept.delay_ms, clock=clock),
         evidence_deletions.retention_routes(kept.retention, clock),
         items.routes(ScopedItems(kept.items, acting.scope), registry, clock),
         scrubs.routes(kept.custodian),
+        ledger.routes(books, registry, clock),
+        dispatches.routes(calls, books, registry, clock),
+        interviews.routes(books, registry, auditor, clock),
     )
 
 

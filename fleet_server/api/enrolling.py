@@ -1,4 +1,4 @@
-"""The listener where devices get their certificates: an application of its own, with three paths and no more.
+"""The listener where devices get their certificates: an application of its own, with four paths and no more.
 
 Nobody here bears a token: a claim's code, or the old certificate's key, is what proves. Bodies and times are bounded
 before anything is looked at, and who tries too often waits.
@@ -23,10 +23,13 @@ from broker_config.enrolment import (
     NONCE_PATH,
     RENEW_PATH,
     REQUEST_BYTES_MAX,
+    TRUST_PATH,
     Enrolled,
     EnrollRequest,
     NonceAnswer,
     RenewRequest,
+    TrustAnswer,
+    TrustRequest,
     decode_request,
 )
 from broker_config.ids import ContractError
@@ -41,7 +44,7 @@ BODY_WAIT_S: Final = 10.0
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 T = TypeVar("T")
-R = TypeVar("R", EnrollRequest, RenewRequest)
+R = TypeVar("R", EnrollRequest, RenewRequest, TrustRequest)
 logger = logging.getLogger(__name__)
 
 
@@ -62,11 +65,19 @@ def create_app(enroller: Enroller) -> Starlette:
         given = await _tried(lambda: enroller.renew(asked, source=_source(request)))
         return _given("renewed", given, request)
 
+    async def trust(request: Request) -> Response:
+        asked = _decoded(await _body(request), TrustRequest)
+        device, given = await _tried(lambda: enroller.trust(asked, source=_source(request)))
+        if given.steps or given.mac is not None:
+            logger.info("trust", extra={"device": device, "steps": len(given.steps), "mac": given.mac is not None})
+        return _json(given)
+
     return Starlette(
         routes=[
             Route(ENROLL_PATH, enroll, methods=["POST"]),
             Route(NONCE_PATH, nonce, methods=["GET"]),
             Route(RENEW_PATH, renew, methods=["POST"]),
+            Route(TRUST_PATH, trust, methods=["POST"]),
         ],
         exception_handlers={ProblemError: _on_problem, HTTPException: _on_http, Exception: _on_crash},
     )
@@ -96,7 +107,7 @@ async def _tried(do: Callable[[], T]) -> T:
         raise _problem(
             HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request cannot be taken", error
         ) from error
-    except (StoreError, CaError) as error:
+    except (StoreError, CaError, OSError) as error:
         logger.warning("cannot enrol now", extra={"error": shown(error)})
         detail = "the server cannot answer now; nothing was changed"
         raise ProblemError(
@@ -138,7 +149,7 @@ def _given(event: str, given: Enrolled, request: Request) -> Response:
     return _json(given)
 
 
-def _json(value: Enrolled | NonceAnswer) -> Response:
+def _json(value: Enrolled | NonceAnswer | TrustAnswer) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json", headers=NO_STORE)
 
 
@@ -160,7 +171,7 @@ async def _on_http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     kind = status.phrase.lower().replace(" ", "-")
-    expected = f"POST {ENROLL_PATH}, GET {NONCE_PATH} or POST {RENEW_PATH}"
+    expected = f"POST {ENROLL_PATH}, GET {NONCE_PATH}, POST {RENEW_PATH} or POST {TRUST_PATH}"
     return answer(ProblemError(status, kind, status.phrase, "nothing else is here", expected=expected))
 
 

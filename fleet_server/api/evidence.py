@@ -20,6 +20,7 @@ from fleet_server.api.problems import ProblemError, bad_request, not_found, resp
 from fleet_server.evidence.content import Content, ContentError, MissingContentError
 from fleet_server.evidence.custodian import Custodian
 from fleet_server.evidence.custody import Entered, Event
+from fleet_server.evidence.dispatches import Dispatches
 from fleet_server.evidence.items import Items
 from fleet_server.evidence.pieces import (
     BEGINNING,
@@ -55,6 +56,7 @@ class Evidence:
     deletions: Deletions
     retention: Retention
     items: Items
+    dispatches: Dispatches
     content: Content
     custodian: Custodian
     delay_ms: int

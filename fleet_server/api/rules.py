@@ -31,6 +31,7 @@ _KEEP: Final = Rule(P.EVIDENCE_CHANGE)
 _DELETE: Final = Rule(P.EVIDENCE_DELETE)
 _RETENTION: Final = Rule(P.EVIDENCE_RETENTION, everywhere=True)
 _ITEM: Final = Rule(P.ITEMS_CHANGE)
+_DISPATCHES: Final = Rule(P.DISPATCHES_CHANGE, everywhere=True)
 # hashes and no entries: a witness in other hands needs no right to read
 _WITNESS: Final = Rule(None)
 
@@ -128,6 +129,16 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /v1/evidence/retention/changes/{change}/withdraw": _RETENTION,
     "GET /v1/evidence/scrubs": Rule(P.EVIDENCE_SCRUB, everywhere=True),
     "POST /v1/evidence/scrubs": Rule(P.EVIDENCE_SCRUB, everywhere=True),
+    "GET /v1/evidence/ledger": _EVIDENCE,
+    "GET /v1/evidence/ledger-days": _EVIDENCE,
+    "GET /v1/evidence/dispatches": _EVIDENCE,
+    "GET /v1/evidence/dispatches/{dispatch}": _EVIDENCE,
+    "GET /v1/evidence/dispatch-rates": _EVIDENCE,
+    "POST /v1/evidence/dispatches": _DISPATCHES,
+    "POST /v1/imports/dispatches": _DISPATCHES,
+    "POST /v1/evidence/dispatches/{dispatch}/explanation": Rule(P.DISPATCHES_EXPLAIN),
+    "GET /v1/evidence/interviews": _EVIDENCE,
+    "POST /v1/evidence/interviews/{device}/{begin_ms}/certificate": Rule(P.EVIDENCE_READ),
     "GET /v1/evidence/items": _EVIDENCE,
     "POST /v1/evidence/items": _ITEM,
     "GET /v1/evidence/items/{item}": _EVIDENCE,

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def verdict_of(file: Path, *, key: str | None, state_file: Path | None) -> Verdict:
     """Check an export; of a large one a line is in memory. Raises CommandError: a file cannot be used."""
-    trusted = None if key is None else _public(key)
+    trusted = None if key is None else public_key(key)
     seen = None if state_file is None else _witnessed(_state(state_file))
     try:
         with file.open("rb") as lines:
@@ -87,14 +87,14 @@ def _opened(state_file: Path, key: str | None) -> tuple[witness.State, Signer]:
     key_file = state_file.with_name(f"{state_file.name}.key")
     if state_file.exists():
         state = _state(state_file)
-        if key is not None and _public(key).text() != state.log_key:
+        if key is not None and public_key(key).text() != state.log_key:
             raise CommandError(Exit.USAGE, "--key is not the key that this witness knows", hint="it never changes it")
         return state, _parsed(Signer.parse, _text(key_file), key_file)
     if key is None:
         raise CommandError(Exit.USAGE, f"{state_file} is not there", hint="begin with --key: the server's audit.pub")
     signer = Signer(WITNESS_NAME.format(secrets.token_hex(8)), secrets.token_bytes(KEY_BYTES), COSIGNATURE)
     _write(key_file, signer.text().encode(), PRIVATE_FILE)
-    return witness.State(_public(key).text(), signer.verifier.text(), {}), signer
+    return witness.State(public_key(key).text(), signer.verifier.text(), {}), signer
 
 
 def _proof(server: Server, ask: witness.Ask) -> list[bytes]:
@@ -124,7 +124,7 @@ def _witnessed(state: witness.State) -> Witnessed:
     return Witnessed(tuple(state.seen.values()), _parsed(Verifier.parse, state.key, Path("the witness's state")))
 
 
-def _public(text: str) -> Verifier:
+def public_key(text: str) -> Verifier:
     """A key as it is, or from its file. Raises CommandError."""
     if "+" in text:
         return _parsed(Verifier.parse, text, Path("--key"))

@@ -1,4 +1,4 @@
-"""``fleet-server make-signer-key``, ``add-signer``, ``countersign``: the second person, at a machine of their own."""
+"""``fleet-server make-signer-key`` and ``countersign``: the second person, at a machine of their own."""
 
 import sys
 import time
@@ -9,15 +9,14 @@ import typer
 
 from broker_config import signing
 from broker_config.ids import ContractError
-from broker_config.signing import ENVELOPE_BYTES_MAX, ROOTS_BYTES_MAX, Kind
+from broker_config.signing import ENVELOPE_BYTES_MAX, ROOTS_BYTES_MAX
 from broker_config.text import shown
 from fleet_server.access import countersigning
 from fleet_server.access.countersigning import Order
-from fleet_server.access.signing import RefusedError, SignerError
+from fleet_server.access.signing import SignerError
 from fleet_server.adapters.files import write_durably
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
 from fleet_server.cli.moments import utc
-from fleet_server.site import SIGNERS_FILE
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -26,8 +25,6 @@ PASSPHRASE_CHARS_MIN: Final = 12
 PASSPHRASE_BYTES_MAX: Final = 1023
 LINE_CHARS_MAX: Final = 16 * ENVELOPE_BYTES_MAX
 """Nothing of an order is cut off: whoever signs it has to see all of it."""
-SIGNERS_MODE: Final = 0o644
-"""Public: only its change has to be prevented."""
 
 KeyFile = Annotated[Path, typer.Argument(metavar="KEY", help="The file of a person's own key.", dir_okay=False)]
 PassphraseFile = Annotated[
@@ -38,7 +35,6 @@ PassphraseFile = Annotated[
 def add_commands(app: typer.Typer) -> None:
     """Mount them on the program's command line."""
     app.command("make-signer-key", epilog="Example: fleet-server make-signer-key a-meyer.key")(make_signer_key)
-    app.command("add-signer", epilog="Example: fleet-server add-signer ed25519:pVTy... --dir site")(add_signer)
     app.command(
         "countersign",
         epilog="Example: fleet-server countersign order.json --key a-meyer.key --signers signers.json > signed.json",
@@ -50,41 +46,16 @@ def make_signer_key(key: KeyFile, passphrase_file: PassphraseFile = None) -> Non
 
     Exit codes: 0 made, 1 it could not be, 2 the passphrase is too short or the file is there already.
     """
-    passphrase = _passphrase(passphrase_file, new=True)
+    passphrase = passphrase_of(passphrase_file, new=True)
     if key.exists():
-        raise _refused(f"{key}: is there already, and is never overwritten", EXIT_USAGE)
+        raise refused(f"{key}: is there already, and is never overwritten", EXIT_USAGE)
     pem = new_key_pem(passphrase)
     try:
         write_durably(key, pem)
     except OSError as error:
-        raise _refused(error, EXIT_FAILED) from error
+        raise refused(error, EXIT_FAILED) from error
     typer.echo(countersigning.public_text(FileKey(pem, passphrase).public))
     typer.echo("next: whoever keeps the site runs fleet-server add-signer with this line", err=True)
-
-
-def add_signer(
-    public: Annotated[str, typer.Argument(metavar="PUBLIC", help="What make-signer-key printed.")],
-    directory: Annotated[Path, typer.Option("--dir", help="The site's directory.", file_okay=False)] = Path("site"),
-    kind: Annotated[list[Kind] | None, typer.Option(help="What it may sign; may be given again.")] = None,
-) -> None:
-    """Let a person's key sign for this site's devices, beside the server's. Devices that enrol from now on know it.
-
-    Exit codes: 0 added, 1 it could not be written, 2 it is no such key, there already, or no site.
-    """
-    path = directory / SIGNERS_FILE
-    try:
-        roots = signing.decode_roots(_read(path, ROOTS_BYTES_MAX))
-        kinds = frozenset(kind or [Kind.COMMAND])
-        added = countersigning.with_signer(roots, countersigning.read_public(public), kinds)
-    except (ContractError, RefusedError) as error:
-        raise _refused(error, EXIT_USAGE) from error
-    try:
-        write_durably(path, signing.encode(added) + b"\n", mode=SIGNERS_MODE)
-    except OSError as error:
-        raise _refused(error, EXIT_FAILED) from error
-    signer = added.signers[-1]
-    typer.echo(f"signer {signer.keyid} may sign {', '.join(signer.kinds)}; version {added.version} of {path}")
-    typer.echo("devices that enrolled before need this file in place of their own, and a restart", err=True)
 
 
 def countersign(
@@ -100,20 +71,20 @@ def countersign(
     """
     now_ms = time.time_ns() // 1_000_000
     try:
-        roots = signing.decode_roots(_read(signers, ROOTS_BYTES_MAX))
-        envelope = signing.decode_envelope(_read(order, ENVELOPE_BYTES_MAX).strip())
+        roots = signing.decode_roots(read_file(signers, ROOTS_BYTES_MAX))
+        envelope = signing.decode_envelope(read_file(order, ENVELOPE_BYTES_MAX).strip())
     except ContractError as error:
-        raise _refused(error, EXIT_USAGE) from error
+        raise refused(error, EXIT_USAGE) from error
     try:
         for line in told(countersigning.read(envelope, roots, now_ms=now_ms)):
             typer.echo(line, err=True)
-        if not yes and not _confirmed():
+        if not yes and not confirmed():
             raise typer.Exit(EXIT_FAILED)
-        own = FileKey(_read(key, ROOTS_BYTES_MAX), _passphrase(passphrase_file, new=False))
+        own = FileKey(read_file(key, ROOTS_BYTES_MAX), passphrase_of(passphrase_file, new=False))
         # the time anew: somebody may have read it for long
         signed = countersigning.countersign(envelope, roots, own, now_ms=time.time_ns() // 1_000_000)
     except SignerError as error:
-        raise _refused(error, EXIT_FAILED) from error
+        raise refused(error, EXIT_FAILED) from error
     sys.stdout.write(signing.encode(signed).decode("ascii") + "\n")
     typer.echo(f"{len(signed.signatures)} signatures; hazardous needs {roots.thresholds.hazardous}", err=True)
 
@@ -139,32 +110,35 @@ def _whole(text: object) -> str:
     return shown(text, LINE_CHARS_MAX)
 
 
-def _confirmed() -> bool:
+def confirmed() -> bool:
+    """Whether the person says yes."""
     # click's own question writes a blank to stdout, into the order
     typer.echo("sign it? [y/N] ", err=True, nl=False)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _passphrase(path: Path | None, *, new: bool) -> bytes:
+def passphrase_of(path: Path | None, *, new: bool) -> bytes:
+    """From the file, or asked for; a new one twice."""
     if path is not None:
-        text = _read(path, PASSPHRASE_BYTES_MAX).decode("utf-8", "replace").rstrip("\r\n")
+        text = read_file(path, PASSPHRASE_BYTES_MAX).decode("utf-8", "replace").rstrip("\r\n")
     else:
         text = typer.prompt("passphrase", hide_input=True, confirmation_prompt=new, err=True)
     if new and len(text) < PASSPHRASE_CHARS_MIN:
         expected = f"at least {PASSPHRASE_CHARS_MIN} characters"
-        raise _refused(f"passphrase: expected {expected}, got {len(text)}", EXIT_USAGE)
+        raise refused(f"passphrase: expected {expected}, got {len(text)}", EXIT_USAGE)
     return text.encode()
 
 
-def _read(path: Path, bytes_max: int) -> bytes:
+def read_file(path: Path, bytes_max: int) -> bytes:
     """One byte more than is good, so that what is too large is seen to be."""
     try:
         with path.open("rb") as file:
             return file.read(bytes_max + 1)
     except OSError as error:
-        raise _refused(error, EXIT_USAGE) from error
+        raise refused(error, EXIT_USAGE) from error
 
 
-def _refused(error: Exception | str, code: int) -> typer.Exit:
+def refused(error: Exception | str, code: int) -> typer.Exit:
+    """Say why, and end with *code*."""
     typer.echo(shown(error, ERROR_CHARS_MAX), err=True)
     return typer.Exit(code)

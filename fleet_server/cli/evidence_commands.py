@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fleet_server.cli import answers, evidence_answers
+from fleet_server.cli import answers, evidence_answers, ledger_commands
 from fleet_server.cli import tables as plain_tables
 from fleet_server.cli.item_commands import items_app
 from fleet_server.cli.moments import for_api, utc
@@ -53,6 +53,7 @@ app = typer.Typer(no_args_is_help=True, help="Files that devices made: what is k
 retention_app = typer.Typer(no_args_is_help=True, help="How long each class of evidence is kept.")
 app.add_typer(retention_app, name="retention")
 app.add_typer(items_app, name="items")
+ledger_commands.add_commands(app)
 
 
 @app.command("list", epilog="Example: fieldfleet evidence list --device cam-7 --from -7d")

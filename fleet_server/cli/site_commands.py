@@ -75,6 +75,8 @@ def init(
         typer.echo(f"next: fleet-server add-device ID --dir {directory}")
     needed = now.year + ca.INTERMEDIATE_DAYS // 365
     typer.echo(f"take offline, and keep: {directory / plan.DEVICE_ROOT}.key; nothing here needs it until {needed}")
+    root_key = directory / plan.SIGNERS_ROOT_KEY
+    typer.echo(f"take offline, and keep: {root_key}; it alone changes whom devices obey: fleet-server add-signer")
 
 
 def add_device(

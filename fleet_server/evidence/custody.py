@@ -62,6 +62,7 @@ class Event(StrEnum):
     ITEM_LENT = "item.lent"
     ITEM_RETURNED = "item.returned"
     ITEM_HANDED_OVER = "item.handed_over"
+    DISPATCH_EXPLAINED = "dispatch.explained"
 
 
 ACTIONS: Final = tuple(event.value for event in Event)

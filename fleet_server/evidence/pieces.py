@@ -128,6 +128,7 @@ class PieceFilter:
     """
 
     device: str | None = None
+    holder: str | None = None
     path: str | None = None
     recording: str | None = None
     file_class: str | None = None

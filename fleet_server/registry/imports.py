@@ -21,7 +21,7 @@ ROWS_MAX: Final = 200_000
 FAULTS_MAX: Final = 50
 """Faults told of one file; the rest are counted."""
 
-Row = TypeVar("Row", Registration, OrgNode, DutyUnit)
+Row = TypeVar("Row", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Read(Generic[Row]):
 
 def read_devices(data: bytes) -> Read[Registration]:
     """Columns device, device_class, serial, node, unit, note."""
-    read = _read(data, Registration, "device")
+    read = read_rows(data, Registration, "device")
     known = device_classes.names()
     for row, line in zip(read.rows, read.lines, strict=True):
         if row.device_class not in known:
@@ -54,15 +54,16 @@ def read_devices(data: bytes) -> Read[Registration]:
 
 def read_nodes(data: bytes) -> Read[OrgNode]:
     """Columns node, kind, name, parent."""
-    return _read(data, OrgNode, "node")
+    return read_rows(data, OrgNode, "node")
 
 
 def read_units(data: bytes) -> Read[DutyUnit]:
     """Columns unit, name, node."""
-    return _read(data, DutyUnit, "unit")
+    return read_rows(data, DutyUnit, "unit")
 
 
-def _read(data: bytes, kind: type[Row], key: str) -> Read[Row]:
+def read_rows(data: bytes, kind: type[Row], key: str, *, rows_max: int = ROWS_MAX) -> Read[Row]:
+    """Rows of *kind*, whose members are the columns; *key* names each row once."""
     read: Read[Row] = Read([], [], [])
     try:
         text = data.decode("utf-8-sig")
@@ -82,8 +83,8 @@ def _read(data: bytes, kind: type[Row], key: str) -> Read[Row]:
         for line, cells in found:
             if not any(cells):
                 continue
-            if len(read.rows) >= ROWS_MAX:
-                read.faults.append(Fault(line, f"at most {ROWS_MAX} rows", "more"))
+            if len(read.rows) >= rows_max:
+                read.faults.append(Fault(line, f"at most {rows_max} rows", "more"))
                 break
             _take(read, kind, key, header, line, cells, seen)
     except csv.Error as error:

@@ -142,6 +142,11 @@ class DeviceState:
     receipt_way: tuple[MacKey, str] | None = None
     """The key and the topic of its receipts, once there was one."""
 
+    @property
+    def kid(self) -> str:
+        """Of the MAC keys that it said it has; empty if it did not."""
+        return "" if self.birth is None else self.birth.kid
+
     def stated(self, stream: str, life: str) -> StreamState | None:
         """What the last birth said of a stream and life."""
         if self.birth is None:
@@ -181,7 +186,7 @@ class Ingest:
         settings: IngestSettings,
         *,
         known: KnownStreams,
-        mac_key: Callable[[Purpose, DeviceId], MacKey],
+        mac_key: Callable[[Purpose, DeviceId, str], MacKey],
         sealed_crc: Callable[[StreamKey, int, int], int | None],
         restored: Restored,
     ) -> None:
@@ -395,6 +400,8 @@ class Ingest:
             if state.birth is None or _of_itself(state.birth) != _of_itself(status):
                 self.news[state.device] = None
             self.born += state.birth is None
+            if state.kid != status.kid:
+                state.receipt_way = None
             state.birth, state.will, state.willed_ms = status, None, None
             self._born(status, state, now_ms, fresh=not (packet.retain or packet.duplicate))
         state.status_ms = now_ms
@@ -455,7 +462,7 @@ class Ingest:
             return
         topic = down(state.device, Down.TIME)
         payload = encode(Time(1, asked.nonce, now_ms, TIME_UNC_MS))
-        key = self._mac_key(Purpose.TIME, state.device)
+        key = self._mac_key(Purpose.TIME, state.device, state.kid)
         properties = [(PROPERTY_KID, key.kid), (PROPERTY_MAC, mac(key.secret, Purpose.TIME, topic, payload))]
         self.replies.append(Publication(topic, payload, properties))
 
@@ -500,7 +507,7 @@ class Ingest:
             del self._ripe[ledger]
             ledger.since_receipt = 0
             if state.receipt_way is None:
-                key = self._mac_key(Purpose.RECEIPT, state.device)
+                key = self._mac_key(Purpose.RECEIPT, state.device, state.kid)
                 state.receipt_way = key, down(state.device, Down.RECEIPT)
             publications.append(Publication(*signed(*state.receipt_way, receipt(ledger, self.store_epoch))))
         self.counters.receipts_sent += len(publications)

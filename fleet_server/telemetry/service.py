@@ -87,7 +87,9 @@ class _Waiting:
 class Service:
     """Telemetry's server side. ``run`` it once; ``answers`` is there when ``started`` is set.
 
-    ``known``: the streams that are admitted, by default those of every device class.
+    ``mac_key``: of a purpose, a device, and the key id that the device says it has. ``known``: the streams that are
+    admitted, by default those of every device class. ``newest``: the version of the signers and the key id that a
+    device can have, for the hint in the server's state.
     """
 
     def __init__(
@@ -96,11 +98,12 @@ class Service:
         link_settings: LinkSettings,
         store: BatchStore,
         *,
-        mac_key: Callable[[Purpose, DeviceId], MacKey],
+        mac_key: Callable[[Purpose, DeviceId, str], MacKey],
         owner: str,
         now_ms: Callable[[], int],
         rng: random.Random,
         known: KnownStreams | None = None,
+        newest: Callable[[], tuple[int, str]] = lambda: (0, ""),
     ) -> None:
         self._settings = settings
         self._link_settings = link_settings
@@ -122,6 +125,8 @@ class Service:
         self._tick_due: asyncio.TimerHandle | None = None
         self._malformed = False
         self._said_spread_ms = 0
+        self._newest = newest
+        self._said_newest = 0, ""
         self._commits = 0
         self._commit_failures = 0
         self._ingest: Ingest
@@ -291,10 +296,12 @@ class Service:
     def _state(self, state: Literal["up", "down"], spread_ms: int = 0) -> bytes:
         first, last = self._settings.shards
         epoch = ShardEpoch(first, last, self._token)
-        return encode(ServerState(1, self._ingest.store_epoch, (epoch,), state, spread_ms))
+        signers, kid = self._said_newest if state == "up" else (0, "")
+        return encode(ServerState(1, self._ingest.store_epoch, (epoch,), state, spread_ms, signers, kid))
 
     def _say_up(self, link: Link) -> None:
         self._said_spread_ms = self._spread_ms()
+        self._said_newest = self._newest()
         link.send(link.publish(SERVER_STATE, self._state("up", self._said_spread_ms), [], retain=True))
 
     def _spread_ms(self) -> int:
@@ -312,6 +319,9 @@ class Service:
             if reconnects.is_news(self._said_spread_ms, before_ms, spread_ms):
                 self._say_up(link)
                 log.info("devices spread their connections", devices=born, spread_ms=spread_ms)
+            elif self._said_newest != self._newest():
+                self._say_up(link)
+                log.info("devices may ask for newer keys", signers=self._said_newest[0], kid=self._said_newest[1])
             if kept and not reconnects.is_kept(born, a_second_max=a_second_max):
                 kept = False
                 log.warning(

@@ -168,7 +168,7 @@ class Bench:
         await self.fill(client_id, load)
         store = SqliteStore(directory / "telemetry.db", now_ms=_now_ms())
 
-        def mac_key(purpose: Purpose, device: DeviceId) -> MacKey:
+        def mac_key(purpose: Purpose, device: DeviceId, _kid: str) -> MacKey:
             return derive(self.master, purpose, device)
 
         service = Service(

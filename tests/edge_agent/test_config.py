@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,36 @@ def test_a_signers_file_is_read(tmp_path: Path) -> None:
     path.write_bytes(SIGNERS + b"\n")
     path.chmod(0o644)
     assert files.read_signers(path).signers == ()
+
+
+# Uploads ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uploads", "expected"),
+    [
+        ("[uploads.folders.videos]\n", ["uploads.folders.videos: unknown; host has logs"]),
+        ("[uploads]\nhold_h = 71\n[uploads.folders.logs]\n", ["uploads.hold_h: Expected `float` >= 72.0"]),
+        ("[uploads.folders.logs]\nfoldr = 'x'\n", ["uploads.folders.logs.foldr: unknown"]),
+        ("[uploads.limits.x]\nhours = '25:00-01:00'\n", ["uploads.limits.x.hours: Expected `str` matching"]),
+        (
+            "[uploads.limits.x]\nbytes_per_s = 1\n",
+            ["uploads.limits.x: bytes_per_s: expected 0 or at least 1024, got 1"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_uploads_is_told(tmp_path: Path, uploads: str, expected: list[str]) -> None:
+    told = faults_of(rigs.lay_out(tmp_path, None, extra=uploads).config)
+    assert [fault.startswith(start) for fault, start in zip(told, expected, strict=True)] == [True], told
+
+
+def test_a_device_without_folders_loads_nothing_of_uploads(tmp_path: Path) -> None:
+    rig = rigs.lay_out(tmp_path, None)
+    code = (
+        "import sys; from pathlib import Path; from edge_agent import agent, config;"
+        f"settings = config.load(Path({str(rig.config)!r})); assert settings.uploads is None;"
+        "print([name for name in sys.modules if name.split('.')[-1] in"
+        " {'uploading', 'sender', 'transfer', 'manifest', 'upload_tables', 'link_rules'}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

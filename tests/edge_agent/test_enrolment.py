@@ -1,6 +1,5 @@
 """A device makes its own key, gets a certificate for a claim, and follows it by others; a power cut leaves one."""
 
-import json
 import ssl
 import stat
 import subprocess
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sqlalchemy import text
 
-from broker_config.enrolment import Enrolled, RenewRequest
+from broker_config.enrolment import Enrolled, RenewRequest, renewal_proof
 from edge_agent import config, enrolling, identity, renewal
 from edge_agent.adapters import files
 from edge_agent.adapters import x509 as keys
@@ -24,6 +23,7 @@ from edge_agent.adapters.enrolment import EnrolmentError, Listener
 from edge_agent.identity import Pair, Remove, Write
 from fleet_server.access.states import Reason, State
 from tests.enrolment import Office, office
+from tests.steps import ROOTS
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_agent_reads_what_was_written(desk: Office, tmp_path: Path) -> None:
     assert (settings.device, settings.profile) == ("car-7", "host")
     assert settings.file.enrolment == config.EnrolmentTable(desk.url)
     assert files.read_keys(settings.mac_file).receipt.kid
-    assert json.loads((tmp_path / "car/signers.json").read_text()) == {"keys": []}
+    assert files.read_signers(tmp_path / "car/signers.json") == ROOTS
 
 
 def test_names_in_the_request_are_not_looked_at(desk: Office) -> None:
@@ -346,13 +346,13 @@ def test_only_the_old_key_proves_a_renewal(desk: Office, tmp_path: Path) -> None
     own_key = (tmp_path / "car/device.key").read_bytes()
 
     def ask(words: str, key: bytes, nonce: str, csr: str, signed_csr: str) -> None:
-        proof = keys.prove(key, nonce=nonce, csr=signed_csr)
+        proof = keys.prove(key, renewal_proof(nonce, signed_csr))
         with pytest.raises(EnrolmentError, match=words):
             listener.renew(RenewRequest(certificate, csr, nonce, proof))
 
     nonce = listener.nonce()
-    ask("expected the old key's", stolen.key_pem, nonce, made.csr_pem, made.csr_pem)
-    ask("expected the old key's", own_key, nonce, stolen.csr_pem, made.csr_pem)
+    ask("expected the certificate's key", stolen.key_pem, nonce, made.csr_pem, made.csr_pem)
+    ask("expected the certificate's key", own_key, nonce, stolen.csr_pem, made.csr_pem)
     ask("nonce: expected one that this server gave", own_key, "0" * 60, made.csr_pem, made.csr_pem)
     desk.clock[0] += 301_000
     ask("nonce: expected one that this server gave", own_key, nonce, made.csr_pem, made.csr_pem)

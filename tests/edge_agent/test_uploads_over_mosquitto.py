@@ -13,7 +13,7 @@ from broker_config.transfer import Code, EvidenceReceipt, Reject, State, Storage
 from tests.edge_agent import rig as rigs
 from tests.edge_agent import upload_rig
 from tests.edge_agent.upload_rig import put, taker
-from tests.orders import STRANGER
+from tests.orders import SERVER, STRANGER
 from tests.servers import Mosquitto, mosquitto
 
 pytestmark = pytest.mark.server("mosquitto")
@@ -110,7 +110,7 @@ async def test_what_nobody_signed_deletes_and_receipts_nothing(rig: rigs.Rig, br
                 b"\xff" * 100,
             ):
                 await server.say(payload)
-            server.signer = upload_rig.SERVER
+            server.signer = SERVER
             for wrong in ({"sha256": "0" * 64}, {"size": 1}, {"upload": "0" * 32}):
                 await server.receipt(upload, **wrong)
             await server.server.until(lambda: "command.refused" in server.server.event_kinds(), "the refusal")

@@ -33,9 +33,8 @@ from tests.faults.upload_verdict import Evidence, Verdict, judge
 KIB: Final = limits.KIB
 EACH_FAULT_KILLS: Final = 12
 """Each fault of the disk comes once for so many kills."""
-FILE_BYTES: Final = (64 * KIB, 700 * KIB, 3_000 * KIB)
+FILE_BYTES: Final = {64 * KIB: 0.4, 700 * KIB: 0.4, 3_000 * KIB: 0.2}
 """Up to so many bytes, and how often."""
-FILE_WEIGHTS: Final = (4, 4, 2)
 WAITING_FILES_MAX: Final = 6
 FAULT_S: Final = 1.0
 PART_S_MAX: Final = 0.4
@@ -149,7 +148,7 @@ class Run:
         waiting = len(rig.made) - len(rig.receipted()) if rig.made else 0
         used = sum(made.size for made in rig.made)
         for _ in range(self._rng.randint(1, 3) if waiting < WAITING_FILES_MAX else 0):
-            largest = self._rng.choices(FILE_BYTES, FILE_WEIGHTS)[0]
+            (largest,) = self._rng.choices(tuple(FILE_BYTES), tuple(FILE_BYTES.values()))
             size = self._rng.randint(1, largest)
             if rig.evidence_disk is not None and used + size > FILL_SHARE * rig.evidence_disk_bytes:
                 size = self._rng.randint(1, 4 * KIB)

@@ -98,7 +98,7 @@ class Fleet:
                 group_records_max=500, receipt_every=10, receipt_linger_ms=300, quarantine_bytes_max=1_000_000
             ),
             known=known_streams(),
-            mac_key=lambda purpose, device: derive(master, Purpose(purpose), device),
+            mac_key=lambda purpose, device, _kid: derive(master, Purpose(purpose), device),
             sealed_crc=self.store.sealed_crc,
             restored=self.store.restore(),
         )
@@ -163,7 +163,7 @@ class Fleet:
             found = self.registry.device(device)
             return None if found is None or found.registered_ms is None else found.registration.device_class
 
-        enroller = Enroller(settings, keys, store, class_of, master, now_ms=lambda: NOW)
+        enroller = Enroller(settings, keys, store, class_of, lambda: master, now_ms=lambda: NOW)
         crl = CrlFile(directory / "device-ca.crl", keys, None)
         revoker = Revoker(keys, store, crl, door, lambda _: False, now_ms=lambda: NOW)
         audited = auditor(store, self.view, keys, crl, directory, SiteId("5e" * 32), now_ms=lambda: NOW)

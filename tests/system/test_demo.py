@@ -103,6 +103,23 @@ def test_by_itself_it_ends_with_everything_sealed_stored_and_receipted(
     assert (report["records_missing"], report["records_duplicate"], report["gaps_unexplained"]) == (0, 0, 0)
     assert all(device["values_stored"] >= 20 for device in report["fleet"]), report
     assert all(size > 0 for size in report["agent_rss_bytes"].values())
+    files = report["files"]
+    assert files["made"] == files["verified"] > 0, files
+    assert files["unlike"] == 0
+
+
+@pytest.mark.server("ffmpeg")
+@pytest.mark.server("mosquitto")
+def test_what_the_camera_records_is_kept_though_its_link_is_cut_and_the_broker_killed(
+    place: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.json"
+    arguments = ("--seconds", "27", "--faults", "--broker", "mosquitto", "--report", str(path))
+    code, output = ended(start(place, *arguments))
+    assert code == 0, output
+    report = json.loads(path.read_text())
+    assert report["files"]["made"] == report["files"]["verified"] >= 9, report["files"]
+    assert (report["files"]["unlike"], report["records_missing"], report["gaps_unexplained"]) == (0, 0, 0)
 
 
 def test_asked_to_end_it_ends_in_order(place: Path) -> None:

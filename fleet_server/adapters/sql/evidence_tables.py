@@ -49,6 +49,7 @@ evidence_piece: Final = Table(
     Column("entry", BigInteger, nullable=False),
     Index(None, "path", "received_ms"),
     Index(None, "device", "begin_ms"),
+    Index(None, "holder", "begin_ms"),
     Index(None, "recording", "segment"),
     Index(None, "sha256"),
     Index(None, "received_ms", "piece"),
@@ -164,6 +165,28 @@ evidence_item: Final = Table(
     Index(None, "path", "item"),
     Index(None, "state", "item"),
     Index(None, "case_name"),
+)
+
+# As the control room has them; ``path``: of the node as at import. ``explained_*`` null: nobody has explained it.
+dispatch: Final = Table(
+    "dispatch",
+    metadata,
+    Column("dispatch", Text, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("begin_ms", BigInteger, nullable=False),
+    Column("end_ms", BigInteger),
+    Column("why", Text),
+    Column("note", Text),
+    Column("explained_by", Text),
+    Column("explained_ms", BigInteger),
+    Index(None, "begin_ms", "dispatch"),
+    Index(None, "path", "begin_ms"),
+    Index(None, "holder", "begin_ms"),
+    Index(None, "device", "begin_ms"),
 )
 
 # RFC 3161 answers over the note of a checkpoint.

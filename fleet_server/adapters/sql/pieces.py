@@ -188,7 +188,7 @@ def _kind(device_class: str, file_class: str) -> FileKind | None:
 
 def _chosen(wanted: PieceFilter) -> Iterator[ColumnElement[bool]]:
     column = pieces.c
-    for name in ("device", "recording", "file_class", "sha256"):
+    for name in ("device", "holder", "recording", "file_class", "sha256"):
         value = getattr(wanted, name)
         if value is not None:
             yield column[name] == value

@@ -53,6 +53,7 @@ class Files(msgspec.Struct, frozen=True):
 
 
 class _Kept(msgspec.Struct, frozen=True):
+    name: str
     sha256: str
     size: int
 
@@ -153,10 +154,11 @@ def made(rig: Rig) -> list[Path]:
 
 def files(rig: Rig, server: Server) -> Files:
     """Compare them, by their bytes, with what the API says is kept."""
-    own = [hashlib.sha256(path.read_bytes()).hexdigest() for path in made(rig)]
-    kept = {piece.sha256: piece.size for piece in _kept(server)}
-    found = [digest for digest in own if digest in kept]
-    return Files(len(own), len(found), sum(kept[digest] for digest in found), len(kept.keys() - set(own)))
+    # by name too: played video repeats itself, and the same bytes under another name are another file
+    own = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in made(rig)]
+    kept = {(piece.name, piece.sha256): piece.size for piece in _kept(server)}
+    found = [each for each in own if each in kept]
+    return Files(len(own), len(found), sum(kept[each] for each in found), len(kept.keys() - set(own)))
 
 
 def _kept(server: Server) -> list[_Kept]:

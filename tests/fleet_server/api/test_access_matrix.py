@@ -18,6 +18,7 @@ from fleet_server.access.persons import Identity
 from fleet_server.access.roles import PERMISSIONS, Permission, Role
 from fleet_server.api.app import create_app
 from fleet_server.api.rules import OPEN, RULES
+from fleet_server.evidence.dispatches import Dispatch
 from fleet_server.registry.model import DutyUnit, NodeKind, OrgNode, Registration
 from tests.fleet_server.api.conftest import client_of
 from tests.fleet_server.evidence.arrivals import DAY_MS, arrival
@@ -25,7 +26,14 @@ from tests.fleet_server.evidence.rig import Custody
 from tests.fleet_server.fleet import LIFE, NOW, T0, TOKEN, Arrival, Fleet, birth, cpu, record, told
 
 GOLDEN: Final = Path(__file__).with_name("golden") / "access_matrix.txt"
-EVIDENCE: Final = ("evidence/pieces", "evidence/deletions", "evidence/items")
+EVIDENCE: Final = (
+    "evidence/pieces",
+    "evidence/deletions",
+    "evidence/items",
+    "evidence/ledger",
+    "evidence/dispatches",
+)
+SINCE: Final = {"gaps": T0, "evidence/ledger": T0 - DAY_MS, "evidence/dispatches": T0 - 10 * DAY_MS}
 ENDLESS: Final = "GET /v1/changes"
 MERGE: Final = {"Content-Type": "application/merge-patch+json"}
 CSV: Final = {"Content-Type": "text/csv"}
@@ -96,6 +104,10 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask({"reason": "x"})
         case ("PUT", "/v1/evidence/retention/{evidence_class}"):
             return Ask({"keep_days": 30, "reason": "x"})
+        case ("POST", "/v1/evidence/dispatches"):
+            return Ask({"dispatches": [{"dispatch": "call-x", "node": "none", "begin": "2026-01-01T08:00:00Z"}]})
+        case ("POST", path) if path.endswith("/explanation"):
+            return Ask({"why": "forgotten"})
         case ("POST", "/v1/evidence/items"):
             return Ask({"item": f"new-{who}-{at.node}", "node": at.node, "description": "x"})
         case ("POST", path) if path.endswith("/store"):
@@ -130,6 +142,8 @@ def named(path: str, at: Place) -> str:
         evidence_class="routine",
         change="0" * 16,
         item=at.item,
+        dispatch=f"call-{at.unit}",
+        begin_ms=T0,
         log=0,
         level=0,
         place="000",
@@ -171,6 +185,8 @@ def _keep(custody: Custody, at: Place) -> None:
     custody.keeping.classify(old, add=["routine"], remove=[], by="ann", now_ms=T0)
     DELETIONS[at] = custody.deletions.ask(old, "x", by="ann", now_ms=T0).deletion
     said = {"description": "a knife", "case_name": "", "note": ""}
+    call = Dispatch(f"call-{at.unit}", f"hq/{at.node}", "4711", "", "", "", T0 - 9 * DAY_MS, T0 - 9 * DAY_MS)
+    custody.dispatches.put([call], dry_run=False)
     custody.items.take_in(at.item, path=f"hq/{at.node}", by="ann", now_ms=T0, **said)
 
 
@@ -258,7 +274,7 @@ async def test_a_list_has_nothing_of_a_foreign_node(app: FastAPI, tokens: dict[s
             "quarantine",
             *EVIDENCE,
         ):
-            answer = await client.get(f"/v1/{path}", params={"from": T0} if path == "gaps" else {})
+            answer = await client.get(f"/v1/{path}", params={"from": SINCE[path]} if path in SINCE else {})
             if answer.status_code == 403:
                 assert path in {"quarantine", *EVIDENCE}
                 continue

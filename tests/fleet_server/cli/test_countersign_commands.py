@@ -12,16 +12,19 @@ from typer.testing import CliRunner, Result
 
 from broker_config import signing
 from broker_config.signing import ED25519, PAYLOAD_TYPE, Claims, Command, Envelope, Kind, Signature
-from fleet_server.access.countersigning import read_public
+from fleet_server.access.countersigning import public_text, read_public
+from fleet_server.access.keys import FORMERS_MAX, MasterKeys
 from fleet_server.adapters import site_directory
-from fleet_server.adapters.signing_key import FileKey
-from fleet_server.cli import countersign_commands
-from fleet_server.site import SIGNERS_FILE
+from fleet_server.adapters.signers_directory import SignersDirectory
+from fleet_server.adapters.signing_key import FileKey, new_key_pem
+from fleet_server.cli import countersign_commands, signers_commands
+from fleet_server.site import MASTER_KEY_FILE, SIGNERS_FILE, SIGNERS_ROOT_KEY, SIGNING_KEY_FILE
 from tests.orders import CAR, ID
 
 RUNNER = CliRunner()
 APP = typer.Typer()
 countersign_commands.add_commands(APP)
+signers_commands.add_commands(APP)
 PASSPHRASE = "correct horse battery"
 
 
@@ -49,9 +52,9 @@ def key(site: Path) -> Path:
     assert PASSPHRASE not in made.output
     public = made.stdout.strip()
     assert FileKey(path.read_bytes(), PASSPHRASE.encode()).public == read_public(public)
-    added = run("add-signer", public, "--dir", site)
+    added = run("add-signer", public, "--dir", site, "--root-key", site / SIGNERS_ROOT_KEY)
     assert added.exit_code == 0, added.output
-    assert run("add-signer", public, "--dir", site).exit_code == 2
+    assert run("add-signer", public, "--dir", site, "--root-key", site / SIGNERS_ROOT_KEY).exit_code == 2
     return path
 
 
@@ -130,3 +133,92 @@ def test_what_is_no_order_no_key_or_no_site_is_told(site: Path, key: Path, tmp_p
     nowhere = run("add-signer", "ed25519:AAAA", "--dir", tmp_path)
     assert nowhere.exit_code == 2
     assert "signers.json" in nowhere.stderr
+
+
+def keyid(path: Path) -> str:
+    return signing.key_id(ED25519, FileKey.read(path).public)
+
+
+def new_site(tmp_path: Path) -> tuple[Path, SignersDirectory]:
+    site_directory.create(
+        tmp_path / "site", hosts=("localhost",), device_port=1, server_port=2, api_port=3, broker_user=None,
+        now=datetime.now(UTC),
+    )  # fmt: skip
+    return tmp_path / "site", SignersDirectory(tmp_path / "site" / SIGNERS_FILE)
+
+
+def test_the_servers_key_is_followed_by_another_in_three_steps(tmp_path: Path) -> None:
+    site, kept = new_site(tmp_path)
+    root = ("--dir", site, "--root-key", site / SIGNERS_ROOT_KEY)
+    old = keyid(site / SIGNING_KEY_FILE)
+    assert run("remove-signer", old, *root).exit_code == 2
+    assert run("rotate-signer", "--switch", "--dir", site).exit_code == 2
+    assert run("rotate-signer", *root).exit_code == 0
+    assert keyid(site / SIGNING_KEY_FILE) == old
+    assert run("rotate-signer", "--switch", "--dir", site).exit_code == 0
+    new = keyid(site / SIGNING_KEY_FILE)
+    assert run("remove-signer", old, *root).exit_code == 0
+    roots = kept.current().roots
+    assert (roots.version, new in roots.holders(Kind.COMMAND), old in roots.holders(Kind.COMMAND)) == (3, True, False)
+    assert len(kept.after(1)) == 2
+
+
+def test_a_change_that_needs_two_waits_for_the_second_person(tmp_path: Path) -> None:
+    site, kept = new_site(tmp_path)
+    root = ("--dir", site, "--root-key", site / SIGNERS_ROOT_KEY)
+    other = tmp_path / "b.key"
+    other.write_bytes(new_key_pem())
+    public = public_text(FileKey.read(other).public)
+    assert run("add-signer", public, "--kind", "signers", *root).exit_code == 0
+    for options in (("change-thresholds", "--signers", "2"), ("change-thresholds", "--disruptive", "2")):
+        before = kept.current().roots.version
+        proposed = run(*options, *root)
+        assert proposed.exit_code == 0, proposed.output
+        assert kept.current().roots.version == before
+        (tmp_path / "step.json").write_text(proposed.stdout)
+        assert run("adopt-signers", tmp_path / "step.json", "--dir", site).exit_code == 2
+        signers = ("--signers", site / SIGNERS_FILE)
+        again = run("sign-signers", tmp_path / "step.json", *signers, "--root-key", site / SIGNERS_ROOT_KEY, "--yes")
+        assert again.exit_code == 1
+        both = run("sign-signers", tmp_path / "step.json", *signers, "--root-key", other, "--yes")
+        (tmp_path / "both.json").write_text(both.stdout)
+        assert run("adopt-signers", tmp_path / "both.json", "--dir", site).exit_code == 0
+        assert kept.current().roots.version == before + 1
+        assert run("adopt-signers", tmp_path / "both.json", "--dir", site).exit_code == 2
+    lone = run("change-thresholds", "--signers", "3", *root)
+    assert lone.exit_code == 2
+
+
+def test_nobody_changes_the_signers_without_a_root_key(tmp_path: Path) -> None:
+    site, kept = new_site(tmp_path)
+    other = tmp_path / "b.key"
+    other.write_bytes(new_key_pem())
+    public = public_text(FileKey.read(other).public)
+    assert run("add-signer", public, "--dir", site).exit_code == 2
+    for wrong in (other, site / SIGNING_KEY_FILE):
+        assert run("add-signer", public, "--dir", site, "--root-key", wrong).exit_code == 2
+    assert kept.current().roots.version == 1
+
+
+def test_a_power_cut_between_step_and_file_leaves_the_new_version(tmp_path: Path) -> None:
+    site, kept = new_site(tmp_path)
+    before = (site / SIGNERS_FILE).read_bytes()
+    assert (
+        run("change-thresholds", "--disruptive", "2", "--dir", site, "--root-key", site / SIGNERS_ROOT_KEY).exit_code
+        == 0
+    )
+    (site / SIGNERS_FILE).write_bytes(before)
+    assert kept.current().roots.version == 2
+
+
+def test_former_mac_keys_count_until_they_are_dropped(tmp_path: Path) -> None:
+    site, _ = new_site(tmp_path)
+    first = MasterKeys.parse((site / MASTER_KEY_FILE).read_text()).current
+    for _ in range(FORMERS_MAX):
+        assert run("rotate-mac-key", "--dir", site).exit_code == 0
+    assert run("rotate-mac-key", "--dir", site).exit_code == 2
+    keys = MasterKeys.parse((site / MASTER_KEY_FILE).read_text())
+    assert keys.of(first.kid) == first != keys.current == keys.of("") == keys.of("stranger")
+    assert run("drop-former-mac-keys", "--dir", site).exit_code == 0
+    assert MasterKeys.parse((site / MASTER_KEY_FILE).read_text()) == MasterKeys(keys.current)
+    assert stat.S_IMODE((site / MASTER_KEY_FILE).stat().st_mode) == 0o600

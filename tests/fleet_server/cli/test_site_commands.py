@@ -52,6 +52,7 @@ def test_the_layout(site: Path) -> None:
         "ca/device-root.key",
         "ca/server-ca.crt",
         "ca/server-ca.key",
+        "ca/signers-root.key",
         "devices/car-7/agent.toml",
         "devices/car-7/device.crt",
         "devices/car-7/device.key",

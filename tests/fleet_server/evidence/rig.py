@@ -12,6 +12,7 @@ from fleet_server.access.auditor import Auditor
 from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.custody import CustodyLog
 from fleet_server.adapters.sql.deletions import SqlDeletions
+from fleet_server.adapters.sql.dispatches import SqlDispatches
 from fleet_server.adapters.sql.items import SqlItems
 from fleet_server.adapters.sql.keeping import SqlKeeping
 from fleet_server.adapters.sql.pieces import SqlPieces
@@ -41,6 +42,7 @@ class Custody:
         self.retention = SqlRetention(self.log, self.pieces)
         self.deletions = SqlDeletions(self.log, a_day_max=3)
         self.items = SqlItems(self.log)
+        self.dispatches = SqlDispatches(self.log)
         self.scrubs = SqlScrubs(self.log)
         self.news: list[News] = []
         copies = [self.content]
@@ -68,6 +70,7 @@ class Custody:
             self.deletions,
             self.retention,
             self.items,
+            self.dispatches,
             self.content,
             self.custodian,
             delay_ms,

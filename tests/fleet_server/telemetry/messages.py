@@ -100,7 +100,7 @@ class Server:
         self.ingest = Ingest(
             self.settings,
             known=KNOWN,
-            mac_key=lambda purpose, device: derive(MASTER, purpose, device),
+            mac_key=lambda purpose, device, _kid: derive(MASTER, purpose, device),
             sealed_crc=self.store.sealed_crc,
             restored=self.store.restore(),
         )

@@ -91,7 +91,7 @@ class Running:
             settings,
             link,
             self.store,
-            mac_key=lambda purpose, device: derive(MASTER, purpose, device),
+            mac_key=lambda purpose, device, _kid: derive(MASTER, purpose, device),
             owner=owner,
             now_ms=now_ms,
             rng=random.Random(1),
