@@ -25,6 +25,7 @@ from fleet_server.evidence.admission import Trust
 from fleet_server.evidence.finishing import Finisher
 from fleet_server.evidence.service import UploadService, UploadSettings
 from fleet_server.evidence.transfer import Transfer
+from fleet_server.evidence.underway import UnderWay
 from fleet_server.evidence.windows import Windows
 from tests.fleet_server.evidence.upload_rig import BOUNDS, File, Identity, SqliteRegister, manifest_of
 from tests.fleet_server.telemetry.service_rig import now_ms, until
@@ -87,7 +88,7 @@ class Evidence:
         incoming, content = IncomingDirectory(self.directory / "incoming"), self.content()
         finisher = Finisher(uploads, incoming, content, None, self.register, read_again=read_again, now_ms=now_ms)
         trust = Trust((ca.certificate_of(self.broker.device_ca),), lambda _serial: None, timedelta(days=1))
-        transfer = Transfer(uploads, incoming, windows, trust, BOUNDS, has_content=content.exists)
+        transfer = Transfer(UnderWay(uploads, incoming, windows), trust, BOUNDS, has_content=content.exists)
         paths = self.broker.server()
         link = LinkSettings(
             HOST,
