@@ -21,7 +21,7 @@ from fleet_server.access.enrolment import name_of, serial_text, signed_by
 
 CERTIFICATES_MAX: Final = 8
 """In one offer; a chain is three."""
-DISK_AGAIN_S: Final = 60
+DISK_AGAIN_S: Final = 30
 BUSY_AGAIN_S: Final = 15
 QUOTA_AGAIN_S: Final = 3_600
 DAY_MS: Final = 86_400_000

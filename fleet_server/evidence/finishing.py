@@ -36,7 +36,6 @@ class Kept(NamedTuple):
     upload: str
     place: Place
     replicated: bool | None
-    verified_ms: int
 
 
 class Damaged(NamedTuple):
@@ -96,20 +95,22 @@ class Finisher:
             self._content.keep(path, told.sha256)
         elif not self.has(upload):
             return Damaged(upload.upload, tuple(range(told.chunks)))
-        verified_ms = self._now_ms()
-        place = self._register.verified(
-            Arrival(
-                upload.upload,
-                told,
-                upload.envelope,
-                upload.certificate,
-                upload.offered_ms,
-                verified_ms,
-                upload.via,
-                upload.doubts,
+        place = self._register.verified(_arrival(upload, self._now_ms()))
+        return Kept(upload.upload, place, self.replicate(upload))
+
+    def enter_again(self, upload: Upload) -> Finished:
+        """A done one, whose device asks for its receipt: the register may have come back from a backup without it."""
+        try:
+            return Kept(
+                upload.upload, self._register.verified(_arrival(upload, upload.changed_ms)), upload.replicated
             )
-        )
-        return Kept(upload.upload, place, self.replicate(upload), verified_ms)
+        except StoreError as error:
+            try:
+                if not self._content.exists(upload.manifest.sha256):
+                    return Damaged(upload.upload, tuple(range(upload.manifest.chunks)))
+            except ContentError as unknown:
+                return Failed(upload.upload, shown(unknown))
+            return Failed(upload.upload, shown(error))
 
     def has(self, upload: Upload) -> bool:
         """Whether the store has this content already, read again now: another device may have brought it, or the
@@ -133,3 +134,16 @@ class Finisher:
                 return is_file_of(told, self._replica.copy(source, told.sha256, told.chunk_bytes))
         except (ContentError, OSError):
             return False
+
+
+def _arrival(upload: Upload, verified_ms: int) -> Arrival:
+    return Arrival(
+        upload.upload,
+        upload.manifest,
+        upload.envelope,
+        upload.certificate,
+        upload.offered_ms,
+        verified_ms,
+        upload.via,
+        upload.doubts,
+    )

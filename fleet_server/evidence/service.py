@@ -106,7 +106,7 @@ class UploadService:
         self._since_s = 0.0
         self._work = asyncio.Event()
         self._asked: dict[int, asyncio.Future[Outcome]] = {}
-        self._whole: asyncio.Queue[tuple[Upload, Sequence[bytes]]] = asyncio.Queue()
+        self._whole: asyncio.Queue[tuple[Upload, Sequence[bytes] | None]] = asyncio.Queue()
         self._due = Due()
         self._link: Link | None = None
         self._malformed = False
@@ -244,6 +244,8 @@ class UploadService:
             log.warning("upload", detail=shown(line, 300))
         for whole in out.whole:
             self._whole.put_nowait(whole)
+        for done in out.done:
+            self._whole.put_nowait((done, None))
         for device, each in out.due:
             self._due.add(device, each, self._loop.time())
         self._tell(out.told)
@@ -264,7 +266,10 @@ class UploadService:
     async def _keep_finishing(self) -> None:
         while True:
             upload, leaves = await self._whole.get()
-            result = await self._in("again", self._finisher.finish, upload, leaves)
+            if leaves is None:
+                result = await self._in("again", self._finisher.enter_again, upload)
+            else:
+                result = await self._in("again", self._finisher.finish, upload, leaves)
             out = await self._in(
                 "chunks", self._transfer.finished, result, now_ms=self._now_ms(), now_s=self._loop.time()
             )

@@ -60,6 +60,8 @@ CHECKS_MAX: Final = 5
 """A file that was damaged so often in a row waits before it is read again: the disk is not to be trusted."""
 CHECK_AGAIN_S: Final = 600
 WAIT_S: Final = int(limits.UPLOAD_WAIT_S)
+WRITE_AGAIN_S: Final = 5
+"""After a write that failed: the disk may be well again at once."""
 RETRY_S: Final = 5.0
 """After what failed for a reason that is not the file's."""
 
@@ -82,10 +84,13 @@ class Told(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """``whole``: to be finished, and the hashes that the device gave. ``due``: to be receipted."""
+    """``whole``: to be finished, and the hashes that the device gave. ``done``: asked for, to be entered once more and
+    then receipted. ``due``: to be receipted.
+    """
 
     told: list[Told] = field(default_factory=list)
     whole: list[tuple[Upload, Sequence[bytes]]] = field(default_factory=list)
+    done: list[Upload] = field(default_factory=list)
     due: list[tuple[DeviceId, Receipted]] = field(default_factory=list)
     suspect: list[str] = field(default_factory=list)
     """For the log: what nobody who means well says."""
@@ -154,6 +159,7 @@ class Transfer:
         self._has_content = has_content
         self._open: dict[str, _Open] = {}
         self._of_device: dict[str, dict[str, _Open]] = {}
+        self._asked: set[str] = set()
         self.counts: Counter[str] = Counter()
 
     # what is there at the start
@@ -242,7 +248,7 @@ class Transfer:
                 return False
             match kept.phase:
                 case Phase.DONE:
-                    out.due.append((DeviceId(kept.device), receipted(kept)))
+                    self._ask_for_receipt(kept, out)
                     return True
                 case Phase.FALSE:
                     raise RefusedError(Code.MALFORMED, kept.why)
@@ -328,7 +334,7 @@ class Transfer:
         except UploadError:
             return None  # the device asks again
         if kept is not None and kept.device == device and kept.phase is Phase.DONE:
-            out.due.append((device, receipted(kept)))
+            self._ask_for_receipt(kept, out)
             return None
         if kept is not None and kept.device != device:
             self._suspect(out, "foreign", device, f"{name} is an upload of {kept.device}")
@@ -379,7 +385,7 @@ class Transfer:
         for key in [key for key in group.chunks if key[0] == name]:
             del group.chunks[key]
         group.answer.pop(name, None)
-        group.refused[each.device, name] = Reject(1, name, Code.DISK, DISK_AGAIN_S, shown(error))
+        group.refused[each.device, name] = Reject(1, name, Code.DISK, WRITE_AGAIN_S, shown(error))
 
     # after a group
 
@@ -454,9 +460,10 @@ class Transfer:
         """What came of a file that was whole."""
         out = Outcome()
         each = self._open.get(result.upload)
-        if each is None:
-            return out
         try:
+            if each is None:
+                self._entered_again(result, out, now_ms, now_s)
+                return out
             match result:
                 case Kept():
                     self._uploads.done(result.upload, result.place, replicated=result.replicated, now_ms=now_ms)
@@ -471,8 +478,35 @@ class Transfer:
                     each.check_at_s = now_s + RETRY_S
         except UploadError:
             self.counts["finish_failures"] += 1
-            each.check_at_s = now_s + RETRY_S
+            if each is not None:
+                each.check_at_s = now_s + RETRY_S
         return out
+
+    def _ask_for_receipt(self, kept: Upload, out: Outcome) -> None:
+        if kept.upload not in self._asked:
+            self._asked.add(kept.upload)
+            out.done.append(kept)
+
+    def _entered_again(self, result: Finished, out: Outcome, now_ms: int, now_s: float) -> None:
+        self._asked.discard(result.upload)
+        kept = self._uploads.find(result.upload)
+        if kept is None or kept.phase is not Phase.DONE:
+            return
+        device = DeviceId(kept.device)
+        match result:
+            case Kept():
+                if result.place != kept.place:
+                    self._uploads.done(kept.upload, result.place, replicated=kept.replicated, now_ms=now_ms)
+                    out.suspect.append(f"{kept.upload} of {device}: entered again, the register had lost it")
+                out.due.append((device, receipted(kept._replace(place=result.place))))
+            case Damaged():
+                out.suspect.append(f"{kept.upload} of {device}: neither entered nor in the store; it comes again")
+                self._uploads.end(kept.upload, Phase.OPEN, "", now_ms=now_ms)
+                self._resume(kept._replace(phase=Phase.OPEN, place=None), now_s)
+                each = self._open[kept.upload]
+                out.told.append(Told(device, self._state(each, now_s)))
+            case Failed():
+                self.counts["finish_failures"] += 1  # the device asks again
 
     def _damaged(self, each: _Open, bad: Sequence[int], out: Outcome, now_ms: int, now_s: float) -> None:
         name = each.upload.upload

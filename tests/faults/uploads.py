@@ -37,6 +37,8 @@ FILE_BYTES: Final = {64 * KIB: 0.4, 700 * KIB: 0.4, 3_000 * KIB: 0.2}
 """Up to so many bytes, and how often."""
 WAITING_FILES_MAX: Final = 6
 FAULT_S: Final = 1.0
+PART_S_MAX: Final = 0.4
+CORRUPT_S_MAX: Final = 120.0
 DRAIN_S_MAX: Final = 180.0
 FILL_SHARE: Final = 0.6
 """Of the evidence disk; files are made smaller beyond it."""
@@ -158,6 +160,7 @@ class Run:
 
     def _kill(self, step: Step) -> None:
         rig = self._rig
+        self._wait_for_a_part()
         # what was under way when it died; once for each process, because each can lose it again
         self._excuse(len(step.targets))
         for target in step.targets:
@@ -174,24 +177,32 @@ class Run:
             rig.wait(lambda: rig.api.linked, "the server serves", rig.server, rig.agent)
             time.sleep(self._rng.uniform(0, 1.0))
 
+    def _wait_for_a_part(self) -> None:
+        """A file is on its way, if one is to be: most deaths are to come in the middle of something."""
+        deadline_s = time.monotonic() + PART_S_MAX
+        while not self._rig.incoming() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        time.sleep(self._rng.uniform(0, PART_S_MAX))
+
     def _excuse(self, times: int) -> None:
         window = self._rig.upload_tap.window_bytes
         self.excused_bytes += times * max(window, limits.CHUNK_BYTES_MAX)
 
     def _corrupt(self) -> None:
-        """While a file is on its way, and again until one was."""
+        """While a file is on its way: another one is made until one was caught there."""
         rig = self._rig
-        made = rig.make(2_000 * KIB)
-        deadline_s = time.monotonic() + 20 * FAULT_S
+        deadline_s = time.monotonic() + CORRUPT_S_MAX
         while time.monotonic() < deadline_s:
-            found = [path for path in rig.incoming() if path.stat().st_size == made.size]
-            if found and found[0].stat().st_blocks * 512 > made.size // 2:
-                before = {path.stem for path in rig.incoming()}
-                rig.corrupt(self._rng)
-                self.spoiled |= before
-                self.excused_bytes += sum(8 * limits.CHUNK_BYTES_MAX for _ in before)
-                return
-            time.sleep(0.01)
+            made = rig.make(2_000 * KIB)
+            while made.name not in rig.receipted() and time.monotonic() < deadline_s:
+                if any(_is_half(path, made.size) for path in rig.incoming()):
+                    before = {path.stem for path in rig.incoming()}
+                    rig.corrupt(self._rng)
+                    self.spoiled |= before
+                    self.excused_bytes += sum(8 * limits.CHUNK_BYTES_MAX for _ in before)
+                    return
+                time.sleep(0.005)
+        raise AssertionError(f"no file was caught on its way within {CORRUPT_S_MAX} s")
 
     def _fill(self) -> None:
         disk = self._rig.evidence_disk
@@ -240,6 +251,8 @@ def run(
     if control is not None:
         faults, settings = [Disk.CORRUPTED], settings_of(MODULES[control])
     steps = plan(seed, kills, faults)
+    if control is Control.EARLY_STATES:
+        steps = [Step(Kind.KILL, (Target.SERVER,), pause_s=0.3) for _ in range(kills)]
     began_s = time.monotonic()
     with UploadRig(directory, settings, disks=Disk.FULL in faults, seed=seed, kills=kills) as rig:
         rig.run()
@@ -279,6 +292,15 @@ def evidence(rig: UploadRig, doing: Run) -> Evidence:
         again_bytes=heard.bytes_again,
         excused_bytes=doing.excused_bytes,
     )
+
+
+def _is_half(path: Path, size: int) -> bool:
+    """Whether it is the file of that size, and half of it has come."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return found.st_size == size and size // 2 < found.st_blocks * 512
 
 
 def _digest(path: Path) -> str | None:

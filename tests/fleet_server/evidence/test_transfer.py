@@ -51,11 +51,39 @@ def test_an_offer_may_be_repeated_and_one_that_is_done_is_receipted_again(side: 
     assert side.state(file).missing == ((1, 5),)
     side.send(file)
     count = len(side.receipts)
-    side.say(file.says_offer())
-    side.say(file.says_query())
-    side.say(file.says_chunk(2))
+    for said in (file.says_offer(), file.says_query(), file.says_chunk(2)):
+        side.say(said, said)
+        side.finish()
     assert len(side.receipts) == count + 3
     assert side.register.entered() == [file.upload]
+
+
+def test_a_register_that_lost_a_file_has_it_again_before_it_is_receipted_again(side: Side) -> None:
+    file = file_of(SIZE)
+    side.send(file)
+    first = side.receipted(file)
+    side.register.restore_empty()
+    side.say(file.says_offer())
+    assert side.receipted(file) is first
+    side.finish()
+    second = side.receipted(file)
+    assert second is not None
+    assert second != first
+    assert file.upload in side.register.entered()
+
+
+def test_a_file_that_register_and_store_have_lost_comes_again(side: Side) -> None:
+    file = file_of(SIZE)
+    side.send(file)
+    side.content.remove(file.manifest.sha256)
+    side.receipts.clear()
+    side.register.down = True
+    side.say(file.says_offer())
+    side.finish()
+    side.register.down = False
+    assert side.state(file).missing == ((0, 5),)
+    side.send(file)
+    assert side.kept(file) == file.data
 
 
 def test_a_state_tells_only_what_a_new_process_finds(side: Side) -> None:

@@ -30,6 +30,7 @@ from fleet_server.evidence.admission import Bounds, Trust
 from fleet_server.evidence.arrival import Arrival
 from fleet_server.evidence.finishing import Finished, Finisher
 from fleet_server.evidence.transfer import Outcome, Said, Transfer
+from fleet_server.evidence.uploads import Upload
 from fleet_server.evidence.windows import Windows
 from fleet_server.telemetry.store import StoreError
 
@@ -219,6 +220,12 @@ class SqliteRegister:
         with self._connect() as connection:
             return [row[0] for row in connection.execute("SELECT upload FROM arrival ORDER BY number")]
 
+    def restore_empty(self) -> None:
+        """As from a backup of before anything came."""
+        with self._connect() as connection:
+            connection.execute("DELETE FROM arrival")
+            connection.execute("INSERT INTO arrival(upload) VALUES('something else')")
+
     def doubts(self, upload: str) -> str:
         with self._connect() as connection:
             row = connection.execute("SELECT doubts FROM arrival WHERE upload = ?", (upload,)).fetchone()
@@ -244,6 +251,7 @@ class Side:
     told: list[tuple[DeviceId, DownMessage]] = field(default_factory=list)
     suspect: list[str] = field(default_factory=list)
     whole: list[tuple[object, Sequence[bytes]]] = field(default_factory=list)
+    done: list[Upload] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.register = SqliteRegister(self.directory / "register.db")
@@ -287,6 +295,10 @@ class Side:
     def finish(self) -> list[Finished]:
         """Read again what is whole."""
         results = []
+        while self.done:
+            result = self.finisher.enter_again(self.done.pop(0))
+            self._keep(self.transfer.finished(result, now_ms=self.now_ms, now_s=self.now_s))
+            results.append(result)
         while self.whole:
             upload, leaves = self.whole.pop(0)
             result = self.finisher.finish(upload, leaves)  # type: ignore[arg-type]
@@ -303,6 +315,7 @@ class Side:
         self.told += out.told
         self.suspect += out.suspect
         self.whole += out.whole
+        self.done += out.done
         return out
 
     def state(self, file: File) -> State:
