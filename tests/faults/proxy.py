@@ -108,7 +108,7 @@ class Proxy:
                 )
             else:
                 await self._swallow(reader)
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # the streams of asyncio complain of a connection that was cancelled
             pair.reset()
         finally:
             self._pairs.discard(pair)
