@@ -84,8 +84,8 @@ class Told(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """``whole``: to be finished, and the hashes that the device gave. ``done``: asked for, to be entered once more and
-    then receipted. ``due``: to be receipted.
+    """``whole``: to be finished, and the hashes that the device gave. ``done``: asked for: entered once more, and
+    receipted then. ``due``: to be receipted.
     """
 
     told: list[Told] = field(default_factory=list)
