@@ -30,6 +30,7 @@ from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.finishing import Finisher
 from fleet_server.evidence.service import UploadService, UploadSettings
 from fleet_server.evidence.transfer import Transfer
+from fleet_server.evidence.underway import UnderWay
 from fleet_server.evidence.windows import Windows
 from fleet_server.telemetry.store import StoreError
 
@@ -137,9 +138,7 @@ class Uploads:
             now_ms=self._now_ms,
         )
         transfer = Transfer(
-            uploads,
-            self._incoming,
-            windows,
+            UnderWay(uploads, self._incoming, windows),
             Trust(self._chain, self._revoked_ms, self._grace),
             Bounds(table.disk_share_max, table.device_bytes_a_day_max),
             has_content=self.content.exists,

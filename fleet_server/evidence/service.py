@@ -28,7 +28,8 @@ from fleet_server.adapters.mqtt import QOS, Link, LinkError, LinkSettings, Malfo
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.finishing import Finisher
 from fleet_server.evidence.receipts import Due, receipted
-from fleet_server.evidence.transfer import Outcome, Said, Told, Transfer
+from fleet_server.evidence.transfer import Transfer
+from fleet_server.evidence.underway import Outcome, Said, Told
 from fleet_server.evidence.uploads import Upload, UploadStore
 from fleet_server.evidence.windows import Windows
 

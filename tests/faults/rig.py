@@ -68,6 +68,8 @@ class RigSettings:
     server_module: str = "fleet_server"
     link_bytes_s: float = 0
     """Of both links; 0 is as fast as it goes."""
+    agent_link_bytes_s: float = 0
+    """Of the agent's alone."""
 
     @property
     def silence_s(self) -> float:
@@ -178,7 +180,7 @@ class Rig:
         self._configure_broker()
         self._exit.callback(self.broker.kill)
         self.broker.start()
-        self.agent_link = self._proxy(self.broker.device_port)
+        self.agent_link = self._proxy(self.broker.device_port, self.settings.agent_link_bytes_s)
         self.server_link = self._proxy(self.broker.server_port)
         self.tap = Tap(self._tap_settings(), DEVICE, self.device_key(Purpose.RECEIPT))
         background.keep(self.tap.run())
@@ -224,8 +226,8 @@ class Rig:
             session_expiry_s=0,
         )
 
-    def _proxy(self, port: int) -> Proxy:
-        proxy = Proxy(port, rate_bytes_s=self.settings.link_bytes_s)
+    def _proxy(self, port: int, rate_bytes_s: float = 0) -> Proxy:
+        proxy = Proxy(port, rate_bytes_s=rate_bytes_s or self.settings.link_bytes_s)
         self.background.call(proxy.start())
         return proxy
 

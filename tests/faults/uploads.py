@@ -270,7 +270,7 @@ def run(
         control=None if control is None else control.value,
         seconds=time.monotonic() - began_s,
         kills=doing.kills,
-        faults=Counter(step.value for step in steps if not isinstance(step, Step)),
+        faults=dict(Counter(step.value for step in steps if not isinstance(step, Step))),
         spoiled_files=len(doing.spoiled),
         rejects=rejects,
         skipped=skipped,

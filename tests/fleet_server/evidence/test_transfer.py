@@ -13,8 +13,9 @@ from broker_config.transfer import Code, Reject, State, StorageClass
 from fleet_server.adapters.incoming_files import IncomingDirectory
 from fleet_server.adapters.sqlite_uploads import SqliteUploads
 from fleet_server.evidence.admission import Bounds
+from fleet_server.evidence.checks import RETRY_S
 from fleet_server.evidence.finishing import Damaged, Failed, Kept
-from fleet_server.evidence.transfer import RETRY_S, Said
+from fleet_server.evidence.underway import Said
 from fleet_server.evidence.uploads import UploadError
 from tests.fleet_server.evidence.upload_rig import CHUNK, OTHER, File, Side, file_of, identity_of, manifest_of
 
@@ -115,7 +116,7 @@ def test_any_order_with_repeats_ends_with_the_file(side: Side) -> None:
         side.say(*[file.says_chunk(number) for number in order[at : at + 7]])
     side.finish()
     assert side.kept(file) == file.data
-    assert side.transfer.counts["conflict"] == 0
+    assert side.table.counts["conflict"] == 0
 
 
 def test_the_same_chunk_with_other_bytes_is_not_stored_and_is_told(side: Side) -> None:
@@ -123,7 +124,7 @@ def test_the_same_chunk_with_other_bytes_is_not_stored_and_is_told(side: Side) -
     side.say(file.says_offer(), file.says_chunk(0))
     side.say(file.says_chunk(0, bytes(CHUNK)))
     side.say(file.says_chunk(1), file.says_chunk(1, bytes(CHUNK)))  # in one group, too
-    assert side.transfer.counts["conflict"] == 2
+    assert side.table.counts["conflict"] == 2
     assert sum("conflict" in line for line in side.suspect) == 2
     side.send(file)
     assert side.kept(file) == file.data
@@ -142,7 +143,7 @@ def test_a_chunk_that_does_not_fit_changes_nothing(side: Side, said: Callable[[F
     side.say(file.says_offer())
     side.say(said(file))
     assert side.state(file).missing == ((0, 5),)
-    assert side.transfer.counts["misfit"] == 1
+    assert side.table.counts["misfit"] == 1
 
 
 def test_a_chunk_that_was_damaged_on_the_way_changes_nothing(side: Side) -> None:
@@ -154,7 +155,7 @@ def test_a_chunk_that_was_damaged_on_the_way_changes_nothing(side: Side) -> None
     side.say(good._replace(payload=bytes(bad)))
     side.say(file.says_query())
     assert side.state(file).missing == ((0, 5),)
-    assert side.transfer.counts["malformed"] == 1
+    assert side.table.counts["malformed"] == 1
 
 
 def test_another_devices_upload_is_unknown(side: Side) -> None:
@@ -162,7 +163,7 @@ def test_another_devices_upload_is_unknown(side: Side) -> None:
     side.say(file.says_offer())
     side.say(file.says_chunk(0)._replace(device=OTHER))
     assert side.told[-1] == (OTHER, Reject(1, file.upload, Code.UNKNOWN))
-    assert side.transfer.counts["foreign"] == 1
+    assert side.table.counts["foreign"] == 1
     side.say(file.says_query())
     assert side.state(file).missing == ((0, 5),)
 

@@ -29,7 +29,8 @@ from fleet_server.adapters.sqlite_uploads import SqliteUploads
 from fleet_server.evidence.admission import Bounds, Trust
 from fleet_server.evidence.arrival import Arrival
 from fleet_server.evidence.finishing import Finished, Finisher
-from fleet_server.evidence.transfer import Outcome, Said, Transfer
+from fleet_server.evidence.transfer import Transfer
+from fleet_server.evidence.underway import Outcome, Said, UnderWay
 from fleet_server.evidence.uploads import Upload
 from fleet_server.evidence.windows import Windows
 from fleet_server.telemetry.store import StoreError
@@ -271,10 +272,9 @@ class Side:
             read_again=read_again,
             now_ms=lambda: self.now_ms,
         )
+        self.table = UnderWay(self.uploads, self.incoming, self.windows)
         self.transfer = Transfer(
-            self.uploads,
-            self.incoming,
-            self.windows,
+            self.table,
             Trust(AUTHORITIES.chain, self.revoked.get, timedelta(days=60)),
             self.bounds,
             has_content=self.content.exists,
