@@ -43,7 +43,7 @@ FLIPS: Final = 5
 
 @dataclass(frozen=True)
 class Mutation:
-    """``refused``: claims of which at least one must fail. ``doubted``: none fails, but these are not confirmed, because
+    """``refused``: claims of which at least one must fail. ``doubted``: none fails, but these are not confirmed, for
     what would prove them is gone. ``without``: options that are not given.
     """
 
