@@ -37,12 +37,12 @@ log = structlog.get_logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 
-GROUP_BYTES_MAX: Final = 1024 * 1024
-"""Chunks that one sync makes durable: at a megabyte disks are at their best."""
+GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Chunks that one sync and one commit make durable: each costs some milliseconds, whatever is in it."""
 GROUP_BYTES_MIN: Final = 256 * 1024
 GROUP_WAIT_S: Final = 0.01
 """Fewer bytes wait so long for others."""
-WAITING_BYTES_MAX: Final = 8 * GROUP_BYTES_MAX
+WAITING_BYTES_MAX: Final = 4 * GROUP_BYTES_MAX
 """For the writer; beyond that the link is not read."""
 LOOK_S: Final = 0.25
 RECEIPT_LOOK_S: Final = 0.05

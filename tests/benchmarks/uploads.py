@@ -109,7 +109,11 @@ def publish(line: Line, device: DeviceId, chunks: int) -> None:
 
     async def run() -> None:
         link = await connect(
-            replace(line.security, client_id=device), filters=[], will=None, clean_start=True, on_packets=_forget
+            replace(line.security, client_id=device),
+            filters=[mqtt5.TopicFilter(topics.down_filter(device), max_qos=QOS)],
+            will=None,
+            clean_start=True,
+            on_packets=_forget,
         )
         topic, payload = topics.up(device, Up.CHUNK), random.Random(1).randbytes(CHUNK_BYTES + 32)
         for _ in range(chunks):
@@ -191,8 +195,7 @@ def pipe(directory: Path, *, mib: int, rounds: int) -> None:
         place = directory / f"pipe-{at}"
         place.mkdir()
         with evidence_in(place) as evidence:
-            line, files = line_of(evidence, CAMERA), max(1, mib // 64)
-            sizes = [64 * MIB] * files
+            line, sizes = line_of(evidence, CAMERA), [mib * MIB]  # one file: it is read again once all of it came
             raw = uvloop.run(_pipe(evidence, line, sum(sizes) // CHUNK_BYTES))
             durable, receipted = uvloop.run(_uploads(evidence, {CAMERA: line}, sizes))
         rate, whole = sum(sizes) / durable[1], sum(sizes) / receipted[1]
@@ -285,7 +288,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=["pipe", "dock", "narrow"], default="pipe")
-    parser.add_argument("--mib", type=int, default=512, help="pipe: of all files; dock: of each device")
+    parser.add_argument("--mib", type=int, default=192, help="pipe: of the file; dock: of each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=120.0, help="narrow: for how long, without and with")
     told = parser.parse_args()
