@@ -18,7 +18,7 @@ AREA_BUDGETS_S: Final = {
     "deploy": 90,
     "edge_agent": 240,
     "faults": 600,
-    "fleet_server": 600,
+    "fleet_server": 900,
     "system": 600,
 }
 """Of one worker's time; two workers run, and .ci/run bounds the whole."""

@@ -53,5 +53,8 @@ class AuditStore(Protocol):
     def checkpoint(self, log: int) -> str | None:
         """The largest that was kept."""
 
+    def checkpoint_from(self, log: int, size: int) -> str | None:
+        """The smallest of at least *size* entries that was kept."""
+
     def keep_checkpoint(self, log: int, size: int, note: str, *, now_ms: int) -> None:
         """Durable once it returns; one that is there already stays."""

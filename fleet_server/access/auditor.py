@@ -21,7 +21,7 @@ from broker_config.text import shown
 from fleet_server.access import audit, notes, tlog
 from fleet_server.access.audit import AuditError, Draft, Head, Phase, Place
 from fleet_server.access.audit_store import AuditStore, LostHashError
-from fleet_server.access.notes import Checkpoint, NoteError, Signer
+from fleet_server.access.notes import Checkpoint, NoteError, Signer, Verifier
 from fleet_server.access.refusals import RefusalTally
 from fleet_server.access.tlog import Leaves
 from fleet_server.telemetry.store import StoreError
@@ -74,6 +74,11 @@ class Auditor:
         self._appended: set[Head] = set()  # since the last look
         self._signed = 0
         self._failing = False
+
+    @property
+    def verifier(self) -> Verifier:
+        """Whose signature its checkpoints have."""
+        return self._signer.verifier
 
     def start(self) -> None:
         """Begin a log if there is none; look whether it is the one that was signed; sign it. Raises StoreError."""

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from broker_config.limits import BATCH_SPAN_MS_MAX
-from broker_config.telemetry import JOURNAL, Batch
+from broker_config.telemetry import JOURNAL, Batch, key_text
 from fleet_server.adapters import sqlite_schema as schema
 from fleet_server.adapters.sqlite_access import Access
 from fleet_server.adapters.sqlite_index import PLACE_BITS, RECORDS_IN_COMMIT_MAX, Index
-from fleet_server.adapters.sqlite_log import record_if_read
+from fleet_server.adapters.sqlite_log import LogRow, record_if_read, unpack
 from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, Sealed, block_of, read_as_received
 from fleet_server.adapters.sqlite_part import series_number as number_of
 from fleet_server.telemetry import chunk
@@ -126,15 +126,41 @@ def _unmapped(connection: sqlite3.Connection, index: Index, key: tuple[str, str]
             yield one
 
 
-def journal(access: Access, device: str, *, from_ms: int, to_ms: int) -> list[tuple[str, bytes]]:
-    """(life, payload) of the sealed journal batches that begin in the range."""
-    found: list[Sealed] = []
+def journal(access: Access, device: str, life: str, *, first: int, last: int) -> list[tuple[int, bytes]]:
+    """See the port."""
+    found: dict[int, bytes] = {}
     with access.reading() as connection:
-        for _, _, _, _, row_id in _parts(connection, (device, JOURNAL), from_ms, to_ms):
-            row = connection.execute("SELECT heads, body FROM chunk WHERE rowid = ?", (row_id,)).fetchone()
-            found += [one for one in read_as_received(*row, strict=False) if from_ms <= one.start_ms < to_ms]
-    found.sort(key=lambda one: (one.start_ms, one.record.life, one.record.seq))
-    return [(one.record.life, one.payload) for one in found]
+        rows = connection.execute(
+            "SELECT heads, rowid FROM chunk WHERE series = ?", (number_of(connection, device, JOURNAL),)
+        )
+        for heads, row_id in rows.fetchall():
+            wanted = [
+                (place, head.seq)
+                for place, head in enumerate(chunk.decode_heads(heads))
+                if head.life == life and first <= head.seq <= last
+            ]
+            if wanted:
+                (body,) = connection.execute("SELECT body FROM chunk WHERE rowid = ?", (row_id,)).fetchone()
+                row = LogRow(chunk.decompress(body))
+                found |= {seq: row.payload(place) for place, seq in wanted}
+        unmapped = connection.execute(
+            "SELECT seq, payload FROM unmapped WHERE device = ? AND stream = ? AND life = ? AND seq BETWEEN ? AND ?",
+            (device, JOURNAL, life, first, last),
+        )
+        found |= dict(unmapped.fetchall())
+        found |= dict(_unsealed_journal(connection, device, key_text(JOURNAL, life, 0)[:-1], first, last))
+    return sorted(found.items())
+
+
+def _unsealed_journal(
+    connection: sqlite3.Connection, device: str, prefix: str, first: int, last: int
+) -> Iterator[tuple[int, bytes]]:
+    sealed_up_to = schema.meta(connection, "sealed_up_to")
+    for (body,) in connection.execute("SELECT body FROM log WHERE id > ?", (sealed_up_to,)):
+        row = unpack(body)
+        for place, (of, key) in enumerate(zip(row.devices, row.keys, strict=True)):
+            if of == device and key.startswith(prefix) and first <= int(key.removeprefix(prefix)) <= last:
+                yield int(key.removeprefix(prefix)), row.payload(place)
 
 
 def sealed_crc(access: Access, key: StreamKey, seq: int, t0_ms: int) -> int | None:

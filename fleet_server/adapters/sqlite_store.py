@@ -238,9 +238,9 @@ class SqliteStore:
         key = (device, stream)
         return sqlite_query.series(self._access, self._index, key, from_ms=from_ms, to_ms=to_ms, points=points)
 
-    def journal(self, device: str, *, from_ms: int, to_ms: int) -> list[tuple[str, bytes]]:
-        """(life, payload as received) of the sealed journal batches that begin in the range: the hash chain."""
-        return sqlite_query.journal(self._access, device, from_ms=from_ms, to_ms=to_ms)
+    def journal(self, device: str, life: str, *, first: int, last: int) -> list[tuple[int, bytes]]:
+        """See the port."""
+        return sqlite_query.journal(self._access, device, life, first=first, last=last)
 
     def sealed_crc(self, key: StreamKey, seq: int, t0_ms: int) -> int | None:
         """See the port. What retention dropped is not there any more either."""

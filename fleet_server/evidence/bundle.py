@@ -120,7 +120,7 @@ def proofs(histories: Mapping[str, Sequence[Proved]], logs: Iterable[Covered]) -
         for number, anchor in enumerate(log.anchors, 1):
             at = f"log/{log.log}/anchors/{number}/"
             made[at + "checkpoint"] = anchor.note.encode()
-            made[at + "consistency.json"] = _json({"t": "consistency", "hashes": [_b64(one) for one in anchor.proof]})
+            made[at + "consistency.json"] = _json({"hashes": [_b64(one) for one in anchor.proof]})
             if anchor.token is not None:
                 made[at + "time.tsr"] = anchor.token
     return made

@@ -82,11 +82,12 @@ class Bundle:
             need(NAME.fullmatch(name) and name not in self.members, f"member {name!r}: no name of a member, or twice")
             stored = info.compress_type == 0 and info.compress_size == info.file_size and not info.flag_bits & 1
             need(stored and info.external_attr >> 28 in (0, 8), f"{name}: compressed, encrypted, or a link")
-            need(0 <= offset - end <= ZIP_EXTRA_MAX, f"before {name}: bytes of no member, or of two")
+            need(0 <= offset - end <= (ZIP_EXTRA_MAX if end else 0), f"before {name}: bytes of no member, or of two")
             end = offset + 30 + len(name) + info.file_size
             self.members[name] = info
         need(0 <= self.zip.start_dir - end <= ZIP_EXTRA_MAX, "behind the members: bytes of none")
         self.index = json.loads(self.small("index.json"))
+        need((self.index["t"], self.index["v"]) == ("bundle", 1), "a bundle of another version")
 
     def open(self, name: str, bytes_max: int) -> IO[bytes]:
         need(name in self.members and self.members[name].file_size <= bytes_max, f"{name}: missing, or too large")
@@ -146,6 +147,7 @@ class Note:
 
     def __init__(self, data: bytes) -> None:
         text, _, self.below = data.decode().rpartition("\n\n")
+        need(re.fullmatch(r"(— \S+ \S+\n)+", self.below), "a checkpoint without signatures, or with something else")
         self.data, self.text = data, text + "\n"
         self.origin, size, root = self.text.split("\n")[:3]
         self.size, self.root = int(size), unb64(root)
@@ -153,9 +155,9 @@ class Note:
     def times(self, key: str) -> list[int]:
         """When *key* signed it, in ms since the epoch (0: a log's key, which does not say); empty: it did not."""
         name, mark, public = key.split("+", 2)
-        kind, found = unb64(public)[0], list[int]()
-        witness, verifier = kind == 4, ed25519.Ed25519PublicKey.from_public_bytes(unb64(public)[1:])
-        for data in [unb64(text) for who, text in re.findall(r"(?m)^— (\S+) (\S+)$", self.below) if who == name]:
+        found, witness = list[int](), unb64(public)[0] == 4
+        verifier = ed25519.Ed25519PublicKey.from_public_bytes(unb64(public)[1:])
+        for data in [unb64(line.split(" ")[2]) for line in self.below.split("\n") if line.startswith(f"— {name} ")]:
             at_s = int.from_bytes(data[4:12]) if witness else 0
             if data[:4].hex() == mark:
                 said = f"cosignature/v1\ntime {at_s}\n{self.text}" if witness else self.text
@@ -188,7 +190,7 @@ class Log:
                 own = note.origin == f"{key.split('+')[0]}/{number}" and note.times(key)
                 need(own, "a checkpoint of it is not signed by the key that was given")
             for key in bundle.keys.witness:
-                self.seen += [(note.size, ms, "witness " + key.split("+")[0]) for ms in note.times(key)]
+                self.seen += [(note.size, ms, "witness " + key.split("+")[0]) for ms in note.times(key) if ms]
 
 
 def check_signed(leaf: x509.Certificate, signature: bytes, data: bytes, digest: Any, *chain: Any) -> None:  # noqa: ANN401
@@ -245,7 +247,6 @@ class Piece:
         self.place = str(self.said["device"]), str(recording), number, self.upload
 
     def events(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Each of them as the log's entry, once that is seen to be in the log."""
         for line in self.bundle.lines(self.at + "events.ndjson"):
             entry, leaf = json.loads(raw := unb64(line["entry"])), sha256(b"\0", raw)
             log, index, path = Log(self.bundle, int(entry["log"])), entry["index"], [*map(unb64, line["proof"])]
@@ -263,10 +264,8 @@ class Piece:
 
 
 class Recording(NamedTuple):
-    """Files in their order, and what is claimed of them."""
-
     bundle: Bundle
-    pieces: list[Piece]
+    pieces: list[Piece]  # in their order
 
     def as_exported(self) -> str:
         found = {name: self.bundle.digest(name) for name in self.bundle.members.keys() - {"index.json"}}

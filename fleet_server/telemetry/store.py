@@ -269,6 +269,11 @@ class BatchStore(Protocol):
     def events(self, device: str, *, from_ms: int, to_ms: int, rows_max: int) -> list[EventFact]:
         """Journal events of a device, oldest first."""
 
+    def journal(self, device: str, life: str, *, first: int, last: int) -> list[tuple[int, bytes]]:
+        """Batches *first* to *last* of a device's journal, number and payload as received, ascending; those that are
+        there. What they say is in :meth:`events`; these are what its hash chain is about.
+        """
+
     def silences(self, device: str | None, *, from_ms: int, to_ms: int, rows_max: int) -> list[Silence]:
         """Silences that touch the range, oldest first."""
 

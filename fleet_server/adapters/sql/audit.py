@@ -107,6 +107,13 @@ class SqlAudit:
         with database.reading(self._engine) as connection:
             return connection.execute(query).scalar_one_or_none()
 
+    def checkpoint_from(self, log: int, size: int) -> str | None:
+        """See the port."""
+        column = audit_checkpoint.c
+        query = select(column.note).where(column.log == log, column.size >= size).order_by(column.size).limit(1)
+        with database.reading(self._engine) as connection:
+            return connection.execute(query).scalar_one_or_none()
+
     def keep_checkpoint(self, log: int, size: int, note: str, *, now_ms: int) -> None:
         """See the port."""
         column = audit_checkpoint.c

@@ -134,8 +134,10 @@ class Camera:
     def recorded(
         self, store: Memory, name: str, segments: int, *, size: int, rng: random.Random, **odd: Any
     ) -> list[Arrival]:
-        """A recording, whole. *odd*: ``gap_ms`` before the second segment, ``told_ms`` of it, ``last``, ``boot2``."""
-        prev, made, mono = manifest.GENESIS, [], 1_000_000
+        """A recording, whole. *odd*: ``gap_ms`` before the second segment, ``told_ms`` of it, ``last``, ``boot2``,
+        ``src`` and ``later_ms`` of its clock.
+        """
+        prev, made, mono, t0 = manifest.GENESIS, [], 1_000_000, LOG + odd.get("later_ms", 0)
         for number in range(1, segments + 1):
             first, _ = self.told(40 if number == 1 else 1)  # the first is long enough to be compressed
             last, head = self.told()
@@ -154,8 +156,8 @@ class Camera:
                 sha256=store.put(data),
                 chunk_bytes=limits.CHUNK_BYTES_MIN,
                 root=merkle.root_of(map(merkle.leaf_hash, chunks(data))).hex(),
-                begin=Moment(LOG + mono, mono=mono, boot=boot, **clock),
-                end=Moment(LOG + mono + SEGMENT_MS, mono=mono + SEGMENT_MS, boot=boot, **clock),
+                begin=Moment(t0 + mono, mono=mono, boot=boot, **clock),
+                end=Moment(t0 + mono + SEGMENT_MS, mono=mono + SEGMENT_MS, boot=boot, **clock),
                 journal=JournalRange(self.life, first, last, head),
                 segment=Segment(
                     name,
@@ -264,12 +266,16 @@ class Plan:
     stamp: Any = None
     """note -> a TimeStampResp."""
     tsa_root: str = ""
+    noise: int = 5
+    """Entries of the log before the first piece."""
+    hide: int = 0
+    """Which event of the first piece's history is left out, counted from 1."""
 
 
 def made(plan: Plan) -> Made:
     """The bundle of a plan, as a server would make it."""
     book = Book(plan.signer)
-    book.noise(5)
+    book.noise(plan.noise)
     for each in plan.arrivals:
         for act in custody.arrived(each):
             book.event(act)
@@ -303,6 +309,8 @@ def made(plan: Plan) -> Made:
         LOG, book.note(), [Anchor(note, book.consistency(seen, size), token) for note, token in anchors]
     )
     histories = {each.upload: [book.proved(at, size) for at in book.histories[each.upload]] for each in plan.arrivals}
+    if plan.hide:
+        histories[plan.arrivals[0].upload].pop(plan.hide - 1)
     members = bundle.whole(EXPORT, {**content, **bundle.proofs(histories, [covered])})
     keys = {"--root": root, "--log-key": plan.signer.verifier.text()}
     keys |= {"--witness": plan.witness.verifier.text()} if plan.witness else {}

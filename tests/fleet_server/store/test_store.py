@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker_config.telemetry import Reason
+from broker_config.telemetry import GENESIS, Reason
 from fleet_server.adapters.sqlite_seal import UNMAPPED_WAIT_MS
 from fleet_server.adapters.sqlite_store import SqliteStore, restore_backup, set_aside
 from fleet_server.telemetry.store import (
@@ -129,12 +129,30 @@ def test_the_journal_keeps_its_bytes(tmp_path: Path) -> None:
     assert store.parts() == 1
     key = StreamKey("car-1", "journal", LIFE)
     assert store.sealed_crc(key, 1, START_MS) == zlib.crc32(made.payloads[0])
-    assert [p for _, p in store.journal("car-1", from_ms=START_MS, to_ms=START_MS + HOUR_MS)] == [
-        *made.payloads,
-        *group([("car-1", second)]).payloads,
-    ]
+    both = [(1, made.payloads[0]), (2, group([("car-1", second)]).payloads[0])]
+    assert store.journal("car-1", LIFE, first=1, last=9) == both
     assert store.series("car-1", "journal", **ALL).times_ms == []
     assert store.latest() == []
+
+
+def test_a_part_of_the_journal_is_read_whether_it_is_sealed_or_not(tmp_path: Path) -> None:
+    store, token, _ = opened(tmp_path / "s.db")
+    made, prev = [], GENESIS
+    for seq in range(1, 7):
+        at_ms = START_MS + seq * (HOUR_MS if seq % 2 else 1_000)
+        one = group([("car-1", journal(seq, at_ms, prev))], at_ms=at_ms)
+        prev = hashlib.sha256(one.payloads[0]).hexdigest()
+        made.append((seq, one.payloads[0]))
+        store.commit(one, token=token)
+        store.commit(group([("car-2", journal(seq, at_ms)), ("car-1", batch(seq, at_ms))]), token=token)
+        if seq == 4:
+            sealed_wholly(store)
+    assert store.journal("car-1", LIFE, first=2, last=5) == made[1:5]
+    assert store.journal("car-1", LIFE, first=1, last=6) == made
+    assert store.journal("car-1", "c" * 16, first=1, last=6) == []
+    assert store.journal("car-9", LIFE, first=1, last=6) == []
+    sealed_wholly(store)
+    assert store.journal("car-1", LIFE, first=5, last=5) == [made[4]]
 
 
 def test_a_sealed_batch_is_recognised_by_its_checksum(tmp_path: Path) -> None:
