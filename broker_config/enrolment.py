@@ -19,6 +19,10 @@ ENROLL_PATH: Final = "/enroll"
 NONCE_PATH: Final = "/nonce"
 RENEW_PATH: Final = "/renew"
 TRUST_PATH: Final = "/trust"
+UPLOADS_PATH: Final = "/uploads"
+SESSION_PATH: Final = "/uploads/session"
+PUT_BYTES_MAX: Final = 4_194_304
+"""Chunks in one request."""
 REQUEST_BYTES_MAX: Final = 16_384
 ANSWER_BYTES_MAX: Final = 131_072
 TRUST_ANSWER_BYTES_MAX: Final = 2 * STEP_BYTES_MAX
@@ -27,6 +31,7 @@ CLAIM_PREFIX: Final = "ffc_"
 """So that a leaked code is found by its beginning."""
 CLAIM_BYTES: Final = 20
 PROOF_CONTEXT: Final = b"fieldfleet renew 1\0"
+SESSION_CONTEXT: Final = b"fieldfleet uploads 1\0"
 TRUST_CONTEXT: Final = b"fieldfleet trust 1\0"
 
 _CLAIM_PATTERN: Final = r"^ffc_[a-z2-7]{32}\Z"
@@ -73,7 +78,22 @@ class TrustRequest(Struct, frozen=True, forbid_unknown_fields=True):
     kid: Annotated[str, Meta(max_length=64)]
 
 
-R = TypeVar("R", EnrollRequest, RenewRequest, TrustRequest)
+class SessionRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """``POST /uploads/session``. ``signature``: by the certificate's key over :func:`session_proof`, as before."""
+
+    certificate: Pem
+    nonce: Nonce
+    signature: Annotated[str, Meta(min_length=1, max_length=1_024)]
+
+
+class SessionAnswer(Struct, frozen=True):
+    """``session``: a bearer's token for uploads, for so long."""
+
+    session: Annotated[str, Meta(min_length=1, max_length=256)]
+    expires_s: Annotated[int, Meta(ge=1)]
+
+
+R = TypeVar("R", EnrollRequest, RenewRequest, TrustRequest, SessionRequest)
 
 
 class BrokerPlace(Struct, frozen=True):
@@ -146,6 +166,11 @@ def renewal_proof(nonce: str, csr: str) -> bytes:
 def trust_proof(nonce: str, version: int, kid: str) -> bytes:
     """The bytes that the device's key signs."""
     return TRUST_CONTEXT + b"%b\0%d\0%b" % (nonce.encode("ascii"), version, kid.encode())
+
+
+def session_proof(nonce: str) -> bytes:
+    """The bytes that the device's key signs."""
+    return SESSION_CONTEXT + nonce.encode("ascii")
 
 
 def decode_signature(text: str) -> bytes:

@@ -26,6 +26,7 @@ from fleet_server.api.app import Enrolling
 from fleet_server.api.enrolling import create_app
 from fleet_server.api.listener import HttpsListener
 from fleet_server.config import Config, DeviceCa, EnrolmentTable
+from fleet_server.evidence.docking import Docking
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import TelemetryView
@@ -108,10 +109,10 @@ class Identities:
         )
         self.enrolling = Enrolling(enroller, store, revoker, audited)
 
-    def start(self) -> None:
-        """Listen to devices."""
+    def start(self, docking: Docking | None = None) -> None:
+        """Listen to devices; *docking*: also for their files."""
         self._listener = HttpsListener(
-            create_app(self.enrolling.enroller),
+            create_app(self.enrolling.enroller, docking),
             self._socket,
             cert_file=self._table.cert_file,
             key_file=self._table.key_file,

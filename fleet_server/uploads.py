@@ -12,10 +12,10 @@ import structlog
 import uvloop
 from cryptography import x509
 
-from broker_config.ids import SiteId, server_client_id
+from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.signing import LIFETIME_MS_MAX
 from broker_config.text import shown
-from broker_config.transfer import Code
+from broker_config.transfer import Code, DownMessage
 from fleet_server.access.ca import CaError, vouching
 from fleet_server.access.enrolment import Certificate
 from fleet_server.adapters.authority import FileKeys
@@ -30,7 +30,8 @@ from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.finishing import Finisher
 from fleet_server.evidence.service import UploadService, UploadSettings
 from fleet_server.evidence.transfer import Transfer
-from fleet_server.evidence.underway import UnderWay
+from fleet_server.evidence.underway import Put, Said, UnderWay
+from fleet_server.evidence.uploads import UploadError
 from fleet_server.evidence.windows import Windows
 from fleet_server.telemetry.store import StoreError
 
@@ -92,6 +93,16 @@ class Uploads:
         self._stop()
         if self._thread.ident is not None:
             self._thread.join(STOP_S)
+
+    def say(self, said: Said | Put) -> list[DownMessage]:
+        """See :class:`fleet_server.evidence.docking.Docking`."""
+        if self._service is None:
+            raise UploadError("the server is not ready")
+        return self._service.say(said)
+
+    def receipt(self, device: DeviceId, upload: str) -> bytes | None:
+        """See :class:`fleet_server.evidence.docking.Docking`."""
+        return None if self._service is None else self._service.receipt(device, upload)
 
     def facts(self) -> EvidenceFacts | None:
         """None: it has not begun."""

@@ -19,6 +19,7 @@ from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.api.enrolling import create_app
 from fleet_server.api.listener import HttpsListener
+from fleet_server.evidence.docking import Docking
 from tests.servers import HOST, accepts, free_port, wait_until
 from tests.steps import ROOTS
 
@@ -66,8 +67,10 @@ def class_of(device: str) -> str | None:
 
 
 @contextmanager
-def office(directory: Path, *, old: bool = False) -> Iterator[Office]:
-    """Running, and ended with the block. *old*: the authority signed itself, as on sites of before."""
+def office(directory: Path, *, old: bool = False, docking: Docking | None = None) -> Iterator[Office]:
+    """Running, and ended with the block. *old*: the authority signed itself, as on sites of before. *docking*: it
+    takes files, too.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     root, server_ca = ca.new_root("root", now=now), ca.new_ca("server", now=now)
@@ -100,7 +103,7 @@ def office(directory: Path, *, old: bool = False) -> Iterator[Office]:
     )
     enroller = Enroller(settings, keys, store, class_of, lambda: masters[-1], now_ms=lambda: clock[0])
     listener = HttpsListener(
-        create_app(enroller),
+        create_app(enroller, docking),
         socket.create_server((HOST, port)),
         cert_file=directory / "enrolment.crt",
         key_file=directory / "enrolment.key",

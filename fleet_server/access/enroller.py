@@ -17,14 +17,16 @@ from broker_config.enrolment import (
     EnrollRequest,
     MacKeys,
     RenewRequest,
+    SessionRequest,
     TrustAnswer,
     TrustRequest,
     claim_text,
     decode_signature,
     renewal_proof,
+    session_proof,
     trust_proof,
 )
-from broker_config.ids import device_id
+from broker_config.ids import DeviceId, device_id
 from fleet_server.access import ca, enrolment
 from fleet_server.access.enrolment import Certificate, Claim, UnregisteredError
 from fleet_server.access.enrolment_store import Enrolments
@@ -173,20 +175,27 @@ class Enroller:
             TooOftenError, EnrolmentError: nothing for this one.
             OSError: the signers cannot be read.
         """
+        device = self._proved(request, trust_proof(request.nonce, request.version, request.kid), source)
+        mac = self._mac(device)
+        return device, TrustAnswer(
+            self.settings.steps(request.version) if request.version else (), None if mac.kid == request.kid else mac
+        )
+
+    def prove(self, request: SessionRequest, *, source: str) -> DeviceId:
+        """Whose key it is; of whoever could renew now. Raises TooOftenError, EnrolmentError: nobody's that counts."""
+        return DeviceId(self._proved(request, session_proof(request.nonce), source))
+
+    def _proved(self, request: TrustRequest | SessionRequest, proof: bytes, source: str) -> str:
         self._may_try(source, None)
         now_ms = self._now_ms()
         enrolment.check_nonce(self._nonce_secret, request.nonce, now_ms=now_ms)
-        leaf = enrolment.read_leaf(request.certificate, self._keys.chain())
-        proof = trust_proof(request.nonce, request.version, request.kid)
+        leaf = enrolment.read_leaf(request.certificate, ca.vouching(self._keys))
         enrolment.check_proof(leaf, proof, decode_signature(request.signature))
         kept = self._store.certificate(enrolment.serial_text(leaf.serial_number))
         grace_ms = int(self.settings.grace / timedelta(milliseconds=1))
         device = enrolment.check_renewal(kept, leaf, now_ms=now_ms, grace_ms=grace_ms).device
         self._class(device)
-        mac = self._mac(device)
-        return device, TrustAnswer(
-            self.settings.steps(request.version) if request.version else (), None if mac.kid == request.kid else mac
-        )
+        return device
 
     def _issue(self, enter: "Callable[[Callable[[str], Certificate]], Certificate]", key: ca.DeviceKey) -> Enrolled:
         made: list[tuple[str, str, str]] = []

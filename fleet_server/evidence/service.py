@@ -7,11 +7,12 @@ waits for it the link is not read: the broker holds what comes, which is no more
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import mqtt5
 import structlog
@@ -22,15 +23,15 @@ from broker_config.ids import DeviceId
 from broker_config.signing import LIFETIME_MS_MAX, Kind
 from broker_config.text import shown
 from broker_config.topics import BadTopicError, Down, Up, parse_up, up_filter
-from broker_config.transfer import EvidenceReceipt, Receipted
+from broker_config.transfer import DownMessage, EvidenceReceipt, Receipted
 from fleet_server.access.signing import Request, Signer, SignerError
 from fleet_server.adapters.mqtt import QOS, Link, LinkError, LinkSettings, MalformedError, connect, shard_levels
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.finishing import Finisher
 from fleet_server.evidence.receipts import Due, receipted
 from fleet_server.evidence.transfer import Transfer
-from fleet_server.evidence.underway import Outcome, Said, Told
-from fleet_server.evidence.uploads import Upload, UploadStore
+from fleet_server.evidence.underway import Outcome, Put, Said, Told
+from fleet_server.evidence.uploads import Upload, UploadError, UploadStore
 from fleet_server.evidence.windows import Windows
 
 log = structlog.get_logger()
@@ -51,6 +52,9 @@ REPLICATE_AGAIN_S: Final = 60.0
 BACKOFF_S_MIN: Final = 0.1
 BACKOFF_S_CAP: Final = 5.0
 LINK_STABLE_S: Final = 1.0
+ASK_WAIT_S: Final = 30.0
+"""For an answer over HTTPS."""
+SIGNED_LATELY_MAX: Final = 1_024
 SUSPECTS_A_GROUP_MAX: Final = 5
 """Lines of the log about one group; all are counted."""
 DAY_MS: Final = 86_400_000
@@ -65,6 +69,18 @@ class UploadSettings:
     shards: tuple[int, int] = (0, 255)
     incoming_keep_d: float = 30.0
     receipt_life_ms: int = LIFETIME_MS_MAX
+
+
+class _Waiting(NamedTuple):
+    """``asked``: who waits for the answer elsewhere than at the broker."""
+
+    said: Said | Put
+    packet_id: int | None
+    asked: asyncio.Future[list[DownMessage]] | None
+
+
+def _size(said: Said | Put) -> int:
+    return len(said.data if isinstance(said, Put) else said.payload)
 
 
 def subscriptions(first: int, last: int) -> list[mqtt5.TopicFilter]:
@@ -102,11 +118,11 @@ class UploadService:
         self._now_ms = now_ms
         self._rng = rng
         self._threads = {name: ThreadPoolExecutor(1, name) for name in ("chunks", "again", "receipts")}
-        self._waiting: list[tuple[Said, int | None]] = []
+        self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
         self._since_s = 0.0
         self._work = asyncio.Event()
-        self._asked: dict[int, asyncio.Future[Outcome]] = {}
+        self._signed_lately: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._whole: asyncio.Queue[tuple[Upload, Sequence[bytes] | None]] = asyncio.Queue()
         self._due = Due()
         self._link: Link | None = None
@@ -179,7 +195,7 @@ class UploadService:
                     backoff_s = BACKOFF_S_MIN
             self._link = None
             # what was not acknowledged comes again with the session; packet ids mean nothing on another connection
-            self._waiting = [(said, None) for said, _ in self._waiting]
+            self._waiting = [each._replace(packet_id=None) for each in self._waiting]
             await asyncio.sleep(self._rng.uniform(0, backoff_s))
             backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)
 
@@ -201,11 +217,13 @@ class UploadService:
         if self._waiting_bytes > WAITING_BYTES_MAX:
             link.pause()
 
-    def _put(self, said: Said, packet_id: int | None) -> None:
+    def _put(
+        self, said: Said | Put, packet_id: int | None, asked: asyncio.Future[list[DownMessage]] | None = None
+    ) -> None:
         if not self._waiting:
             self._since_s = self._loop.time()
-        self._waiting.append((said, packet_id))
-        self._waiting_bytes += len(said.payload)
+        self._waiting.append(_Waiting(said, packet_id, asked))
+        self._waiting_bytes += _size(said)
         self._work.set()
 
     # the writer
@@ -217,22 +235,25 @@ class UploadService:
             if self._waiting_bytes < GROUP_BYTES_MIN and wait_s > 0:
                 await asyncio.sleep(wait_s)
             link, group = self._link, self._group()
-            said = [each for each, _ in group]
+            said = [each.said for each in group]
             out = await self._in("chunks", self._transfer.take, said, now_ms=self._now_ms(), now_s=self._loop.time())
             if link is not None and link is self._link:
-                link.send(link.acknowledge([packet_id for _, packet_id in group if packet_id is not None]))
+                link.send(link.acknowledge([each.packet_id for each in group if each.packet_id is not None]))
                 if self._waiting_bytes < WAITING_BYTES_MAX // 2:
                     link.resume()
+            for each in group:
+                if each.asked is not None and not each.asked.done():
+                    each.asked.set_result([told.message for told in out.told if told.device == each.said.device])
             self._deliver(out)
             if not self._waiting:
                 self._work.clear()
 
-    def _group(self) -> list[tuple[Said, int | None]]:
+    def _group(self) -> "list[_Waiting]":
         """The next messages, at most :data:`GROUP_BYTES_MAX` of them and one more."""
         size = count = 0
-        for said, _ in self._waiting:
+        for each in self._waiting:
             count += 1
-            size += len(said.payload)
+            size += _size(each.said)
             if size >= GROUP_BYTES_MAX:
                 break
         group, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -301,11 +322,19 @@ class UploadService:
                     for each in uploads:
                         self._due.add(device, each, self._loop.time())
                     continue
+                self._keep_receipt(device, uploads, envelope)
                 self._say_receipt(device, envelope, len(uploads))
 
     def _signed(self, device: DeviceId, uploads: tuple[Receipted, ...]) -> bytes:
         body = Raw(transfer.encode(EvidenceReceipt(1, uploads)))
         return self._signer.sign(Request(Kind.EVIDENCE_RECEIPT, device, self._settings.receipt_life_ms, body))
+
+    def _keep_receipt(self, device: DeviceId, uploads: Iterable[Receipted], envelope: bytes) -> None:
+        for each in uploads:
+            self._signed_lately[device, each.upload] = envelope
+            self._signed_lately.move_to_end((device, each.upload))
+        while len(self._signed_lately) > SIGNED_LATELY_MAX:
+            self._signed_lately.popitem(last=False)
 
     def _say_receipt(self, device: DeviceId, envelope: bytes, uploads: int) -> None:
         link = self._link
@@ -335,6 +364,24 @@ class UploadService:
         self._due.add(DeviceId(upload.device), better, self._loop.time())
 
     # for others
+
+    def say(self, said: Said | Put) -> list[DownMessage]:
+        """See :class:`fleet_server.evidence.docking.Docking`."""
+        try:
+            return asyncio.run_coroutine_threadsafe(self._ask(said), self._loop).result(ASK_WAIT_S)
+        except (RuntimeError, TimeoutError, CancelledError) as error:
+            raise UploadError("the server is not ready") from error
+
+    async def _ask(self, said: Said | Put) -> list[DownMessage]:
+        if self._waiting_bytes > WAITING_BYTES_MAX:
+            raise TimeoutError
+        asked: asyncio.Future[list[DownMessage]] = self._loop.create_future()
+        self._put(said, None, asked)
+        return await asked
+
+    def receipt(self, device: DeviceId, upload: str) -> bytes | None:
+        """See :class:`fleet_server.evidence.docking.Docking`."""
+        return self._signed_lately.get((device, upload))
 
     def facts(self) -> EvidenceFacts:
         """See :class:`EvidenceFacts`."""

@@ -46,7 +46,7 @@ from fleet_server.evidence.admission import (
 from fleet_server.evidence.checks import Checks
 from fleet_server.evidence.content import ContentError
 from fleet_server.evidence.finishing import Finished
-from fleet_server.evidence.underway import OpenUpload, Outcome, Said, Stage, Told, UnderWay
+from fleet_server.evidence.underway import OpenUpload, Outcome, Put, Said, Stage, Told, UnderWay
 from fleet_server.evidence.uploads import ChunkHash, Phase, Upload, UploadError
 
 IDLE_S: Final = 3_600.0
@@ -119,13 +119,15 @@ class Transfer:
                 self._table.check(each, out)
         return out
 
-    def take(self, said: Sequence[Said], *, now_ms: int, now_s: float) -> Outcome:
+    def take(self, said: Sequence[Said | Put], *, now_ms: int, now_s: float) -> Outcome:
         """A group of messages, in their order."""
         out, group = Outcome(), _Group()
         for each in said:
             try:
-                if each.chunk:
-                    self._take_chunk(each, decode_chunk(each.payload), group, out, now_s)
+                if isinstance(each, Put):
+                    self._take_put(each, group, out, now_s)
+                elif each.chunk:
+                    self._take_chunk(each.device, decode_chunk(each.payload), group, out, now_s)
                 else:
                     self._take_word(each, decode_up(each.payload), group, out, now_ms, now_s)
             except BadTransferError as error:
@@ -263,13 +265,22 @@ class Transfer:
         group.refused[device, name] = Reject(1, name, Code.UNKNOWN)
         return None
 
-    def _take_chunk(self, said: Said, chunk: Chunk, group: _Group, out: Outcome, now_s: float) -> None:
-        each = self._mentioned(said.device, chunk.upload, group, out, now_s)
+    def _take_put(self, put: Put, group: _Group, out: Outcome, now_s: float) -> None:
+        each = self._mentioned(put.device, put.upload, group, out, now_s)
+        if each is None:
+            return
+        size, data = each.manifest.chunk_bytes, memoryview(put.data)
+        for place, at in enumerate(range(0, len(data), size)):
+            chunk = Chunk(put.upload, put.first + place, data[at : at + size])
+            self._take_chunk(put.device, chunk, group, out, now_s)
+
+    def _take_chunk(self, device: DeviceId, chunk: Chunk, group: _Group, out: Outcome, now_s: float) -> None:
+        each = self._mentioned(device, chunk.upload, group, out, now_s)
         if each is None or chunk.upload in group.failed or each.stage is Stage.CHECKING:
             return
         size = len(chunk.data)
         if chunk.number >= each.manifest.chunks or size != each.manifest.chunk_size(chunk.number):
-            self._table.suspect(out, "misfit", said.device, f"{chunk.upload} chunk {chunk.number} of {size} bytes")
+            self._table.suspect(out, "misfit", device, f"{chunk.upload} chunk {chunk.number} of {size} bytes")
             return
         leaf = leaf_hash(chunk.data)
         there = self._leaf_there(each, chunk.number, group)
@@ -277,9 +288,7 @@ class Transfer:
             self._table.counts["duplicate_chunks"] += 1
             self._table.counts["duplicate_bytes"] += size
             if there != leaf:
-                self._table.suspect(
-                    out, "conflict", said.device, f"{chunk.upload} chunk {chunk.number} has other bytes"
-                )
+                self._table.suspect(out, "conflict", device, f"{chunk.upload} chunk {chunk.number} has other bytes")
             return
         try:
             self._table.incoming.write(chunk.upload, chunk.number * each.manifest.chunk_bytes, chunk.data)

@@ -27,6 +27,16 @@ class Said(NamedTuple):
     via: str = "mqtt"
 
 
+class Put(NamedTuple):
+    """Consecutive chunks of a device's file, from *first* on, without their headers."""
+
+    device: DeviceId
+    upload: str
+    first: int
+    data: bytes
+    via: str = "http"
+
+
 class Told(NamedTuple):
     """What a device is told."""
 

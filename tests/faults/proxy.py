@@ -108,7 +108,10 @@ class Proxy:
                 )
             else:
                 await self._swallow(reader)
-        except (OSError, asyncio.CancelledError):  # the streams of asyncio complain of a connection that was cancelled
+        except (
+            OSError,
+            asyncio.CancelledError,
+        ):  # which asyncio's streams complain of
             pair.reset()
         finally:
             self._pairs.discard(pair)

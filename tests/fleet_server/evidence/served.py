@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from broker_config import limits, signing
 from broker_config.ids import DeviceId, server_client_id
 from fleet_server.access import ca
@@ -78,11 +80,13 @@ class Evidence:
         return File(data, manifest_of(data, device, chunk_bytes=chunk_bytes, at_ms=at_ms), self.identity(device))
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[UploadService]:
+    async def serving(self, *authorities: x509.Certificate) -> AsyncIterator[UploadService]:
+        """*authorities*: other than the broker's."""
         uploads, windows = SqliteUploads(self.directory / "uploads.db"), Windows()
         incoming, content = IncomingDirectory(self.directory / "incoming"), self.content()
         finisher = Finisher(uploads, incoming, content, None, self.register, read_again=read_again, now_ms=now_ms)
-        trust = Trust((ca.certificate_of(self.broker.device_ca),), lambda _serial: None, timedelta(days=1))
+        chain = authorities or (ca.certificate_of(self.broker.device_ca),)
+        trust = Trust(chain, lambda _serial: None, timedelta(days=1))
         transfer = Transfer(UnderWay(uploads, incoming, windows), trust, BOUNDS, has_content=content.exists)
         paths = self.broker.server()
         link = LinkSettings(
