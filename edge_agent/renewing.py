@@ -21,8 +21,8 @@ CHECK_S_MAX: Final = 6 * 3600.0
 AGAIN_S_MIN: Final = 60.0
 AGAIN_S_MAX: Final = 900.0
 """After a failure: a device that was in a drawer has no other way to the broker."""
-HINT_S_MIN: Final = 600.0
 HINTS_AT_ONCE: Final = 4
+HINT_S_MIN: Final = 600.0
 """Children that hints may start in a row, and one more each HINT_S_MIN: what lies cost at most."""
 CHILD_S_MAX: Final = 120.0
 SAID_BYTES_MAX: Final = 2_000
