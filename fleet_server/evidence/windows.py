@@ -16,16 +16,14 @@ BUDGET_BYTES: Final = limits.QUEUED_BYTES_MAX * 8 // 10
 """Of all windows: what the broker's queue for one client holds, but for a margin."""
 MEASURE_S: Final = 0.1
 """A rate is measured over so long at least."""
-FORGET_S: Final = 0.3
-"""A slower measure counts for this share, a faster one wholly: a pause is no slower link."""
+FORGET: Final = 0.3
+"""A slower measure of MEASURE_S counts for this share, a faster one wholly."""
 SILENT_S: Final = 15.0
 """Who says nothing for so long has nothing under way any more."""
 TURN_S: Final = 10.0
 """While others wait, nobody sends for longer at a time."""
 AGAIN_S: Final = 2
 GROWTH: Final = 2.0
-MEASURE_PAUSE_S: Final = 1.0
-"""Longer than this between two measures, and the time in between was not spent sending."""
 
 
 class Grant(NamedTuple):
@@ -79,10 +77,9 @@ class Windows:
         if took_s < MEASURE_S:
             return
         rate = flow.got_bytes / took_s
-        if took_s > MEASURE_PAUSE_S or rate > flow.rate_bytes_s:
-            flow.rate_bytes_s = max(rate, flow.rate_bytes_s)
-        else:
-            flow.rate_bytes_s += FORGET_S * (rate - flow.rate_bytes_s)
+        # the longer a measure took the more it counts: what comes once in ten seconds is all that there is to come
+        weight = 1.0 if rate > flow.rate_bytes_s else 1 - (1 - FORGET) ** (took_s / MEASURE_S)
+        flow.rate_bytes_s += weight * (rate - flow.rate_bytes_s)
         flow.since_s, flow.got_bytes = now_s, 0
 
     def grant(self, device: str, chunk_bytes: int, now_s: float) -> Grant:

@@ -72,6 +72,15 @@ def test_a_window_settles_at_a_quarter_second_of_what_the_link_takes(rate: int) 
     assert link.sent >= 0.8 * 20 * rate
 
 
+def test_a_link_that_became_slow_is_believed_within_a_few_chunks() -> None:
+    windows, link = Windows(), Link("a", 10_000_000)
+    run(windows, [link], 5)
+    assert link.window > 1_000_000
+    link.rate = 20_000  # a chunk takes three seconds
+    run(windows, [link], 15, from_s=5)
+    assert link.window == CHUNK
+
+
 def test_a_window_begins_with_one_chunk_and_at_most_doubles() -> None:
     windows, link = Windows(), Link("a", 50_000_000)
     seen = [windows.grant("a", CHUNK, 0.0).window_bytes]
