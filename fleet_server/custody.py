@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from fleet_server.access.auditor import Auditor
 from fleet_server.access.timestamps import Stamper
+from fleet_server.adapters.bundle_zip import zipped
 from fleet_server.adapters.sql.custody import CustodyLog
 from fleet_server.adapters.sql.deletions import SqlDeletions
 from fleet_server.adapters.sql.dispatches import SqlDispatches
@@ -20,8 +21,10 @@ from fleet_server.adapters.sql.scrubs import SqlScrubs
 from fleet_server.adapters.sql.timestamps import SqlTimestamps
 from fleet_server.api.evidence import Evidence as EvidencePorts
 from fleet_server.config import Evidence
+from fleet_server.evidence.bundle import Trust
 from fleet_server.evidence.content import Content
 from fleet_server.evidence.custodian import Custodian, Settings, Tell
+from fleet_server.evidence.exporting import Journals, Sources
 from fleet_server.evidence.retention import DAY_MS
 from fleet_server.evidence.scrub import Scrubber
 
@@ -37,12 +40,14 @@ class Custody:
         engine: Engine,
         auditor: Auditor,
         copies: Sequence[Content],
+        journals: Journals,
         *,
+        roots: Sequence[str],
         tell: Tell,
         now_ms: Callable[[], int],
     ) -> None:
-        """*copies*: the first is where originals are. Raises OSError, ValueError: the file of the timestamps'
-        authority cannot be used.
+        """*copies*: the first is where originals are. *roots*: of devices, PEM, as exports name them. Raises OSError,
+        ValueError: the file of the timestamps' authority cannot be used.
         """
         log = CustodyLog(engine, auditor)
         self.pieces = SqlPieces(log, copies[0])
@@ -63,6 +68,8 @@ class Custody:
             now_ms=now_ms,
             hour_of=_hour,
         )
+        tsa = () if table.tsa_ca_file is None else (table.tsa_ca_file.read_text(encoding="ascii"),)
+        trust = Trust(tuple(roots), auditor.verifier.text(), tsa)
         self.evidence = EvidencePorts(
             self.pieces,
             SqlKeeping(log),
@@ -73,6 +80,7 @@ class Custody:
             copies[0],
             custodian,
             delay_ms,
+            Sources(journals, trust, zipped, self.timestamps),
         )
         self._stamper = _stamper(table, auditor, self.timestamps, now_ms)
         self._stamp_s = table.timestamp_every_s

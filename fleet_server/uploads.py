@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 import uvloop
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker_config.ids import DeviceId, SiteId, server_client_id
 from broker_config.signing import LIFETIME_MS_MAX
@@ -103,6 +104,12 @@ class Uploads:
     def receipt(self, device: DeviceId, upload: str) -> bytes | None:
         """See :class:`fleet_server.evidence.docking.Docking`."""
         return None if self._service is None else self._service.receipt(device, upload)
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The devices' authorities that nobody stands above, PEM."""
+        roots = (each for each in self._chain if each.subject == each.issuer)
+        return tuple(each.public_bytes(Encoding.PEM).decode("ascii") for each in roots)
 
     def facts(self) -> EvidenceFacts | None:
         """None: it has not begun."""

@@ -80,6 +80,7 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
         "custody.explain_dispatch", "dispatch", told=("why",), hushed=True
     ),
     ("POST", "/v1/evidence/interviews/{device}/{begin_ms}/certificate"): Action("custody.certify", "device"),
+    ("POST", "/v1/evidence/exports"): Action("custody.export", told=("recording", "device", "from", "to")),
     ("POST", "/v1/evidence/items"): Action("custody.take_in", "item", told=("item",), hushed=True),
     ("POST", "/v1/evidence/items/{item}/store"): Action("custody.store", "item", hushed=True),
     ("POST", "/v1/evidence/items/{item}/lend"): Action("custody.lend", "item", hushed=True),

@@ -36,6 +36,7 @@ from fleet_server.api import (
     dispatches,
     evidence,
     evidence_deletions,
+    exports,
     imports,
     interviews,
     items,
@@ -62,6 +63,7 @@ from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
+from fleet_server.evidence.exporting import Exporter
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.evidence.reconciling import Books
@@ -221,6 +223,7 @@ def _evidence(
         ledger.routes(books, registry, clock),
         dispatches.routes(calls, books, registry, clock),
         interviews.routes(books, registry, auditor, clock),
+        exports.routes(Exporter(pieces, keeping, kept.content, auditor, kept.sources), registry, clock),
     )
 
 

@@ -21,6 +21,7 @@ from fleet_server.evidence.content import Content, ContentError, MissingContentE
 from fleet_server.evidence.custodian import Custodian
 from fleet_server.evidence.custody import Entered, Event
 from fleet_server.evidence.dispatches import Dispatches
+from fleet_server.evidence.exporting import Sources
 from fleet_server.evidence.items import Items
 from fleet_server.evidence.pieces import (
     BEGINNING,
@@ -49,7 +50,9 @@ Slug: TypeAlias = Annotated[str | None, Query(pattern=SLUG_PATTERN)]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the routes of evidence stand on. ``content``: where originals are read; ``delay_ms``: of deletions."""
+    """What the routes of evidence stand on. ``content``: where originals are read; ``delay_ms``: of deletions;
+    ``sources``: of exports.
+    """
 
     pieces: Pieces
     keeping: Keeping
@@ -60,6 +63,7 @@ class Evidence:
     content: Content
     custodian: Custodian
     delay_ms: int
+    sources: Sources
 
 
 class OriginalResponse(StreamingResponse):

@@ -129,6 +129,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /v1/evidence/retention/changes/{change}/withdraw": _RETENTION,
     "GET /v1/evidence/scrubs": Rule(P.EVIDENCE_SCRUB, everywhere=True),
     "POST /v1/evidence/scrubs": Rule(P.EVIDENCE_SCRUB, everywhere=True),
+    "POST /v1/evidence/exports": Rule(P.EVIDENCE_READ),
+    "GET /v1/evidence/exports/{export}": Rule(P.EVIDENCE_READ),
     "GET /v1/evidence/ledger": _EVIDENCE,
     "GET /v1/evidence/ledger-days": _EVIDENCE,
     "GET /v1/evidence/dispatches": _EVIDENCE,

@@ -30,7 +30,7 @@ T = TypeVar("T")
 def verdict_of(file: Path, *, key: str | None, state_file: Path | None) -> Verdict:
     """Check an export; of a large one a line is in memory. Raises CommandError: a file cannot be used."""
     trusted = None if key is None else public_key(key)
-    seen = None if state_file is None else _witnessed(_state(state_file))
+    seen = None if state_file is None else _witnessed(state_of(state_file))
     try:
         with file.open("rb") as lines:
             return export.verify(iter(lambda: lines.readline(LINE_BYTES_MAX + 2), b""), key=trusted, witness=seen)
@@ -86,7 +86,7 @@ def _opened(state_file: Path, key: str | None) -> tuple[witness.State, Signer]:
     """The witness's state and key, both made if there is no state yet. Raises CommandError."""
     key_file = state_file.with_name(f"{state_file.name}.key")
     if state_file.exists():
-        state = _state(state_file)
+        state = state_of(state_file)
         if key is not None and public_key(key).text() != state.log_key:
             raise CommandError(Exit.USAGE, "--key is not the key that this witness knows", hint="it never changes it")
         return state, _parsed(Signer.parse, _text(key_file), key_file)
@@ -110,7 +110,8 @@ def _proof(server: Server, ask: witness.Ask) -> list[bytes]:
         raise witness.RefusedError("the proof is no hashes") from error
 
 
-def _state(path: Path) -> witness.State:
+def state_of(path: Path) -> witness.State:
+    """The file of a witness. Raises CommandError."""
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(witness.STATE_BYTES_MAX), type=witness.State)

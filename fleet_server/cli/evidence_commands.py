@@ -2,17 +2,17 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import DownloadColumn, MofNCompleteColumn
 
-from fleet_server.cli import answers, evidence_answers, ledger_commands
+from fleet_server.cli import answers, evidence_answers, export_commands, ledger_commands
 from fleet_server.cli import tables as plain_tables
+from fleet_server.cli.bars import bar, watched
 from fleet_server.cli.item_commands import items_app
 from fleet_server.cli.moments import for_api, utc
 from fleet_server.cli.options import (
@@ -54,6 +54,7 @@ retention_app = typer.Typer(no_args_is_help=True, help="How long each class of e
 app.add_typer(retention_app, name="retention")
 app.add_typer(items_app, name="items")
 ledger_commands.add_commands(app)
+export_commands.add_commands(app)
 
 
 @app.command("list", epilog="Example: fieldfleet evidence list --device cam-7 --from -7d")
@@ -133,7 +134,7 @@ def get(
     """
     with server_of(site, url, token_file) as server:
         known = answers.read(server.get(f"{PATH}/{segment(piece)}"), evidence_answers.Piece)
-        with _bar(DownloadColumn()) as progress:
+        with bar(DownloadColumn()) as progress:
             task = progress.add_task(piece[: evidence_answers.SHORT_CHARS], total=known.size)
             made = hashlib.sha256()
 
@@ -141,7 +142,7 @@ def get(
                 made.update(part)
                 progress.advance(task, len(part))
 
-            save_new(_watched(server.stream(f"{PATH}/{segment(piece)}/original"), see), to)
+            save_new(watched(server.stream(f"{PATH}/{segment(piece)}/original"), see), to)
         if made.hexdigest() != known.sha256:
             to.unlink()
             raise CommandError(
@@ -395,7 +396,7 @@ def _each(
         raise CommandError(Exit.USAGE, "expected a PIECE, or --recording of one that is kept")
     done = 0
     try:
-        with _bar(MofNCompleteColumn()) as progress:
+        with bar(MofNCompleteColumn()) as progress:
             task = progress.add_task(what, total=len(names))
             for name in names:
                 server.send("POST", f"{PATH}/{segment(name)}/{what}", json=body)
@@ -410,7 +411,7 @@ def _each(
 def _wait(server: Server, after_ms: int) -> evidence_answers.Scrub:
     """The scrub that began after another one, once it has ended, with a bar. Raises CommandError: none begins."""
     waited_s = 0.0
-    with _bar(MofNCompleteColumn()) as progress:
+    with bar(MofNCompleteColumn()) as progress:
         task = progress.add_task("read again", total=None)
         while True:
             state = answers.read(server.get(SCRUBS, {"limit": 1}), evidence_answers.Scrubs)
@@ -424,18 +425,3 @@ def _wait(server: Server, after_ms: int) -> evidence_answers.Scrub:
                 raise CommandError(Exit.PROBLEM, "the server does not read again", hint=hint)
             time.sleep(POLL_S)
             waited_s += POLL_S
-
-
-@contextmanager
-def _bar(column: DownloadColumn | MofNCompleteColumn) -> Iterator[Progress]:
-    """On stderr, and only on a terminal."""
-    console = Console(stderr=True)
-    parts = (TextColumn("{task.description}"), BarColumn(), column, TimeRemainingColumn())
-    with Progress(*parts, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield progress
-
-
-def _watched(parts: Iterator[bytes], see: Callable[[bytes], None]) -> Iterator[bytes]:
-    for part in parts:
-        yield part
-        see(part)

@@ -22,8 +22,8 @@ VERSION: Final = 1
 PIECES_MAX: Final = 2_000
 EVENTS_MAX: Final = 10_000
 """Of one piece."""
-BATCHES_MAX: Final = 100_000
-"""Of one journal; with those of PIECES_MAX the bounds of ``verify.py`` hold."""
+BATCHES_MAX: Final = 20_000
+"""Of a journal for one piece: a day, if something happens every five seconds. ``verify.py`` takes more."""
 ANCHORS_MAX: Final = 50
 """Of one log."""
 SMALL_BYTES_MAX: Final = 64 * 1024 * 1024

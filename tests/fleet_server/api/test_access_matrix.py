@@ -96,6 +96,8 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask({"token": f"of-{who}-{at.node}", "name": "x", "grants": [grant]})
         case ("POST", "/v1/webhooks"):
             return Ask({"url": "http://127.0.0.1:9/hook"})
+        case ("POST", "/v1/evidence/exports"):
+            return Ask({"pieces": [PIECES[at].upload]})
         case ("POST", "/v1/evidence/pieces/{piece}/classes"):
             return Ask({"add": ["routine"]})
         case ("POST", "/v1/evidence/pieces/{piece}/holds" | "/v1/evidence/pieces/{piece}/release"):
@@ -140,6 +142,7 @@ def named(path: str, at: Place) -> str:
         piece=PIECES[at].upload,
         deletion=DELETIONS[at],
         evidence_class="routine",
+        export="0" * 16,
         change="0" * 16,
         item=at.item,
         dispatch=f"call-{at.unit}",

@@ -34,6 +34,7 @@ from fleet_server.evidence.bundle import Anchor, Covered, Journal, Original, Pro
 from fleet_server.evidence.content import MissingContentError
 from fleet_server.evidence.custody import Act, Last
 from tests.fleet_server.access.drafts import LOG, SITE, draft
+from tests.fleet_server.evidence.arrivals import Folder
 
 NOW: Final = datetime.fromtimestamp(LOG / 1000, UTC)
 WITNESS: Final = Signer("prosecutor.example/witness", bytes(range(32, 64)), COSIGNATURE)
@@ -132,7 +133,7 @@ class Camera:
         return Envelope(payload, manifest.PAYLOAD_TYPE, (Signature(serial_text(self.leaf.serial_number), signed),))
 
     def recorded(
-        self, store: Memory, name: str, segments: int, *, size: int, rng: random.Random, **odd: Any
+        self, store: Memory | Folder, name: str, segments: int, *, size: int, rng: random.Random, **odd: Any
     ) -> list[Arrival]:
         """A recording, whole. *odd*: ``gap_ms`` before the second segment, ``told_ms`` of it, ``last``, ``boot2``,
         ``src`` and ``later_ms`` of its clock.

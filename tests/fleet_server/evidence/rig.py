@@ -3,12 +3,13 @@
 import hashlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine
 
 from fleet_server.access import audit
 from fleet_server.access.auditor import Auditor
+from fleet_server.adapters.bundle_zip import zipped
 from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.custody import CustodyLog
 from fleet_server.adapters.sql.deletions import SqlDeletions
@@ -18,12 +19,28 @@ from fleet_server.adapters.sql.keeping import SqlKeeping
 from fleet_server.adapters.sql.pieces import SqlPieces
 from fleet_server.adapters.sql.retention import SqlRetention
 from fleet_server.adapters.sql.scrubs import SqlScrubs
+from fleet_server.adapters.sql.timestamps import SqlTimestamps
 from fleet_server.api.evidence import Evidence
+from fleet_server.evidence.bundle import Trust
 from fleet_server.evidence.custodian import Custodian, Settings
+from fleet_server.evidence.exporting import Sources
 from fleet_server.evidence.scrub import Scrubber
 from fleet_server.outbound.happenings import News
 from tests.fleet_server.access.drafts import SIGNER, SITE
 from tests.fleet_server.evidence.arrivals import DAY_MS, T0, Folder, arrival
+
+TRUST: Final = Trust((), SIGNER.verifier.text())
+
+
+class Batches:
+    """Devices' journals: (device, life) -> payloads from number 1 on."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, str], list[bytes]] = {}
+
+    def journal(self, device: str, life: str, *, first: int, last: int) -> list[tuple[int, bytes]]:
+        numbered = enumerate(self.held.get((device, life), []), 1)
+        return [(number, payload) for number, payload in numbered if first <= number <= last]
 
 
 class Custody:
@@ -44,6 +61,8 @@ class Custody:
         self.items = SqlItems(self.log)
         self.dispatches = SqlDispatches(self.log)
         self.scrubs = SqlScrubs(self.log)
+        self.timestamps = SqlTimestamps(engine)
+        self.journals = Batches()
         self.news: list[News] = []
         copies = [self.content]
         scrubber = Scrubber(
@@ -74,6 +93,7 @@ class Custody:
             self.content,
             self.custodian,
             delay_ms,
+            Sources(self.journals, TRUST, zipped, self.timestamps),
         )
 
     def entered(self, data: bytes | None = None, **fields: Any) -> str:
