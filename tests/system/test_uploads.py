@@ -1,9 +1,12 @@
 """The whole way of a recording: real video, an agent that is killed, the real server and signer; and deletion."""
 
+import base64
 import hashlib
+import json
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from tests.faults.programs import ROOT, Program
 from tests.faults.rig import Rig, RigSettings
 from tests.faults.witness import DEVICE_CLASS
-from tests.system.test_custody import fieldfleet
+from tests.system.test_custody import asked, fieldfleet
 
 pytestmark = pytest.mark.server("mosquitto")
 
@@ -96,6 +99,7 @@ def test_a_recording_reaches_the_store_and_its_receipt_the_device(tmp_path: Path
             assert hashlib.sha256(stored.read_bytes()).hexdigest() == sha256
         listed = fieldfleet(rig, "evidence", "list")
         assert listed.returncode == 0, listed.stderr
+        check_bundle(rig, tmp_path)
         sealed = list(rig.api.pages("/v1/devices/car-7/events", "events"))
         told = [each["data"] for each in sealed if each["kind"] == "file.sealed"]
         assert {each["sha256"] for each in told} == found  # type: ignore[index]
@@ -108,3 +112,28 @@ def test_a_recording_reaches_the_store_and_its_receipt_the_device(tmp_path: Path
         rig.wait((rig.folder / "STOP").exists, "the recorder is told to stop", rig.agent)
         assert rig.kept() == []
         assert "Traceback" not in rig.server.log() + rig.agent.log()
+
+
+def check_bundle(rig: Recording, tmp_path: Path) -> None:
+    """Who has nothing but the bundle, verify.py and the keys finds what holds, and what nobody can know."""
+    made = json.loads(
+        fieldfleet(rig, "tokens", "make", "eve", "--grant", "evidence_reviewer@everywhere", "--json").stdout
+    )
+    reviewer = tmp_path / "reviewer"
+    reviewer.write_text(made["secret"])
+    log_key = rig.server_file.parent / "audit.pub"
+    to = tmp_path / "case" / "recording.zip"
+    to.parent.mkdir()
+    done = asked(rig, reviewer, "export", "--device", "car-7", "--to", str(to))
+    assert done.returncode == 0, done.stderr
+    root = str(rig.server_file.parent / "../broker/device-ca.crt")
+    keys = ["--root", root, "--log-key", str(log_key)]
+    command = [sys.executable, "-I", str(to.parent / "verify.py"), str(to)]
+    verdict = subprocess.run([*command, *keys], capture_output=True, text=True, timeout=60, check=False)
+    # no witness has seen this log, and nothing has stamped its time: that is not held to be so
+    assert verdict.returncode == 3, verdict.stdout + verdict.stderr
+    assert (verdict.stdout.count("PASS"), verdict.stdout.count("NOT CHECKED")) == (6, 2), verdict.stdout
+    assert "segments 1 to 4" in verdict.stdout
+    with zipfile.ZipFile(to) as bundle:
+        said = next(bundle.read(name) for name in bundle.namelist() if name.endswith("manifest.dsse.json"))
+    assert b'"head":"' in base64.b64decode(json.loads(said)["payload"]), "the device signed its journal, too"
