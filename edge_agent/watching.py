@@ -201,10 +201,10 @@ class Watcher:
         logger.warning("file left alone", extra={"file_class": watch.file_class, "file": shown(name), "why": why})
         self._keeper.note(Kind.FILE_LEFT, {"file_class": watch.file_class, "name": shown(name), "why": why})
 
-    def _journal_last(self) -> tuple[str, int]:
-        """Life and newest number of the journal."""
+    def _journal_last(self) -> tuple[str, int, str]:
+        """Life and newest number of the journal, and that batch's digest, empty if there is none."""
         found = next((x for x in self._keeper.ledgers() if x.stream == JOURNAL and x.current), None)
-        return (UNKNOWN_BOOT, 0) if found is None else (found.life, found.last)
+        return (UNKNOWN_BOOT, 0, "") if found is None or not found.last else (found.life, found.last, found.tip)
 
     # Sealing ----------------------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Watcher:
         if begun is None and before is not None and before.next == 1:
             begun = self._opened_at(watch, before.recording, facts)
         begin, gap_ms = self._begin(begun, before, end, facts)
-        life, last = self._journal_last()
+        life, last, tip = self._journal_last()
         segment = None
         if job.place is not None and before is not None:
             segment = Segment(
@@ -267,7 +267,7 @@ class Watcher:
             media_type=job.media_type,
             begin=begin,
             end=end,
-            journal=JournalRange(life, min(last, begun.journal if begun is not None else last), last),
+            journal=JournalRange(life, min(last, begun.journal if begun is not None else last), last, tip),
             segment=segment,
         )
 

@@ -1,9 +1,12 @@
 """The whole way of a recording: real video, an agent that is killed, the real server and signer; and deletion."""
 
+import base64
 import hashlib
+import json
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from tests.faults.programs import ROOT, Program
 from tests.faults.rig import Rig, RigSettings
 from tests.faults.witness import DEVICE_CLASS
-from tests.system.test_custody import fieldfleet
+from tests.system.test_custody import asked, fieldfleet
 
 pytestmark = pytest.mark.server("mosquitto")
 
@@ -96,6 +99,7 @@ def test_a_recording_reaches_the_store_and_its_receipt_the_device(tmp_path: Path
             assert hashlib.sha256(stored.read_bytes()).hexdigest() == sha256
         listed = fieldfleet(rig, "evidence", "list")
         assert listed.returncode == 0, listed.stderr
+        check_bundle(rig, tmp_path)
         sealed = list(rig.api.pages("/v1/devices/car-7/events", "events"))
         told = [each["data"] for each in sealed if each["kind"] == "file.sealed"]
         assert {each["sha256"] for each in told} == found  # type: ignore[index]
@@ -108,3 +112,33 @@ def test_a_recording_reaches_the_store_and_its_receipt_the_device(tmp_path: Path
         rig.wait((rig.folder / "STOP").exists, "the recorder is told to stop", rig.agent)
         assert rig.kept() == []
         assert "Traceback" not in rig.server.log() + rig.agent.log()
+
+
+def check_bundle(rig: Recording, tmp_path: Path) -> None:
+    """Who has nothing but the bundle, verify.py and the keys finds that all of it holds; and none of it without."""
+    made = json.loads(
+        fieldfleet(rig, "tokens", "make", "eve", "--grant", "evidence_reviewer@everywhere", "--json").stdout
+    )
+    reviewer = tmp_path / "reviewer"
+    reviewer.write_text(made["secret"])
+    watching = tmp_path / "witness.json"
+    log_key = rig.server_file.parent / "audit.pub"
+    signed = fieldfleet(rig, "audit", "export", str(tmp_path / "audit.ndjson"))  # a checkpoint of now
+    assert signed.returncode == 0, signed.stderr
+    seen = fieldfleet(rig, "audit", "witness", str(watching), "--key", str(log_key))
+    assert seen.returncode == 0, seen.stderr
+    (tmp_path / "witness.pub").write_text(json.loads(watching.read_text())["key"])
+    to = tmp_path / "case" / "recording.zip"
+    to.parent.mkdir()
+    done = asked(rig, reviewer, "export", "--device", "car-7", "--witnessed", str(watching), "--to", str(to))
+    assert done.returncode == 0, done.stderr
+    root = str(rig.server_file.parent / "../broker/device-ca.crt")
+    keys = ["--root", root, "--log-key", str(log_key), "--witness", str(tmp_path / "witness.pub")]
+    command = [sys.executable, "-I", str(to.parent / "verify.py"), str(to)]
+    verdict = subprocess.run([*command, *keys], capture_output=True, text=True, timeout=60, check=False)
+    assert verdict.returncode == 0, verdict.stdout + verdict.stderr
+    assert "segments 1 to 4" in verdict.stdout
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 3
+    with zipfile.ZipFile(to) as bundle:
+        said = next(bundle.read(name) for name in bundle.namelist() if name.endswith("manifest.dsse.json"))
+    assert b'"head":"' in base64.b64decode(json.loads(said)["payload"]), "the device signed its journal, too"
