@@ -103,6 +103,20 @@ MANIFESTS: Final = {
         Moment(1, 0, "none", "fedcba9876543210", 2),
         JOURNAL,
     ),
+    "a file that signs the end of its journal, too": Manifest(
+        1,
+        CAR,
+        "logs",
+        "agent.log",
+        "text/plain",
+        1,
+        hashlib.sha256(b"x").hexdigest(),
+        131_072,
+        merkle.leaf_hash(b"x").hex(),
+        AT,
+        AT,
+        msgspec.structs.replace(JOURNAL, head="ef" * 32),
+    ),
 }
 
 
