@@ -19,6 +19,7 @@ from msgspec import Meta, Struct, field
 from broker_config import limits, signing
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
+from fleet_server.access.key_uri import KeyUri, KeyUriError
 from fleet_server.access.roles import Role
 from fleet_server.evidence.retention import CHANGE_DELAY_D, DELETION_DELAY_D, DELETIONS_A_DAY_MAX
 from fleet_server.outbound.happenings import Kind, Severity
@@ -103,18 +104,21 @@ class Mac(Struct, frozen=True):
 
 class Signer(Struct, frozen=True):
     """Where the signer is asked; and, of the signer's own: its key, what it counts by, and its policy. The server
-    that faces the broker reads none of those. ``client_uids``: who else than its own user may ask it.
+    that faces the broker reads none of those. ``key_uri``: of a key in a token, instead of ``key_file``.
+    ``client_uids``: who else than its own user may ask it.
     """
 
     socket_file: Path | None = None
     key_file: Path | None = None
+    key_uri: KeyUri | None = None
     counter_file: Path | None = None
     lifetime_s_max: Annotated[int, Meta(ge=1, le=signing.LIFETIME_MS_MAX // 1000)] = signing.LIFETIME_MS_MAX // 1000
     client_uids: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=16)] = ()
 
 
 class DeviceCa(Struct, frozen=True):
-    """What the server signs devices with: ``cert_file`` has the authority first, the root last.
+    """What the server signs devices with: ``cert_file`` has the authority first, the root last. Its key is in
+    ``key_file``, which may also name one in a token; or in the token that ``key_uri`` names: one of the two.
 
     ``former_directory``: those that signed before, see ``fleet-server roll-ca``; None: ``former-device-cas`` beside
     ``cert_file``. ``crl_file``: where the broker reads whom to refuse; ``root_crl_file``: what the root says of its
@@ -126,14 +130,22 @@ class DeviceCa(Struct, frozen=True):
     """
 
     cert_file: Path
-    key_file: Path
     crl_file: Path
+    key_file: Path | None = None
+    key_uri: KeyUri | None = None
     former_directory: Path | None = None
     root_crl_file: Path | None = None
     leaf_d: Annotated[float, Meta(gt=0, le=825)] = 30.0
     grace_d: Annotated[float, Meta(ge=0, le=825)] = 60.0
     renew_unknown: bool = False
     benches_dir: Path | None = None
+
+    @property
+    def key(self) -> Path | KeyUri:
+        """Where the key is; a parsed configuration says one place."""
+        key = self.key_file or self.key_uri
+        assert key is not None
+        return key
 
     @property
     def formers(self) -> Path:
@@ -387,6 +399,10 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults += _tsa_faults(config.evidence.tsa_url)
     if config.oidc is not None:
         faults += _oidc_faults(config.oidc)
+    if config.device_ca is not None and (config.device_ca.key_file is None) == (config.device_ca.key_uri is None):
+        faults.append("device_ca: expected one of key_file and key_uri")
+    if config.signer.key_file is not None and config.signer.key_uri is not None:
+        faults.append("signer: expected one of key_file and key_uri")
     if faults:
         raise ConfigError(source, tuple(faults))
     return config
@@ -478,34 +494,35 @@ def load(path: Path) -> Config:
     faults = [
         *_unreadable("broker.ca_file", config.broker.ca_file),
         *_unreadable("broker.cert_file", config.broker.cert_file),
-        *_not_secret("broker.key_file", config.broker.key_file),
-        *_not_secret("mac.master_key_file", config.mac.master_key_file),
-        *_not_secret("api.token_file", config.api.token_file),
-        *(_not_secret("database.password_file", file) if (file := config.database.password_file) else ()),
-        *(_not_secret("audit.key_file", key) if (key := config.audit.key_file) else (_no_audit_key(path),)),
+        *not_secret("broker.key_file", config.broker.key_file),
+        *not_secret("mac.master_key_file", config.mac.master_key_file),
+        *not_secret("api.token_file", config.api.token_file),
+        *(not_secret("database.password_file", file) if (file := config.database.password_file) else ()),
+        *(not_secret("audit.key_file", key) if (key := config.audit.key_file) else (_no_audit_key(path),)),
         *(_unreadable("outbound.ca_file", file) if (file := config.outbound.ca_file) else ()),
         *(
-            _not_secret("mail.password_file", config.mail.password_file)
+            not_secret("mail.password_file", config.mail.password_file)
             if config.mail is not None and config.mail.password_file is not None
             else ()
         ),
     ]
     if config.influx is not None and config.influx.token_file is not None:
-        faults += _not_secret("influx.token_file", config.influx.token_file)
+        faults += not_secret("influx.token_file", config.influx.token_file)
     if config.influx is not None and config.influx.ca_file is not None:
         faults += _unreadable("influx.ca_file", config.influx.ca_file)
     if config.device_ca is not None:
         faults += _unreadable("device_ca.cert_file", config.device_ca.cert_file)
-        for file in (config.device_ca.key_file, *sorted(config.device_ca.formers.glob("*.key"))):
-            faults += _not_secret("device_ca.key_file", file)
+        own = () if config.device_ca.key_file is None else (config.device_ca.key_file,)
+        for file in (*own, *sorted(config.device_ca.formers.glob("*.key"))):
+            faults += not_secret("device_ca.key_file", file)
     if config.enrolment is not None:
         faults += _unreadable("enrolment.cert_file", config.enrolment.cert_file)
-        faults += _not_secret("enrolment.key_file", config.enrolment.key_file)
+        faults += not_secret("enrolment.key_file", config.enrolment.key_file)
         faults += _unreadable("enrolment.server_ca_file", config.enrolment.server_ca_file)
     if config.evidence is not None and config.evidence.tsa_ca_file is not None:
         faults += _unreadable("evidence.tsa_ca_file", config.evidence.tsa_ca_file)
     if config.oidc is not None and config.oidc.client_secret_file is not None:
-        faults += _not_secret("oidc.client_secret_file", config.oidc.client_secret_file)
+        faults += not_secret("oidc.client_secret_file", config.oidc.client_secret_file)
     if config.oidc is not None and config.oidc.ca_file is not None:
         faults += _unreadable("oidc.ca_file", config.oidc.ca_file)
     if faults:
@@ -522,7 +539,7 @@ class SignerPlace(NamedTuple):
 
     site: SiteId
     socket_file: Path
-    key_file: Path
+    key: Path | KeyUri
     counter_file: Path
     lifetime_ms_max: int
     client_uids: frozenset[int]
@@ -532,15 +549,16 @@ def load_signer(path: Path) -> SignerPlace:
     """Read what the signer needs; nothing else of the file has to be there for it. Raises ConfigError."""
     config = parse(read_text(path), base=path.resolve().parent, source=str(path))
     table = config.signer
-    if table.socket_file is None or table.key_file is None or table.counter_file is None:
-        raise ConfigError(str(path), ("signer: expected socket_file, key_file and counter_file",))
-    faults = _not_secret("signer.key_file", table.key_file)
+    key = table.key_file or table.key_uri
+    if table.socket_file is None or key is None or table.counter_file is None:
+        raise ConfigError(str(path), ("signer: expected socket_file, counter_file, and key_file or key_uri",))
+    faults = not_secret("signer.key_file", key) if isinstance(key, Path) else []
     if faults:
         raise ConfigError(str(path), tuple(faults))
     return SignerPlace(
         config.site_id,
         table.socket_file,
-        table.key_file,
+        key,
         table.counter_file,
         table.lifetime_s_max * 1000,
         frozenset(table.client_uids),
@@ -581,6 +599,8 @@ def _table(raw: Mapping[str, object], kind: type[T], at: str, base: Path, faults
             continue
         try:
             values[each.name] = _value(raw[name], each.type, f"{at}{name}", base, faults)
+        except KeyUriError as error:
+            faults.append(f"{at}{name}: {error}")  # and not what it got: a PIN may be in it
         except (msgspec.ValidationError, BadIdError) as error:
             text = str(error)
             faults.append(f"{at}{name}: {text[:1].lower()}{text[1:]}, got {shown(raw[name])!r}")
@@ -593,6 +613,8 @@ def _value(raw: object, kind: object, at: str, base: Path, faults: list[str]) ->
         (kind,) = (option for option in options if option is not NoneType)
     if kind is Path:
         return base / msgspec.convert(raw, Annotated[str, Meta(min_length=1)])
+    if kind is KeyUri:
+        return KeyUri.parse(msgspec.convert(raw, str))
     if kind is Shards:
         return Shards.parse(raw)
     if isinstance(kind, type) and issubclass(kind, Struct):
@@ -624,7 +646,8 @@ def _unreadable(name: str, path: Path) -> list[str]:
         return [f"{name}: expected a readable file, got {error.strerror}: {path}"]
 
 
-def _not_secret(name: str, path: Path) -> list[str]:
+def not_secret(name: str, path: Path) -> list[str]:
+    """What is wrong with the file of a secret; empty if nothing is."""
     unreadable = _unreadable(name, path)
     if not unreadable and path.stat().st_mode & 0o077:
         return [f"{name}: expected a file that only its owner may read (chmod 600), got {path}"]

@@ -56,7 +56,7 @@ class Identities:
         self._table = table
         self._trusted = trusted
         self._now_ms = now_ms
-        self._keys = FileKeys(device_ca.cert_file, device_ca.key_file, device_ca.formers)
+        self._keys = FileKeys(device_ca.cert_file, device_ca.key, device_ca.formers)
         self._server_ca_pem = table.server_ca_file.read_text(encoding="ascii")
         family = socket.AF_INET6 if ":" in table.host else socket.AF_INET
         self._socket = socket.create_server((table.host, table.port), family=family)

@@ -53,16 +53,18 @@ def file_name(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()[:FINGERPRINT_CHARS]
 
 
-def roll(held: Held, new: ca.Issued, *, now: datetime) -> Iterator[Step]:
-    """Let *new*, which the root signed, sign devices from the server's next start.
+def roll(held: Held, new: ca.Issued, loaded: ca.Ca, *, now: datetime) -> Iterator[Step]:
+    """Let *new*, which the root signed, sign devices from the server's next start. *loaded*: the same, with its key.
 
     Raises:
-        CaError: before the first step: *new* is no authority of this root.
+        CaError: before the first step: *new* is no authority of this root, or has a former one's key.
     """
-    loaded = ca.Ca.load(new)
     root = held.root
     if loaded.certificate.issuer != root.subject:
         raise ca.CaError("the new authority is not of this site's root")
+    before = (*held.former, *(ca.certificate_of(each) for each in held.places.values() if each is not None))
+    if any(each != loaded.certificate and each.public_key() == loaded.key.public_key() for each in before):
+        raise ca.CaError("the new authority would have the key of one before it; name another key")
     yield from _put(CA, NEXT, new, new.certificate_pem)
     former = {file_name(each): each for each in held.former}
     for place, old in held.places.items():

@@ -18,6 +18,7 @@ from broker_config.text import shown
 from fleet_server.access.signing import Issuer, Policy, SignerError
 from fleet_server.adapters.signer_socket import SignerServer, keep_counter, read_counter
 from fleet_server.adapters.signing_key import FileKey
+from fleet_server.adapters.token_key import TokenSigningKey
 from fleet_server.config import ConfigError, SignerPlace, load_signer
 
 OK: Final = 0
@@ -32,7 +33,7 @@ def run(config: Path) -> int:
     try:
         place = load_signer(config)
         issuer = Issuer(
-            FileKey.read(place.key_file),
+            FileKey.read(place.key) if isinstance(place.key, Path) else TokenSigningKey(place.key),
             Policy(place.site, lifetime_ms_max=place.lifetime_ms_max),
             last=read_counter(place.counter_file),
             reserve=lambda counter: keep_counter(place.counter_file, counter),

@@ -205,7 +205,7 @@ def device_files(
     device: DeviceId,
     *,
     device_class: str,
-    device_ca: ca.Issued,
+    device_ca: ca.Ca,
     server_ca_pem: bytes,
     master: keys.MasterKey,
     signers_json: bytes,
@@ -220,7 +220,7 @@ def device_files(
     issued = ca.issue_device(device_ca, device, now=now)
     return {
         AGENT_CONFIG: File(_agent_toml(site, device, device_class).encode()),
-        "device.crt": File(ca.with_issuer(issued, ca.certificate_of(device_ca)).certificate_pem),
+        "device.crt": File(ca.with_issuer(issued, device_ca.certificate).certificate_pem),
         "device.key": File(issued.key_pem, secret=True),
         "server-ca.crt": File(server_ca_pem),
         "signers.json": File(signers_json),

@@ -202,6 +202,6 @@ def made_from(config: Config, security: ssl.SSLContext, *, now_ms: Callable[[], 
 def _chain(device_ca: DeviceCa) -> tuple[x509.Certificate, ...]:
     """All whose devices' files are taken: what a device made before its authority was followed by another, too."""
     try:
-        return vouching(FileKeys(device_ca.cert_file, device_ca.key_file, device_ca.formers))
+        return vouching(FileKeys(device_ca.cert_file, device_ca.key, device_ca.formers))
     except CaError as error:
         raise ConfigError("device_ca", (shown(error, 300),)) from error

@@ -54,13 +54,20 @@ class CaError(ValueError):
     """What was given is no CA of this kind; nothing was signed."""
 
 
+class KeyUnreachableError(CaError):
+    """The key is in a token that cannot be used now; says what to do. Nothing was signed."""
+
+
 class WeakKeyError(CaError):
     """A key that can be broken, or of a sort that a broker need not know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate and its private key (PKCS #8, not encrypted), both PEM."""
+    """A certificate and its private key (PKCS #8, not encrypted), both PEM.
+
+    Of an authority whose key is in a token there is its ``pkcs11:`` URI instead of the key.
+    """
 
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
@@ -87,11 +94,19 @@ class Ca:
             CaError: not PEM, not a CA, not an elliptic-curve key, or a key that is not the certificate's.
         """
         try:
-            certificate = x509.load_pem_x509_certificate(issued.certificate_pem)
             key = load_pem_private_key(issued.key_pem, password=None)
-            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+        except (ValueError, TypeError) as error:
             raise CaError(f"CA: expected a CA certificate and its key as PEM: {error}") from error
+        return cls.of(issued.certificate_pem, key)
+
+    @classmethod
+    def of(cls, certificate_pem: bytes, key: object) -> "Ca":
+        """As :meth:`load`, for a key that is at hand already, or stands for one in a token."""
+        try:
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
+            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        except (ValueError, x509.ExtensionNotFound) as error:
+            raise CaError(f"CA: expected a CA certificate as PEM: {error}") from error
         if not constraints.ca:
             raise CaError(f"CA: {certificate.subject.rfc4514_string()} may not sign certificates")
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
@@ -147,13 +162,19 @@ def new_intermediate(root: Issued, common_name: str, *, now: datetime, days: int
     Raises:
         CaError: *root* is none.
     """
-    loaded = Ca.load(root)
     key = _new_key()
+    return _issued(sign_intermediate(Ca.load(root), common_name, key.public_key(), now=now, days=days), key)
+
+
+def sign_intermediate(
+    root: Ca, common_name: str, key: ec.EllipticCurvePublicKey, *, now: datetime, days: int = INTERMEDIATE_DAYS
+) -> x509.Certificate:
+    """As :func:`new_intermediate`, for a key that was made elsewhere."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    not_after = min(now + timedelta(days=days), loaded.certificate.not_valid_after_utc)
-    builder = _builder(name, loaded.certificate.subject, key.public_key(), now=now, not_after=not_after)
-    signed = _authority(builder, path_length=0).add_extension(_issuer_key(loaded), critical=False)
-    return _issued(signed.sign(loaded.key, hashes.SHA256()), key)
+    not_after = min(now + timedelta(days=days), root.certificate.not_valid_after_utc)
+    builder = _builder(name, root.certificate.subject, key, now=now, not_after=not_after)
+    unsigned = _authority(builder, path_length=0).add_extension(_issuer_key(root), critical=False)
+    return unsigned.sign(root.key, hashes.SHA256())
 
 
 def new_ca(common_name: str, *, now: datetime, days: int = CA_DAYS) -> Issued:
@@ -165,7 +186,7 @@ def new_ca(common_name: str, *, now: datetime, days: int = CA_DAYS) -> Issued:
     return _issued(builder.sign(key, hashes.SHA256()), key)
 
 
-def issue_device(ca: Issued, device: DeviceId, *, now: datetime, days: int = DEVICE_DAYS) -> Issued:
+def issue_device(ca: Issued | Ca, device: DeviceId, *, now: datetime, days: int = DEVICE_DAYS) -> Issued:
     """Sign a device: its common name is its id, which is all that the broker knows of it."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     return _issue(ca, subject, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days)
@@ -262,7 +283,7 @@ def sign_revocations(ca: Ca, revoked: Iterable[Revoked], *, updated: datetime, u
 
 
 def _issue(
-    ca: Issued,
+    ca: Issued | Ca,
     subject: x509.Name,
     usage: x509.ObjectIdentifier,
     *,
@@ -272,7 +293,8 @@ def _issue(
 ) -> Issued:
     key = _new_key()
     life = timedelta(days=days)
-    return _issued(_end(Ca.load(ca), subject, usage, key.public_key(), now=now, life=life, names=names), key)
+    authority = Ca.load(ca) if isinstance(ca, Issued) else ca
+    return _issued(_end(authority, subject, usage, key.public_key(), now=now, life=life, names=names), key)
 
 
 def _end(

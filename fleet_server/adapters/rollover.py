@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleet_server import rollover
 from fleet_server import site as plan
 from fleet_server.access import ca
-from fleet_server.adapters.authority import FORMER_CAS_MAX, read_former
+from fleet_server.access.key_uri import KeyUri
+from fleet_server.adapters.authority import FORMER_CAS_MAX, loaded, read_former
 from fleet_server.adapters.files import (
     PRIVATE_DIRECTORY,
     PRIVATE_FILE,
@@ -20,6 +22,7 @@ from fleet_server.adapters.files import (
 )
 from fleet_server.adapters.revocation_list import read_lists
 from fleet_server.adapters.site_directory import PUBLIC_FILE, read_site
+from fleet_server.adapters.token_key import make_ca_key
 from fleet_server.config import FORMER_CAS_DIRECTORY
 from fleet_server.rollover import Held, Step
 
@@ -33,29 +36,54 @@ class Rolled(NamedTuple):
     resumed: bool
 
 
-def roll(directory: Path, *, root_key: Path | None, days: int, now: datetime) -> Rolled:
+def roll(directory: Path, *, root_key: Path | None, days: int, now: datetime, key_uri: str | None = None) -> Rolled:
     """Make a new device authority and let it take the old one's place; or end what a power cut has stopped.
 
-    *root_key*: None: where ``init`` has put it.
+    *root_key*: None: where ``init`` has put it. *key_uri*: of the new one's key, which is made in that token if it is
+    not there; None: in a file.
 
     Raises:
         ConfigError: *directory* is no site.
         SiteError: the root's key is not there or not the root's, or there are too many former authorities; what was
-            there is there.
+            there is there. Or the token cannot be used, or another key than *key_uri* was begun with.
+        KeyUriError: *key_uri* is none.
     """
     read_site(directory)
+    uri = None if key_uri is None else Reference(key_uri, KeyUri.parse(key_uri))
     try:
         begun = _pair(directory, rollover.CA, rollover.NEXT)
-        if begun is not None:
-            new = begun
-        else:
+        held = _held(directory, begun=begun is not None)
+        if begun is None:
             root = _root(directory, root_key or directory / f"{plan.DEVICE_ROOT}.key")
             name = rollover.common_name(randomness.token_hex(NAME_BYTES), now)
-            new = ca.new_intermediate(root, name, now=now, days=days)
-        _carry_out(directory, rollover.roll(_held(directory, begun=begun is not None), new, now=now))
+            new = _new(root, name, uri, days=days, now=now)
+        else:
+            new = _begun(begun, uri)
+        _carry_out(directory, rollover.roll(held, new, loaded(new), now=now))
     except (OSError, ca.CaError) as error:
         raise plan.SiteError(f"{directory}: {error}") from error
     return Rolled(ca.certificate_of(new), begun is not None)
+
+
+class Reference(NamedTuple):
+    """A key in a token: what the site's file of it says, and that read."""
+
+    text: str
+    uri: KeyUri
+
+
+def _new(root: ca.Issued, name: str, key: Reference | None, *, days: int, now: datetime) -> ca.Issued:
+    if key is None:
+        return ca.new_intermediate(root, name, now=now, days=days)
+    public = make_ca_key(key.uri).public_key()
+    certificate = ca.sign_intermediate(ca.Ca.load(root), name, public, now=now, days=days)
+    return ca.Issued(certificate.public_bytes(Encoding.PEM), f"{key.text}\n".encode())
+
+
+def _begun(new: ca.Issued, key: Reference | None) -> ca.Issued:
+    if key is not None and new.key_pem.strip() != key.text.encode():
+        raise ca.CaError("a rollover was begun with another key; end it first: fleet-server roll-ca")
+    return new
 
 
 def retire(directory: Path, name: str, *, now: datetime, sure: bool) -> x509.Certificate:
@@ -96,7 +124,10 @@ def _held(directory: Path, *, begun: bool, more: int = 1) -> Held:
     pairs = {place: _pair(directory, place, rollover.NAME) for place in places}
     torn = [place for place, pair in pairs.items() if pair is None]
     if torn and not begun:
-        raise ca.CaError(f"{' and '.join(torn)}: {rollover.NAME}.crt and .key are no pair of an authority")
+        raise ca.CaError(
+            f"{' and '.join(torn)}: {rollover.NAME}.crt and .key are no pair of an authority; where the "
+            f"configuration has key_uri, write that into {rollover.NAME}.key and give key_file instead"
+        )
     former = {
         rollover.file_name(each.certificate): each.certificate
         for place in places
@@ -118,10 +149,12 @@ def _pair(directory: Path, place: str, name: str) -> ca.Issued | None:
     cert_file = directory / place / f"{name}.crt"
     try:
         pem, key = cert_file.read_bytes(), cert_file.with_suffix(".key").read_bytes()
-        loaded = ca.Ca.load(ca.Issued(pem, key))
+        pair = loaded(ca.Issued(pem, key))
+    except ca.KeyUnreachableError:
+        raise  # which says nothing about the pair
     except (FileNotFoundError, ca.CaError):
         return None
-    return ca.Issued(loaded.certificate_pem, key)
+    return ca.Issued(pair.certificate_pem, key)
 
 
 def _root(directory: Path, key_file: Path) -> ca.Issued:

@@ -12,6 +12,7 @@ from broker_config.ids import DeviceId, SiteId
 from fleet_server import site as plan
 from fleet_server.access import ca, keys, notes, people
 from fleet_server.adapters import benches
+from fleet_server.adapters.authority import loaded
 from fleet_server.adapters.files import PRIVATE_DIRECTORY, PRIVATE_FILE, write_durably
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
 from fleet_server.config import parse, read_tables, read_text
@@ -133,7 +134,7 @@ def add_device(directory: Path, device: DeviceId, device_class: str, *, now: dat
             site,
             device,
             device_class=device_class,
-            device_ca=_read_issued(directory, plan.DEVICE_CA),
+            device_ca=loaded(_read_issued(directory, plan.DEVICE_CA)),
             server_ca_pem=(directory / f"{plan.SERVER_CA}.crt").read_bytes(),
             master=keys.MasterKeys.parse((directory / plan.MASTER_KEY_FILE).read_text(encoding="ascii")).current,
             signers_json=(directory / plan.SIGNERS_FILE).read_bytes(),

@@ -1,4 +1,6 @@
-"""``fleet-server make-signer-key`` and ``countersign``: the second person, at a machine of their own."""
+"""``fleet-server make-signer-key`` and ``countersign``: the second person, at a machine of their own; and
+``make-token-key``: the signer's key, in a token.
+"""
 
 import sys
 import time
@@ -13,9 +15,11 @@ from broker_config.signing import ENVELOPE_BYTES_MAX, ROOTS_BYTES_MAX
 from broker_config.text import shown
 from fleet_server.access import countersigning
 from fleet_server.access.countersigning import Order
-from fleet_server.access.signing import SignerError
+from fleet_server.access.key_uri import KeyUri, KeyUriError
+from fleet_server.access.signing import ONLINE_KINDS, SignerError
 from fleet_server.adapters.files import write_durably
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
+from fleet_server.adapters.token_key import make_signing_key
 from fleet_server.cli.moments import utc
 
 EXIT_FAILED: Final = 1
@@ -35,6 +39,11 @@ PassphraseFile = Annotated[
 def add_commands(app: typer.Typer) -> None:
     """Mount them on the program's command line."""
     app.command("make-signer-key", epilog="Example: fleet-server make-signer-key a-meyer.key")(make_signer_key)
+    app.command(
+        "make-token-key",
+        epilog="Example: fleet-server make-token-key 'pkcs11:token=site;object=signer?module-path="
+        "/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/site.pin'",
+    )(make_token_key)
     app.command(
         "countersign",
         epilog="Example: fleet-server countersign order.json --key a-meyer.key --signers signers.json > signed.json",
@@ -56,6 +65,27 @@ def make_signer_key(key: KeyFile, passphrase_file: PassphraseFile = None) -> Non
         raise refused(error, EXIT_FAILED) from error
     typer.echo(countersigning.public_text(FileKey(pem, passphrase).public))
     typer.echo("next: whoever keeps the site runs fleet-server add-signer with this line", err=True)
+
+
+def make_token_key(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="Which key in which token (PKCS #11, RFC 7512).")],
+) -> None:
+    """Make the signer's key in a token, which never gives it away, and print its public half; if it is there already,
+    only print.
+
+    Exit codes: 0 printed, 1 the token refused, 2 it is no URI of a key.
+    """
+    try:
+        key, made = make_signing_key(KeyUri.parse(uri))
+    except KeyUriError as error:
+        raise refused(error, EXIT_USAGE) from error
+    except SignerError as error:
+        raise refused(error, EXIT_FAILED) from error
+    typer.echo(countersigning.public_text(key.public))
+    typer.echo("made in the token" if made else "was in the token already", err=True)
+    kinds = " ".join(f"--kind {kind}" for kind in sorted(ONLINE_KINDS))
+    typer.echo(f"next: fleet-server add-signer with this line and {kinds}; once the devices know it, give", err=True)
+    typer.echo("[signer] key_uri in place of key_file, and restart fleet-server signer", err=True)
 
 
 def countersign(

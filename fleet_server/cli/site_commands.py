@@ -122,6 +122,12 @@ def roll_ca(
         Path | None,
         typer.Option(help="The key of the devices' root; ca/device-root.key if not given.", dir_okay=False),
     ] = None,
+    key_uri: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the new one's key in a token (PKCS #11), made there if it is not; a file if not given."
+        ),
+    ] = None,
     days: Annotated[int, typer.Option(min=1, max=ca.CA_DAYS, help="How long the new one is good.")] = (
         ca.INTERMEDIATE_DAYS
     ),
@@ -131,11 +137,14 @@ def roll_ca(
     No device is cut off: each renews to the new one at its usual time. Stopped half way, the command goes on where it
     was when it is given again. Exit codes: 0 done, 1 refused.
 
+    A key in a token never leaves it: `pkcs11:token=T;object=NAME?module-path=FILE&pin-source=file:FILE`. The file
+    device-ca.key then holds this URI.
+
     Example: fleet-server roll-ca --dir site --root-key /media/safe/device-root.key
     """
     now = datetime.now(UTC)
     try:
-        rolled = rollover.roll(directory, root_key=root_key, days=days, now=now)
+        rolled = rollover.roll(directory, root_key=root_key, days=days, now=now, key_uri=key_uri)
     except (ContractError, ConfigError) as error:
         raise _refused(error) from error
     name, until = ca.common_name_of(rolled.certificate), rolled.certificate.not_valid_after_utc

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fleet_server import config
+from fleet_server.access.key_uri import KeyUri
 
 SITE = "5a" * 32
 SMALLEST = f"""
@@ -315,3 +316,43 @@ def test_an_oidc_table_that_cannot_be_is_told(issuer: str, redirect: str, extra:
     with pytest.raises(config.ConfigError) as told:
         config.parse(OIDC.format(issuer=issuer, redirect=redirect) + extra + "\n", base=Path())
     assert fault in str(told.value)
+
+
+URI = "pkcs11:token=a;object=b?module-path=/m.so&pin-source=file:/pin"
+FILE, KEY_URI = 'key_file = "a.key"', f'key_uri = "{URI}"'
+
+
+def signing_with(*lines: str) -> str:
+    return "\n".join([SMALLEST, "[device_ca]", 'cert_file = "a.crt"', 'crl_file = "a.crl"', *lines])
+
+
+def test_the_authoritys_key_is_in_a_file_or_in_a_token() -> None:
+    for line, key in ((FILE, Path("/etc/ff/a.key")), (KEY_URI, KeyUri.parse(URI))):
+        parsed = config.parse(signing_with(line), base=Path("/etc/ff")).device_ca
+        assert parsed is not None
+        assert parsed.key == key
+
+
+@pytest.mark.parametrize("lines", [(), (FILE, KEY_URI)])
+def test_the_authoritys_key_is_in_one_place(lines: tuple[str, ...]) -> None:
+    assert faults_of(signing_with(*lines)) == ("device_ca: expected one of key_file and key_uri",)
+
+
+def test_the_signing_key_is_in_one_place() -> None:
+    assert faults_of(f"{SMALLEST}[signer]\n{FILE}\n{KEY_URI}") == ("signer: expected one of key_file and key_uri",)
+
+
+def test_a_pin_in_the_file_is_refused_and_not_shown() -> None:
+    (fault,) = faults_of(f'{SMALLEST}[signer]\nkey_uri = "pkcs11:token=a;object=b?pin-value=4711"')
+    assert fault.startswith("signer.key_uri: pin-value: no PIN belongs")
+    assert "4711" not in fault
+
+
+def test_the_signer_takes_a_key_in_a_token_and_needs_one(tmp_path: Path) -> None:
+    file = tmp_path / "fleet-server.toml"
+    table = f'{SMALLEST}[signer]\nsocket_file = "s"\ncounter_file = "c"\n'
+    file.write_text(table + KEY_URI)
+    assert config.load_signer(file).key == KeyUri.parse(URI)
+    file.write_text(table)
+    with pytest.raises(config.ConfigError, match="key_file or key_uri"):
+        config.load_signer(file)

@@ -44,7 +44,7 @@ def keys_of(site: Path) -> FileKeys:
     """As the server reads them."""
     table = load(site / "server/fleet-server.toml").device_ca
     assert table is not None
-    return FileKeys(table.cert_file, table.key_file, table.formers)
+    return FileKeys(table.cert_file, table.key, table.formers)
 
 
 def lists_of(site: Path, keys: FileKeys) -> CrlFile:
