@@ -72,7 +72,12 @@ def _read_former(cert_file: Path) -> Former:
         certificate = x509.load_pem_x509_certificate(cert_file.read_bytes())
     except (OSError, ValueError) as error:
         raise CaError(f"former device CA: {cert_file}: {error}") from error
-    return Former(certificate, _read(cert_file, key_file)[0] if key_file.exists() else None)
+    try:
+        return Former(certificate, _read(cert_file, key_file)[0] if key_file.exists() else None)
+    except KeyUnreachableError as error:
+        raise KeyUnreachableError(
+            f"{error}; if it is gone for good, remove {key_file}: its list then stays as it is"
+        ) from error
 
 
 def loaded(issued: Issued) -> Ca:
