@@ -121,7 +121,7 @@ def _held(directory: Path, *, begun: bool, more: int = 1) -> Held:
     places = [rollover.CA]
     if (directory / f"{plan.SERVER_CONFIG_DIRECTORY}/{rollover.NAME}.crt").exists():
         places.append(plan.SERVER_CONFIG_DIRECTORY)
-    pairs = {place: _pair(directory, place, rollover.NAME) for place in places}
+    pairs = {place: _pair(directory, place, rollover.NAME, signs=False) for place in places}
     torn = [place for place, pair in pairs.items() if pair is None]
     if torn and not begun:
         raise ca.CaError(
@@ -144,14 +144,24 @@ def _held(directory: Path, *, begun: bool, more: int = 1) -> Held:
     return Held(root, pairs, tuple(former.values()), lists)
 
 
-def _pair(directory: Path, place: str, name: str) -> ca.Issued | None:
-    """None: there is none, or it is not whole. In ``server`` the root is behind the authority, and left out here."""
+def _pair(directory: Path, place: str, name: str, *, signs: bool = True) -> ca.Issued | None:
+    """None: there is none, or it is not whole. *signs*: its key is needed, else a token may be gone.
+
+    In ``server`` the root is behind the authority, and left out here.
+    """
     cert_file = directory / place / f"{name}.crt"
     try:
         pem, key = cert_file.read_bytes(), cert_file.with_suffix(".key").read_bytes()
         pair = loaded(ca.Issued(pem, key))
     except ca.KeyUnreachableError:
+<<<<<<< HEAD
         raise  # which says nothing about the pair
+=======
+        if signs:
+            raise  # which says nothing about the pair
+        # no half of a pair: the half that could be wrong is of the new one, whose key signs
+        return ca.Issued(ca.certificate_of(ca.Issued(pem, key)).public_bytes(Encoding.PEM), key)
+>>>>>>> w-token
     except (FileNotFoundError, ca.CaError):
         return None
     return ca.Issued(pair.certificate_pem, key)

@@ -1,6 +1,7 @@
 """A site works after every step of a rollover, however often the power goes; what it had revoked stays so."""
 
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fleet_server.adapters.revocation_list import CrlFile, read_lists
 from fleet_server.config import load
 from fleet_server.rollover import common_name, file_name
 from fleet_server.site import SiteError
+from tests.softhsm import UTIL, Tokens, begin_anew, softhsm
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=1_500)
@@ -53,6 +55,18 @@ def lists_of(site: Path, keys: FileKeys) -> CrlFile:
 
 def roll(site: Path, now: datetime = LATER, days: int = 1_825) -> x509.Certificate:
     return rollover.roll(site, root_key=None, days=days, now=now).certificate
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Iterator[Tokens]:
+    with softhsm(tmp_path / "hsm") as made:
+        yield made
+
+
+def roll_into(site: Path, tokens: Tokens, key: str) -> x509.Certificate:
+    """To a key in a token, which is made if it is not there."""
+    rolled = rollover.roll(site, root_key=None, days=1_825, now=LATER, key_uri=tokens.uri(f"object={key}"))
+    return rolled.certificate
 
 
 def works(site: Path, old: x509.Certificate, now: datetime) -> None:
@@ -197,3 +211,68 @@ def test_the_list_of_a_former_authority_without_a_key_stays_as_it_is(site: Path)
     assert crl.until() == LATER + timedelta(days=5 + ca.CRL_DAYS)
     assert crl.ends()["CN=fieldfleet device CA"] == LATER + timedelta(days=ca.CRL_DAYS)
     assert crl.has(7)
+
+
+@pytest.mark.server(UTIL)
+@pytest.mark.parametrize("after", [0, 1, 2, 5, 9, 14])
+def test_a_move_to_a_token_survives_a_power_cut_and_goes_on_with_the_same_key(
+    site: Path, cut: list[int], tokens: Tokens, after: int
+) -> None:
+    keys = keys_of(site)
+    old = keys.authority().certificate
+    lists_of(site, keys).publish([ca.Revoked(7, LATER)], now=LATER)
+    cut[:] = [after]
+    with pytest.raises(SiteError):
+        roll_into(site, tokens, "next")
+    cut.clear()
+    works(site, old, LATER)
+    begun = (site / "ca/device-ca.next.crt").exists()
+    if begun:
+        with pytest.raises(SiteError, match="begun with another key"):
+            roll_into(site, tokens, "another")
+    new = roll_into(site, tokens, "next")
+    works(site, old, LATER)
+    assert keys_of(site).authority().certificate == new
+    assert {path.read_text() for path in site.rglob("device-ca.key")} == {f"{tokens.uri('object=next')}\n"}
+
+
+@pytest.mark.server(UTIL)
+def test_each_authority_in_a_token_has_a_key_of_its_own(site: Path, tokens: Tokens) -> None:
+    first = roll_into(site, tokens, "first")
+    with pytest.raises(SiteError, match="name another key"):
+        roll_into(site, tokens, "first")
+    roll_into(site, tokens, "second")
+    with pytest.raises(SiteError, match="name another key"):
+        roll_into(site, tokens, "first")
+    rollover.retire(site, file_name(first), now=LATER, sure=True)
+    assert len(keys_of(site).former()) == 1
+
+
+@pytest.mark.server(UTIL)
+def test_a_site_whose_token_is_gone_for_good_moves_on_without_it(site: Path, tokens: Tokens) -> None:
+    lost = roll_into(site, tokens, "lost")
+    shutil.rmtree(tokens.directory / "tokens")
+    (tokens.directory / "tokens").mkdir()
+    begin_anew()
+    with pytest.raises(ca.KeyUnreachableError, match="expected one of label site, got 0"):
+        keys_of(site)
+    new = roll(site)
+    key_file = site / f"server/former-device-cas/{file_name(lost)}.key"
+    with pytest.raises(ca.KeyUnreachableError, match=f"gone for good, remove {key_file}"):
+        keys_of(site)
+    key_file.unlink()
+    assert keys_of(site).authority().certificate == new
+
+
+@pytest.mark.server(UTIL)
+def test_a_configuration_that_names_the_key_itself_works_and_says_what_a_rollover_needs(
+    site: Path, tokens: Tokens
+) -> None:
+    new = roll_into(site, tokens, "own")
+    config = site / "server/fleet-server.toml"
+    text = config.read_text()
+    config.write_text(text.replace('key_file = "device-ca.key"', f'key_uri = "{tokens.uri("object=own")}"'))
+    (site / "server/device-ca.key").unlink()
+    assert keys_of(site).authority().certificate == new
+    with pytest.raises(SiteError, match="give key_file instead"):
+        roll(site)
