@@ -72,21 +72,6 @@ def _read_former(cert_file: Path) -> Former:
         certificate = x509.load_pem_x509_certificate(cert_file.read_bytes())
     except (OSError, ValueError) as error:
         raise CaError(f"former device CA: {cert_file}: {error}") from error
-<<<<<<< HEAD
-    return Former(certificate, _read(cert_file, key_file)[0] if key_file.exists() else None)
-
-
-def loaded(issued: Issued) -> Ca:
-    """As :meth:`Ca.load`, or with the key that is in a token.
-
-    Raises:
-        CaError: as there, or no URI of a key.
-        KeyUnreachableError: the token.
-    """
-    if not is_key_uri(issued.key_pem):
-        return Ca.load(issued)
-    try:
-=======
     try:
         return Former(certificate, _read(cert_file, key_file)[0] if key_file.exists() else None)
     except KeyUnreachableError as error:
@@ -105,7 +90,6 @@ def loaded(issued: Issued) -> Ca:
     if not is_key_uri(issued.key_pem):
         return Ca.load(issued)
     try:
->>>>>>> w-token
         uri = KeyUri.parse(issued.key_pem.decode("ascii", "replace").strip())
     except KeyUriError as error:
         raise CaError(f"device CA: {error}") from error

@@ -154,14 +154,10 @@ def _pair(directory: Path, place: str, name: str, *, signs: bool = True) -> ca.I
         pem, key = cert_file.read_bytes(), cert_file.with_suffix(".key").read_bytes()
         pair = loaded(ca.Issued(pem, key))
     except ca.KeyUnreachableError:
-<<<<<<< HEAD
-        raise  # which says nothing about the pair
-=======
         if signs:
             raise  # which says nothing about the pair
         # no half of a pair: the half that could be wrong is of the new one, whose key signs
         return ca.Issued(ca.certificate_of(ca.Issued(pem, key)).public_bytes(Encoding.PEM), key)
->>>>>>> w-token
     except (FileNotFoundError, ca.CaError):
         return None
     return ca.Issued(pair.certificate_pem, key)
