@@ -9,6 +9,9 @@ from tests.faults.proxy import Mode, Proxy
 from tests.faults.rig import Rig, RigSettings, epoch_ms
 from tests.faults.schedule import Kind, Step, Target
 from tests.faults.verdict import Cause, Hole, Seeded
+from tests.servers import wait_until
+
+SERVING: Final = '"event": "serving"'
 
 SEAL_MARGIN_S: Final = 1.0
 """A batch is sealed this much later than it should be at most: two cores, and other work on them."""
@@ -242,9 +245,14 @@ class Faults:
         assert disk is not None
         rig.server.stop()
         disk.read_only(on=True)
+        served = rig.server.log().count(SERVING)
         rig.server.start()
         pause(DISK_S)
         disk.read_only(on=False)
+        # it may have found the disk locked and still be on its way out
+        wait_until(
+            lambda: not rig.server.running or rig.server.log().count(SERVING) > served, "a verdict on the disk"
+        )
         if not rig.server.running:
             rig.server.kill()
             rig.server.start()
