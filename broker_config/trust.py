@@ -50,7 +50,11 @@ def read_step(data: bytes) -> Step:
     """
     if len(data) > STEP_BYTES_MAX:
         raise StepError(f"expected at most {STEP_BYTES_MAX} bytes, got {len(data)}")
-    envelope = signing.decode_envelope(data)
+    return step_of(signing.decode_envelope(data))
+
+
+def step_of(envelope: Envelope) -> Step:
+    """What is inside, however many have signed it. Raises BadEnvelopeError: as :func:`read_step`."""
     if envelope.payload_type != STEP_TYPE:
         raise StepError(f"payload type: expected {STEP_TYPE}, got {shown(envelope.payload_type)!r}")
     roots = signing.decode_roots(envelope.payload)

@@ -68,9 +68,14 @@ class Row(NamedTuple):
     receipted_ms: int
 
 
+def enough(wanted: StorageClass) -> tuple[StorageClass, ...]:
+    """The classes that are at least *wanted*."""
+    return _CLASSES[_CLASSES.index(wanted) :]
+
+
 def suffices(storage_class: StorageClass | None, wanted: StorageClass) -> bool:
     """Whether one class is at least another."""
-    return storage_class is not None and _CLASSES.index(storage_class) >= _CLASSES.index(wanted)
+    return storage_class in enough(wanted)
 
 
 def deletable(row: Row, wanted: StorageClass, *, now_ms: int | None, hold_ms: int, short: bool) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 from broker_config.device_classes import Priority
 from broker_config.limits import KIB
 from broker_config.transfer import Receipted, StorageClass
+from edge_agent import outbox
 from edge_agent.adapters.counters import Failpoint
 from edge_agent.adapters.files import set_aside
 from edge_agent.folders import Recording
@@ -237,7 +238,7 @@ class SqliteOutbox:
 
     def below(self, wanted: StorageClass, file_class: str, *, before_ms: int, count: int) -> list[Row]:
         """Receipted before *before_ms*, and not of the class that is *wanted* for this file class."""
-        enough = list(StorageClass)[list(StorageClass).index(wanted) :]
+        enough = outbox.enough(wanted)
         marks = ",".join("?" * len(enough))
         return [
             _row(row)
@@ -284,10 +285,7 @@ class SqliteOutbox:
                 row = None if found is None else _row(found)
                 if row is None or (row.sha256, row.size) != (each.sha256, each.size):
                     continue
-                classes = list(StorageClass)
-                lower = row.storage_class is not None and classes.index(each.storage_class) < classes.index(
-                    row.storage_class
-                )
+                lower = row.storage_class is not None and not outbox.suffices(each.storage_class, row.storage_class)
                 if lower or row.kept not in {Kept.SEALED, Kept.RECEIPTED}:
                     continue
                 # the hold begins with the first receipt
@@ -325,7 +323,7 @@ class SqliteOutbox:
 
     def receipted_of(self, file_class: str, wanted: StorageClass, count: int) -> list[Row]:
         """Those of a sufficient class, the oldest receipt first."""
-        enough = list(StorageClass)[list(StorageClass).index(wanted) :]
+        enough = outbox.enough(wanted)
         marks = ",".join("?" * len(enough))
         return [
             _row(row)

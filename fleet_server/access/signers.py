@@ -118,9 +118,7 @@ def follow(before: Roots, data: bytes) -> Roots:
 
 def _read(before: Roots, proposal: Envelope) -> Step:
     try:
-        step = Step(proposal, signing.decode_roots(proposal.payload), proposal.payload)
-        if proposal.payload_type != STEP_TYPE or signing.encode(step.roots) != step.data:
-            raise trust.StepError("expected a change of the signers")
+        step = trust.step_of(proposal)
         trust.check_follows(before, step.roots)
     except BadEnvelopeError as error:
         raise RefusedError(f"proposal: {error}") from error

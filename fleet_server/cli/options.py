@@ -69,11 +69,7 @@ def between(begin: str, end: str) -> Parameters:
 
 def write_new(path: Path, data: bytes) -> None:
     """Raises CommandError: it is there already, or cannot be made."""
-    try:
-        with path.open("xb") as file:
-            file.write(data)
-    except OSError as error:
-        raise CommandError(Exit.USAGE, f"{path} cannot be written: {error.strerror}") from error
+    save_new(iter((data,)), path)
 
 
 def save_new(parts: Iterator[bytes], file: Path) -> int:

@@ -7,9 +7,7 @@ device said of it stays as the device signed it; what people say of it (classes,
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, NamedTuple, Protocol, TypeAlias
-
-from msgspec import Meta
+from typing import Final, NamedTuple, Protocol
 
 from broker_config.device_classes import FileKind
 from broker_config.manifest import UPLOAD_PATTERN
@@ -19,8 +17,6 @@ CLASSES_MAX: Final = 8
 """Of one piece."""
 UNCLASSIFIED: Final = "unclassified"
 """What a piece without a class is called; it is never deleted."""
-
-ClassName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
 
 
 class EvidenceError(Exception):

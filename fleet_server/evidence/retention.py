@@ -8,9 +8,7 @@ set, and whoever asks.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, NamedTuple, TypeAlias
-
-from msgspec import Meta
+from typing import Final, NamedTuple, TypeAlias
 
 from broker_config.device_classes import FileKind
 from fleet_server.evidence.pieces import Piece, State
@@ -27,8 +25,6 @@ DELETIONS_A_DAY_MAX: Final = 200
 """A mistake, or somebody who means it, gets no further in a day; everybody can see what waits."""
 CLASSES_MAX: Final = 64
 OPEN_CHANGES_MAX: Final = 16
-
-KeepD: TypeAlias = Annotated[int, Meta(ge=1, le=KEEP_D_MAX)]
 
 
 @dataclass(frozen=True, slots=True)

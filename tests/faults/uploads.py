@@ -25,6 +25,7 @@ from typing import Final
 
 from broker_config import limits
 from tests.faults import schedule
+from tests.faults.carry_out import pause
 from tests.faults.programs import why_no_disks
 from tests.faults.schedule import Kind, Step, Target
 from tests.faults.upload_rig import SETTINGS, UploadRig, settings_of
@@ -134,7 +135,7 @@ class Run:
         self._make()
         match step:
             case Step():
-                time.sleep(min(step.pause_s, 0.5))
+                pause(min(step.pause_s, 0.5))
                 self._kill(step)
             case Disk.CORRUPTED:
                 self._corrupt()
@@ -168,21 +169,21 @@ class Run:
         self.kills += len(step.targets)
         if step.kind is Kind.KILL_AND_WIPE:
             rig.broker.wipe()
-        time.sleep(step.down_s)
+        pause(step.down_s)
         for target in step.targets:
             {Target.AGENT: rig.agent.start, Target.SERVER: rig.server.start, Target.BROKER: rig.broker.start}[
                 target
             ]()
         if step.settle:
             rig.wait(lambda: rig.api.linked, "the server serves", rig.server, rig.agent)
-            time.sleep(self._rng.uniform(0, 1.0))
+            pause(self._rng.uniform(0, 1.0))
 
     def _wait_for_a_part(self) -> None:
         """A file is on its way, if one is to be: most deaths are to come in the middle of something."""
         deadline_s = time.monotonic() + PART_S_MAX
         while not self._rig.incoming() and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-        time.sleep(self._rng.uniform(0, PART_S_MAX))
+            pause(0.01)
+        pause(self._rng.uniform(0, PART_S_MAX))
 
     def _excuse(self, times: int) -> None:
         window = self._rig.upload_tap.window_bytes
@@ -201,7 +202,7 @@ class Run:
                     self.spoiled |= before
                     self.excused_bytes += sum(8 * limits.CHUNK_BYTES_MAX for _ in before)
                     return
-                time.sleep(0.005)
+                pause(0.005)
         raise AssertionError(f"no file was caught on its way within {CORRUPT_S_MAX} s")
 
     def _fill(self) -> None:
@@ -209,13 +210,13 @@ class Run:
         assert disk is not None
         self._excuse(2)
         disk.fill()
-        time.sleep(FAULT_S)
+        pause(FAULT_S)
         disk.free()
 
     def _fail(self) -> None:
         self._excuse(2)
         self._rig.fail_disk(on=True)
-        time.sleep(FAULT_S)
+        pause(FAULT_S)
         self._rig.fail_disk(on=False)
 
     def drain(self) -> None:
