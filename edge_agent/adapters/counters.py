@@ -6,12 +6,13 @@ agent does not have.
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from broker_config.signing import Kind
 from edge_agent.adapters.files import set_aside
+from edge_agent.adapters.transaction import Failpoint
 
 COUNTERS_NAME: Final = "orders.db"
 BUSY_S: Final = 2.0
@@ -34,9 +35,6 @@ _HEALS: Final = frozenset(
     }
 )
 """After these the file is as good as it was; after any other it is damaged."""
-
-Failpoint = Callable[[str], None]
-"""Called with the name of each step; a test may end the process there."""
 
 
 class CountersError(Exception):

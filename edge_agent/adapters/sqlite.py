@@ -8,7 +8,7 @@ which they were made.
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from broker_config.messages import Receipt
 from broker_config.ranges import count
 from broker_config.telemetry import CONTENT_JSON, CONTENT_ZLIB, JOURNAL, Key
 from edge_agent import spool
+from edge_agent.adapters.transaction import Failpoint, transaction
 from edge_agent.spool import (
     CorruptSpoolError,
     Draft,
@@ -61,9 +62,6 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-
-Failpoint = Callable[[str], None]
-"""Called with the name of each step of a transaction; a test may end the process there."""
 
 
 @contextlib.contextmanager
@@ -164,16 +162,8 @@ class SqliteSpool:
     def _transaction(self) -> Iterator[None]:
         """All or nothing; durable when it is left."""
         self._failpoint("begin")
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db, self._failpoint):
             yield
-            self._failpoint("commit")
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        self._failpoint("committed")
 
     def store(self, drafts: Sequence[Draft], *, dropped: Mapping[str, int]) -> Stored:
         """See the port."""

@@ -15,8 +15,8 @@ from broker_config.device_classes import Priority
 from broker_config.limits import KIB
 from broker_config.transfer import Receipted, StorageClass
 from edge_agent import outbox
-from edge_agent.adapters.counters import Failpoint
 from edge_agent.adapters.files import set_aside
+from edge_agent.adapters.transaction import Failpoint, transaction
 from edge_agent.folders import Recording
 from edge_agent.outbox import Kept, OutboxError, Row, Sealed
 
@@ -126,21 +126,13 @@ class SqliteOutbox:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db, self._failpoint):
                 yield
-                self._failpoint("commit")
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
                 with contextlib.suppress(OSError):
                     self._path.with_name(ROOM_NAME).unlink()  # the next try has it
             raise OutboxError(str(error)) from error
-        self._failpoint("committed")
 
     def _rows(self, statement: str, values: Sequence[str | int] = ()) -> list[tuple[object, ...]]:
         try:

@@ -6,23 +6,30 @@ read; acknowledgements are the caller's, and go out only when it says so.
 """
 
 import asyncio
+import random
 import ssl
 import sys
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 import mqtt5
+import structlog
 
 from broker_config import limits
 from broker_config.ids import Shard
 from broker_config.text import shown
 from broker_config.topics import Up, up_filter
 
+log = structlog.get_logger()
+
 WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
 PACKET_ID_MAX: Final = 65_535
+BACKOFF_S_MIN: Final = 0.1
+BACKOFF_S_CAP: Final = 5.0
+LINK_STABLE_S: Final = 1.0
 CONNECT_WAIT_S: Final = 10.0
 SUBSCRIBE_ID: Final = 1
 PACKETS_AT_ONCE: Final = 32
@@ -326,3 +333,41 @@ async def connect(
         link.close("cancelled")
         raise
     return link
+
+
+async def keep_linked(
+    settings: LinkSettings,
+    *,
+    filters: list[mqtt5.TopicFilter],
+    will: mqtt5.Will | None,
+    on_packets: Callable[[Link, list[mqtt5.PublishPacket]], None],
+    up: Callable[[Link], None],
+    down: Callable[[], None],
+    rng: random.Random,
+) -> NoReturn:
+    """Connect, and again whatever ended it, until cancelled; back-off with full jitter, over once a link has held.
+
+    *up*: there is a link. *down*: it is gone, or never was ready: packets may have come on it even so, because a
+    session's queue comes before the grant.
+    """
+    loop = asyncio.get_running_loop()
+    backoff_s, malformed = BACKOFF_S_MIN, False
+    while True:
+        try:
+            link = await connect(settings, filters=filters, will=will, clean_start=malformed, on_packets=on_packets)
+        except LinkError as error:
+            # a session that holds what the codec cannot read would bring it again for ever
+            malformed = malformed or isinstance(error, MalformedError)
+            log.warning("no link to the broker", client=settings.client_id, error=shown(error))
+        else:
+            linked_s = loop.time()
+            up(link)
+            log.info("linked to the broker", client=settings.client_id, host=settings.host, port=settings.port)
+            reason = await asyncio.shield(link.gone)  # who stops this task still has to say goodbye on the link
+            malformed = link.malformed
+            log.warning("link to the broker lost", client=settings.client_id, reason=shown(reason))
+            if loop.time() - linked_s >= LINK_STABLE_S:
+                backoff_s = BACKOFF_S_MIN
+        down()
+        await asyncio.sleep(rng.uniform(0, backoff_s))
+        backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)

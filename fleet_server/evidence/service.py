@@ -25,7 +25,7 @@ from broker_config.text import shown
 from broker_config.topics import BadTopicError, Down, Up, parse_up, up_filter
 from broker_config.transfer import DownMessage, EvidenceReceipt, Receipted
 from fleet_server.access.signing import Request, Signer, SignerError
-from fleet_server.adapters.mqtt import QOS, Link, LinkError, LinkSettings, MalformedError, connect, shard_levels
+from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.finishing import Finisher
 from fleet_server.evidence.receipts import Due, receipted
@@ -49,9 +49,6 @@ LOOK_S: Final = 0.25
 RECEIPT_LOOK_S: Final = 0.05
 SIGN_AGAIN_S: Final = 1.0
 REPLICATE_AGAIN_S: Final = 60.0
-BACKOFF_S_MIN: Final = 0.1
-BACKOFF_S_CAP: Final = 5.0
-LINK_STABLE_S: Final = 1.0
 ASK_WAIT_S: Final = 30.0
 """For an answer over HTTPS."""
 SIGNED_LATELY_MAX: Final = 1_024
@@ -126,7 +123,6 @@ class UploadService:
         self._whole: asyncio.Queue[tuple[Upload, Sequence[bytes] | None]] = asyncio.Queue()
         self._due = Due()
         self._link: Link | None = None
-        self._malformed = False
         self._receipts = 0
         self._untold = 0
         self._sign_failures = 0
@@ -170,34 +166,24 @@ class UploadService:
     # the link
 
     async def _keep_linked(self) -> None:
-        backoff_s = BACKOFF_S_MIN
-        filters = subscriptions(*self._settings.shards)
-        while True:
-            linked_s = self._loop.time()
-            try:
-                link = await connect(
-                    self._link_settings,
-                    filters=filters,
-                    will=None,
-                    clean_start=self._malformed,
-                    on_packets=self._on_packets,
-                )
-            except LinkError as error:
-                self._malformed = self._malformed or isinstance(error, MalformedError)
-                log.warning("no link to the broker for uploads", error=shown(error))
-            else:
-                self._link = link
-                log.info("takes uploads", host=self._link_settings.host, port=self._link_settings.port)
-                reason = await asyncio.shield(link.gone)
-                self._malformed = link.malformed
-                log.warning("link to the broker for uploads lost", reason=shown(reason))
-                if self._loop.time() - linked_s >= LINK_STABLE_S:
-                    backoff_s = BACKOFF_S_MIN
-            self._link = None
-            # what was not acknowledged comes again with the session; packet ids mean nothing on another connection
-            self._waiting = [each._replace(packet_id=None) for each in self._waiting]
-            await asyncio.sleep(self._rng.uniform(0, backoff_s))
-            backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)
+        await keep_linked(
+            self._link_settings,
+            filters=subscriptions(*self._settings.shards),
+            will=None,
+            on_packets=self._on_packets,
+            up=self._linked,
+            down=self._unlinked,
+            rng=self._rng,
+        )
+
+    def _linked(self, link: Link) -> None:
+        self._link = link
+        log.info("takes uploads", host=self._link_settings.host, port=self._link_settings.port)
+
+    def _unlinked(self) -> None:
+        self._link = None
+        # what was not acknowledged comes again with the session; packet ids mean nothing on another connection
+        self._waiting = [each._replace(packet_id=None) for each in self._waiting]
 
     def _on_packets(self, link: Link, packets: Iterable[mqtt5.PublishPacket]) -> None:
         self._link = link

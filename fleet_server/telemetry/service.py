@@ -23,7 +23,7 @@ from broker_config.mac import MacKey, Purpose
 from broker_config.messages import ServerState, ShardEpoch, encode
 from broker_config.text import shown
 from broker_config.topics import SERVER_STATE
-from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, MalformedError, connect, subscriptions
+from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, keep_linked, subscriptions
 from fleet_server.telemetry import reconnects
 from fleet_server.telemetry.admission import KnownStreams
 from fleet_server.telemetry.answers import Answers
@@ -42,9 +42,6 @@ T = TypeVar("T")
 
 GROUPS_WAITING_MAX: Final = 2
 """Closed groups that may wait for the writer; beyond that the link is not read."""
-BACKOFF_S_MIN: Final = 0.1
-BACKOFF_S_CAP: Final = 5.0
-LINK_STABLE_S: Final = 1.0
 """A link that ends sooner makes the next one wait longer."""
 RETRY_S: Final = 0.5
 """Between two tries to commit a group that the store did not take."""
@@ -123,7 +120,6 @@ class Service:
         self._idle.set()
         self._link: Link | None = None
         self._tick_due: asyncio.TimerHandle | None = None
-        self._malformed = False
         self._said_spread_ms = 0
         self._newest = newest
         self._said_newest = 0, ""
@@ -262,36 +258,24 @@ class Service:
     # the link
 
     async def _keep_linked(self) -> None:
-        backoff_s, linked_s = BACKOFF_S_MIN, 0.0
         first, last = self._settings.shards
-        will = mqtt5.Will(SERVER_STATE, payload=self._state("down"), qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
-        while True:
-            try:
-                link = await connect(
-                    self._link_settings,
-                    filters=subscriptions(first, last),
-                    will=will,
-                    clean_start=self._malformed,
-                    on_packets=self._on_packets,
-                )
-            except LinkError as error:
-                # a session that holds what the codec cannot read would bring it again for ever
-                self._malformed = self._malformed or isinstance(error, MalformedError)
-                log.warning("no link to the broker", error=shown(error))
-            else:
-                self._link, linked_s = link, self._loop.time()
-                self._say_up(link)
-                log.info("linked to the broker", host=self._link_settings.host, port=self._link_settings.port)
-                reason = await asyncio.shield(link.gone)  # who stops this task still has to say goodbye on the link
-                self._malformed = link.malformed
-                log.warning("link to the broker lost", reason=shown(reason))
-                if self._loop.time() - linked_s >= LINK_STABLE_S:
-                    backoff_s = BACKOFF_S_MIN
-            # even a link that never was ready may have brought packets: a session's queue comes before the grant
-            self._link = None
-            self._ingest.disconnected()
-            await asyncio.sleep(self._rng.uniform(0, backoff_s))
-            backoff_s = min(BACKOFF_S_CAP, 2 * backoff_s)
+        await keep_linked(
+            self._link_settings,
+            filters=subscriptions(first, last),
+            will=mqtt5.Will(SERVER_STATE, payload=self._state("down"), qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True),
+            on_packets=self._on_packets,
+            up=self._linked,
+            down=self._unlinked,
+            rng=self._rng,
+        )
+
+    def _linked(self, link: Link) -> None:
+        self._link = link
+        self._say_up(link)
+
+    def _unlinked(self) -> None:
+        self._link = None
+        self._ingest.disconnected()
 
     def _state(self, state: Literal["up", "down"], spread_ms: int = 0) -> bytes:
         first, last = self._settings.shards

@@ -71,17 +71,8 @@ class Faults:
     # what dies
 
     def _kill(self, step: Step) -> None:
-        rig = self._rig
-        for target in step.targets:
-            {Target.AGENT: self.kill_agent, Target.SERVER: rig.server.kill, Target.BROKER: rig.broker.kill}[target]()
+        strike(self._rig, step, self.kill_agent)
         self.kills += len(step.targets)
-        if step.kind is Kind.KILL_AND_WIPE:
-            rig.broker.wipe()
-        pause(step.down_s)
-        for target in step.targets:
-            {Target.AGENT: rig.agent.start, Target.SERVER: rig.server.start, Target.BROKER: rig.broker.start}[
-                target
-            ]()
 
     def kill_agent(self) -> None:
         """What it had not sealed is gone with it."""
@@ -256,6 +247,17 @@ class Faults:
         if not rig.server.running:
             rig.server.kill()
             rig.server.start()
+
+
+def strike(rig: Rig, step: Step, kill_agent: Callable[[], None]) -> None:
+    """Kill those that *step* means, leave them down for a while, and start them again."""
+    for target in step.targets:
+        {Target.AGENT: kill_agent, Target.SERVER: rig.server.kill, Target.BROKER: rig.broker.kill}[target]()
+    if step.kind is Kind.KILL_AND_WIPE:
+        rig.broker.wipe()
+    pause(step.down_s)
+    for target in step.targets:
+        {Target.AGENT: rig.agent.start, Target.SERVER: rig.server.start, Target.BROKER: rig.broker.start}[target]()
 
 
 async def _reset(link: Proxy) -> None:

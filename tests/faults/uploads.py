@@ -25,7 +25,7 @@ from typing import Final
 
 from broker_config import limits
 from tests.faults import schedule
-from tests.faults.carry_out import pause
+from tests.faults.carry_out import pause, strike
 from tests.faults.programs import why_no_disks
 from tests.faults.schedule import Kind, Step, Target
 from tests.faults.upload_rig import SETTINGS, UploadRig, settings_of
@@ -164,16 +164,8 @@ class Run:
         self._wait_for_a_part()
         # what was under way when it died; once for each process, because each can lose it again
         self._excuse(len(step.targets))
-        for target in step.targets:
-            {Target.AGENT: rig.agent.kill, Target.SERVER: rig.server.kill, Target.BROKER: rig.broker.kill}[target]()
+        strike(rig, step, rig.agent.kill)
         self.kills += len(step.targets)
-        if step.kind is Kind.KILL_AND_WIPE:
-            rig.broker.wipe()
-        pause(step.down_s)
-        for target in step.targets:
-            {Target.AGENT: rig.agent.start, Target.SERVER: rig.server.start, Target.BROKER: rig.broker.start}[
-                target
-            ]()
         if step.settle:
             rig.wait(lambda: rig.api.linked, "the server serves", rig.server, rig.agent)
             pause(self._rng.uniform(0, 1.0))
