@@ -1,21 +1,17 @@
 """Has signatures checked by a child process, which is killed when it takes too long."""
 
-import asyncio
-import contextlib
-import os
-import sys
 from typing import Final
 
 import msgspec
 
 from broker_config.text import shown
+from edge_agent.adapters import child
+from edge_agent.adapters.child import ChildError
 from edge_agent.obeying import Order
 from edge_agent.verify import Answer, Check, Request
 
 CHECK_S_MAX: Final = 10.0
 """A slow board with a cold disk needs seconds to load the library."""
-NICENESS: Final = 10
-"""An order can wait for a reading, not the other way round."""
 
 
 class CheckError(Exception):
@@ -29,28 +25,13 @@ async def verified(order: Order, *, seconds_max: float = CHECK_S_MAX) -> frozens
         CheckError: no process, no answer in time, or one that is none.
     """
     request = msgspec.json.encode(Request(order.signed, tuple(Check(*each) for each in order.candidates)))
-    command = (sys.executable, "-I", "-m", "edge_agent.verify")  # -I: no variable or directory says what is imported
-    pipe = asyncio.subprocess.PIPE
     try:
-        child = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
-        )
-    except OSError as error:
-        raise CheckError(shown(error)) from error
+        ended = await child.ask("edge_agent.verify", request, seconds_max=seconds_max)
+    except ChildError as error:
+        raise CheckError(str(error)) from error
+    if ended.code != 0:
+        raise CheckError(f"the check ended with {ended.code}")
     try:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
-        answer, _ = await asyncio.wait_for(child.communicate(request), seconds_max)
-    except (TimeoutError, OSError) as error:
-        raise CheckError(f"no answer within {seconds_max} s") from error
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-    if child.returncode != 0:
-        raise CheckError(f"the check ended with {child.returncode}")
-    try:
-        return frozenset(msgspec.json.decode(answer, type=Answer).verified) & order.keyids
+        return frozenset(msgspec.json.decode(ended.answer, type=Answer).verified) & order.keyids
     except msgspec.MsgspecError as error:
         raise CheckError(shown(error)) from error
