@@ -46,6 +46,7 @@ ISSUED_AHEAD_MS_MAX: Final = 30_000
 """Two clocks that are both set may differ by so much."""
 
 KeyId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Whole: TypeAlias = Annotated[int, Meta(ge=-limits.SEQ_MAX, le=limits.SEQ_MAX)]
 Counter: TypeAlias = Annotated[int, Meta(ge=1, le=limits.SEQ_MAX)]
 At: TypeAlias = Annotated[int, Meta(ge=0, le=limits.TIME_MS_MAX)]
 Target: TypeAlias = Annotated[DeviceId, Meta(pattern=exact(DEVICE_ID_PATTERN))]
@@ -143,7 +144,7 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True, tag_field="t", ta
     v: Literal[1]
     id: Hex
     name: CommandName
-    parameters: Annotated[dict[Stream, Value | bool | Text], Meta(max_length=PARAMETERS_MAX)] = {}
+    parameters: Annotated[dict[Stream, bool | Whole | Value | Text], Meta(max_length=PARAMETERS_MAX)] = {}
 
 
 # Whose signatures count ---------------------------------------------------------------------------------------------

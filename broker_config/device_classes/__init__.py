@@ -4,8 +4,8 @@ One declarative file a class: its streams with fields, measuring units (SenML na
 ranges, its journal events, the leases that hold changes off, what can be configured and commanded, the files that it
 uploads. A new class is a new file here and a profile on the device.
 
-Rule 1: every class is also a board that carries an agent: it has the streams, events and files of ``host``, unless it
-has its own of that name.
+Rule 1: every class is also a board that carries an agent: it has the streams, events, settings, commands and files of
+``host``, unless it has its own of that name.
 Rule 2: a field that two classes have in streams of one name means the same, so it has the same unit.
 """
 
@@ -188,6 +188,8 @@ def load(name: str) -> DeviceClass:
             loaded,
             streams={**board.streams, **loaded.streams},
             events={**board.events, **loaded.events},
+            config={**board.config, **loaded.config},
+            commands={**board.commands, **loaded.commands},
             files={**board.files, **loaded.files},
         )
     if JOURNAL not in loaded.streams:
