@@ -23,6 +23,7 @@ from broker_config.topics import Down, Up
 from fleet_server.cli.simulate import readings
 from fleet_server.cli.simulate.readings import Signal
 from fleet_server.cli.simulate.spool import Line, Payload
+from fleet_server.cli.simulate.twin import Twin
 
 EXPONENT_MAX: Final = 16
 HOLDING_MAX: Final = 8
@@ -139,6 +140,7 @@ class Device:
         "name",
         "refused",
         "state",
+        "twin",
     )
 
     def __init__(
@@ -168,6 +170,7 @@ class Device:
         self._clock_behind_ms = 0
         self._begin(now, booted_s=now.s - rng.uniform(0.0, UPTIME_MS_MAX / 1000), src="ntp", clean=True)
         self._seal_s = now.s + rng.uniform(0.0, habits.every_s)
+        self.twin = Twin(self._boot)
 
     def _begin(self, now: Moment, *, booted_s: float, src: Literal["ntp", "none"], clean: bool) -> None:
         """What a start of the agent makes anew."""
@@ -203,6 +206,8 @@ class Device:
             due.extend(at_s for line in self.lines.values() if (at_s := line.next_s) is not None)
             if self._birth_wanted:
                 due.append(self._birth_s + BIRTH_AGAIN_S)
+            if (say_again_s := self.twin.next_s) is not None:
+                due.append(say_again_s)
         return min(due)
 
     @property
@@ -256,7 +261,7 @@ class Device:
         silent = now.s - self._sent_s >= self._habits.keep_alive_s
         if silent or (self._birth_wanted and now.s - self._birth_s >= BIRTH_AGAIN_S):
             out.append(self._birth(now))
-        return [*out, *self._pump(now)]
+        return [*out, *self._of_twin(self.twin.turn(now.s, now.ms), now), *self._pump(now)]
 
     def up(self, now: Moment) -> list[Effect]:
         """The connection stands."""
@@ -268,7 +273,7 @@ class Device:
         nonce = _hex16(self._rng)
         self._asked = (nonce, now.s)
         ask = self._publish(Up.TIME, messages.encode(AskTime(1, nonce)), now)
-        return [self._birth(now), ask, *self._pump(now)]
+        return [self._birth(now), ask, *self._of_twin(self.twin.up(now.s, now.ms), now), *self._pump(now)]
 
     def failed(self, now: Moment) -> None:
         """The connection cannot be made."""
@@ -300,6 +305,7 @@ class Device:
         self._disk_full = False
         self._clock_behind_ms = back.ms if clock_lost else 0
         self._begin(back, booted_s=back.s, src="none" if clock_lost else "ntp", clean=False)
+        self.twin.boot = self._boot
         self.state = State.OFF
         self._wake_s = back.s
         return [Break()]
@@ -354,6 +360,8 @@ class Device:
             elif topic == topics.down(self.name, Down.TIME):
                 self._check(self._keys.time, Purpose.TIME, topic, body, properties)
                 self._told_time(messages.decode(body, Time), now)
+            elif topic == topics.down(self.name, Down.TWIN):
+                return self._of_twin(self.twin.told(body, now.s, now.ms), now)
             elif topic == topics.SERVER_STATE:
                 self._told_server(messages.decode(body, ServerState), now)
         except ContractError:
@@ -417,6 +425,9 @@ class Device:
     ) -> Publish:
         self._sent_s = now.s
         return Publish(topics.up(self.name, channel), body, content_type, properties, retain)
+
+    def _of_twin(self, bodies: list[bytes], now: Moment) -> list[Effect]:
+        return [self._publish(Up.TWIN, body, now) for body in bodies]
 
     def _birth(self, now: Moment) -> Publish:
         self._birth_wanted = False

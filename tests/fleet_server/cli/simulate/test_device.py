@@ -81,7 +81,7 @@ class FleetServer:
                     for low, high in state.gone:
                         gone.add(low, high)
             return []
-        if message.topic == topics.up(NAME, Up.TIME):
+        if message.topic in {topics.up(NAME, Up.TIME), topics.up(NAME, Up.TWIN)}:
             return []
         properties = dict(message.properties)
         record = telemetry.decode(message.body, message.content_type)
