@@ -175,13 +175,28 @@ class EnrolmentTable(Struct, frozen=True):
         return f"https://{name}:{self.port}"
 
 
+class S3(Struct, frozen=True):
+    """A bucket for second copies of evidence; it must lock objects. ``credentials_file``: two lines, the access key
+    and the secret key. ``lock_d``: days for which nobody can delete a copy; devices' recordings are kept for half a
+    year at least.
+    """
+
+    endpoint: Annotated[str, Meta(max_length=512)]
+    bucket: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")]
+    credentials_file: Path
+    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}\Z")] = "us-east-1"
+    prefix: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_.-]{1,64}/){0,8}\Z")] = ""
+    lock_d: Annotated[float, Meta(ge=1, le=36_500)] = 183.0
+    ca_file: Path | None = None
+
+
 class Evidence(Struct, frozen=True):
     """Where files of devices go; no such table, none are taken. Needs ``[device_ca]`` and ``[signer]``.
 
     ``directory``: what is on its way and what is kept, on one file system. ``replica``: a second copy of what is
-    kept, on another disk; devices then hold a file until that is there. ``disk_share_max``: of the disk that may be
-    full before offers are turned away for now. ``site_bytes_s_max``: of all uploads together; 0 is no bound.
-    ``incoming_keep_d``: after so long without anything new an upload is told of; it stays.
+    kept, on another disk, or ``s3``, in a bucket; devices then hold a file until that is there. ``disk_share_max``:
+    of the disk that may be full before offers are turned away for now. ``site_bytes_s_max``: of all uploads
+    together; 0 is no bound. ``incoming_keep_d``: after so long without anything new an upload is told of; it stays.
 
     ``deletion_delay_d``: from when a deletion is asked for until it may be done; ``deletions_a_day_max``: of all
     pieces. ``retention_delay_d``: from the agreement to a change of retention until it counts. ``scrub_hour``: of the
@@ -192,6 +207,7 @@ class Evidence(Struct, frozen=True):
 
     directory: Path
     replica: Path | None = None
+    s3: S3 | None = None
     disk_share_max: Annotated[float, Meta(gt=0, lt=1)] = 0.9
     device_bytes_a_day_max: Annotated[int, Meta(ge=1)] = 256 * limits.KIB**3
     site_bytes_s_max: Annotated[int, Meta(ge=0)] = 0
@@ -397,6 +413,8 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults.append("signer.socket_file: missing; receipts of evidence are signed there")
     if config.evidence is not None and config.evidence.tsa_url:
         faults += _tsa_faults(config.evidence.tsa_url)
+    if config.evidence is not None and config.evidence.s3 is not None:
+        faults += _s3_faults(config.evidence)
     if config.oidc is not None:
         faults += _oidc_faults(config.oidc)
     if config.device_ca is not None and (config.device_ca.key_file is None) == (config.device_ca.key_uri is None):
@@ -436,6 +454,19 @@ def _tsa_faults(url: str) -> list[str]:
     except ValueError:
         good = False
     return [] if good else [f"evidence.tsa_url: expected such as https://tsa.example/tsr, got {shown(url)!r}"]
+
+
+def _s3_faults(evidence: Evidence) -> list[str]:
+    assert evidence.s3 is not None
+    faults = []
+    if evidence.replica is not None:
+        faults.append("evidence: expected one of replica and s3")
+    url = evidence.s3.endpoint
+    if not is_secure_url(url) or urlsplit(url).path.strip("/") or urlsplit(url).query:
+        faults.append(
+            f"evidence.s3.endpoint: expected https://HOST, or http on this machine, and no path, got {shown(url)!r}"
+        )
+    return faults
 
 
 def _oidc_faults(oidc: Oidc) -> list[str]:
@@ -521,6 +552,9 @@ def load(path: Path) -> Config:
         faults += _unreadable("enrolment.server_ca_file", config.enrolment.server_ca_file)
     if config.evidence is not None and config.evidence.tsa_ca_file is not None:
         faults += _unreadable("evidence.tsa_ca_file", config.evidence.tsa_ca_file)
+    if config.evidence is not None and (s3 := config.evidence.s3) is not None:
+        faults += not_secret("evidence.s3.credentials_file", s3.credentials_file)
+        faults += [] if s3.ca_file is None else _unreadable("evidence.s3.ca_file", s3.ca_file)
     if config.oidc is not None and config.oidc.client_secret_file is not None:
         faults += not_secret("oidc.client_secret_file", config.oidc.client_secret_file)
     if config.oidc is not None and config.oidc.ca_file is not None:

@@ -28,7 +28,7 @@ from fleet_server.config import Config, ConfigError, DeviceCa, Evidence
 from fleet_server.evidence.admission import BUSY_AGAIN_S, Bounds, RefusedError, Trust
 from fleet_server.evidence.arrival import Register
 from fleet_server.evidence.facts import EvidenceFacts
-from fleet_server.evidence.finishing import Finisher
+from fleet_server.evidence.finishing import Copying, Finisher
 from fleet_server.evidence.service import UploadService, UploadSettings
 from fleet_server.evidence.transfer import Transfer
 from fleet_server.evidence.underway import Put, Said, UnderWay
@@ -69,7 +69,7 @@ class Uploads:
         self._grace = timedelta(days=device_ca.grace_d)
         self._incoming = IncomingDirectory(table.directory / INCOMING)
         self.content = ContentDirectory(table.directory)
-        self.replica = None if table.replica is None else ContentDirectory(table.replica, "replica")
+        self.replica = _replica(table)
         self._stopping = threading.Event()
         self._stop: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
@@ -197,6 +197,24 @@ def made_from(config: Config, security: ssl.SSLContext, *, now_ms: Callable[[], 
     if config.evidence is None or config.device_ca is None:
         return None
     return Uploads(config, config.evidence, config.device_ca, security, now_ms=now_ms)
+
+
+def _replica(table: Evidence) -> Copying | None:
+    """Where second copies go. Raises ConfigError, OSError."""
+    if table.replica is not None:
+        return ContentDirectory(table.replica, "replica")
+    if table.s3 is None:
+        return None
+    from fleet_server.adapters.s3_content import S3Content, S3Settings  # noqa: PLC0415 - 10 MB, only if wanted
+
+    s3 = table.s3
+    lines = s3.credentials_file.read_text(encoding="ascii").split()
+    if len(lines) != 2:
+        raise ConfigError(
+            "evidence.s3.credentials_file", (f"expected two lines, access key and secret, got {len(lines)}",)
+        )
+    access, secret = lines
+    return S3Content(S3Settings(s3.endpoint, s3.bucket, s3.prefix, s3.region, access, secret, s3.lock_d, s3.ca_file))
 
 
 def _chain(device_ca: DeviceCa) -> tuple[x509.Certificate, ...]:

@@ -356,3 +356,42 @@ def test_the_signer_takes_a_key_in_a_token_and_needs_one(tmp_path: Path) -> None
     file.write_text(table)
     with pytest.raises(config.ConfigError, match="key_file or key_uri"):
         config.load_signer(file)
+
+
+BUCKET = (
+    SMALLEST.replace(
+        "[mac]",
+        '[signer]\nsocket_file = "signer.sock"\n[device_ca]\ncert_file = "ca.crt"\n'
+        'key_file = "ca.key"\ncrl_file = "ca.crl"\n[mac]',
+    )
+    + """[evidence]
+directory = "evidence"
+{extra}
+[evidence.s3]
+endpoint = "{endpoint}"
+bucket = "evidence"
+credentials_file = "s3.key"
+"""
+)
+
+
+def test_second_copies_in_a_bucket_are_locked_for_half_a_year() -> None:
+    parsed = config.parse(BUCKET.format(endpoint="https://s3.example:9000", extra=""), base=Path("/etc/ff"))
+    assert parsed.evidence is not None
+    s3 = parsed.evidence.s3
+    assert s3 is not None
+    assert (s3.credentials_file, s3.lock_d, s3.prefix) == (Path("/etc/ff/s3.key"), 183, "")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "extra", "fault"),
+    [
+        ("http://s3.example", "", "evidence.s3.endpoint: expected https://HOST"),
+        ("https://me:secret@s3.example", "", "evidence.s3.endpoint: expected https://HOST"),
+        ("https://s3.example/path", "", "evidence.s3.endpoint: expected https://HOST"),
+        ("https://s3.example", 'replica = "/mnt/second"', "evidence: expected one of replica and s3"),
+    ],
+)
+def test_buckets_that_are_refused(endpoint: str, extra: str, fault: str) -> None:
+    (told,) = faults_of(BUCKET.format(endpoint=endpoint, extra=extra))
+    assert told.startswith(fault)
