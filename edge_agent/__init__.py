@@ -12,11 +12,12 @@ with left_out("ast", "ipaddress", "asyncio.sslproto"):
     import urllib.parse  # noqa: F401
 
 # msgspec takes typing_extensions where it finds them, nearly a megabyte, for what Python 3.11 has itself. Whoever
-# imports them later gets the real ones.
+# imports them later gets the real ones. Its own inspection of types is for who writes schemas.
 _EXTENSIONS = "typing_extensions"
 if _EXTENSIONS not in sys.modules:
     sys.modules[_EXTENSIONS] = None  # type: ignore[assignment]  # what the import system takes for "not there"
     try:
-        import msgspec  # noqa: F401
+        with left_out("msgspec.inspect"):
+            import msgspec  # noqa: F401
     finally:
         del sys.modules[_EXTENSIONS]

@@ -4,7 +4,6 @@ Exit codes: 0 done or all well; 1 ``check`` found a driver that does not read, `
 is no certificate; 2 wrong usage; 3 the configuration is wrong; 4 another agent uses the state directory.
 """
 
-import argparse
 import asyncio
 import gc
 import logging
@@ -13,7 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -25,6 +24,9 @@ from edge_agent.config import ConfigError, Settings
 from firmware_bridge.driver import Driver
 from firmware_bridge.readings import Failed, Results
 from firmware_bridge.registry import driver_class
+
+if TYPE_CHECKING:
+    import argparse
 
 OK: Final = 0
 NOT_WELL: Final = 1
@@ -58,7 +60,7 @@ def _system(settings: Settings) -> System:
 async def _drivers(settings: Settings, board: System) -> dict[str, Driver]:
     """Stream -> its driver; an optional wire with nothing to read is left out."""
     out: dict[str, Driver] = {}
-    for wire in settings.wires:
+    for wire in settings.profile.wires:
         driver = driver_class(wire.driver)(wire.options, board.mono_ms)
         if not wire.optional or await driver.present():
             out[wire.stream] = driver
@@ -124,7 +126,7 @@ def _all_of(path: Path) -> tuple[Settings, System, files.DeviceKeys]:
 
 async def _read_all(settings: Settings, board: System) -> Mapping[str, Results]:
     drivers = await _drivers(settings, board)
-    by_stream = {wire.stream: wire for wire in settings.wires}
+    by_stream = {wire.stream: wire for wire in settings.profile.wires}
     out: dict[str, Results] = {}
     for stream, driver in drivers.items():
         out[stream] = await driver.read(by_stream[stream].points, by_stream[stream].deadline_s)
@@ -136,7 +138,7 @@ def _cmd_check(path: Path, *, as_json: bool) -> int:
     settings, board, _ = _all_of(path)
     results = asyncio.run(_read_all(settings, board))
     rows: list[dict[str, object]] = []
-    for wire in settings.wires:
+    for wire in settings.profile.wires:
         fields = settings.device_class.streams[wire.stream].fields
         if wire.stream not in results:
             rows.append(
@@ -158,7 +160,7 @@ def _cmd_check(path: Path, *, as_json: bool) -> int:
     if as_json:
         _print_json({"device": settings.device, "faults": [], "readings": rows, "ok": not bad})
     else:
-        print(f"{settings.device}: class {settings.device_class.name}, profile {settings.profile}")
+        print(f"{settings.device}: class {settings.device_class.name}, profile {settings.profile.name}")
         _table(
             ("stream", "field", "value", "unit", "driver", "note"),
             [
@@ -225,7 +227,7 @@ def _cmd_status(path: Path, *, as_json: bool) -> int:
 # enroll, renew --------------------------------------------------------------------------------------------------
 
 
-def _cmd_enroll(arguments: argparse.Namespace) -> int:
+def _cmd_enroll(arguments: "argparse.Namespace") -> int:
     try:
         from edge_agent import enrolling  # noqa: PLC0415  # a library that only enrolment needs
         from edge_agent.adapters.enrolment import EnrolmentError  # noqa: PLC0415
@@ -259,7 +261,24 @@ def _cmd_renew(path: Path) -> int:
 # main -----------------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+_FOR_ARGUMENTS: Final = ("argparse", "gettext", "locale")
+"""Most of a megabyte that is worth nothing once the command line is read."""
+
+
+def _arguments(argv: Sequence[str] | None) -> "argparse.Namespace":
+    """Read the command line; what did it is forgotten, so that what is loaded next has its place."""
+    there = set(sys.modules)
+    arguments = _parser().parse_args(argv)
+    for name in _FOR_ARGUMENTS:
+        if name not in there:
+            sys.modules.pop(name, None)
+    gc.collect()
+    return arguments
+
+
+def _parser() -> "argparse.ArgumentParser":
+    import argparse  # noqa: PLC0415  # see _FOR_ARGUMENTS
+
     parser = argparse.ArgumentParser(
         prog="edge-agent",
         description="Reads this device's instruments, keeps what they say until the fleet server has it.",
@@ -308,7 +327,7 @@ def _add_enroll(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring for the exit codes."""
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(argv)
     try:
         match arguments.command:
             case "run":

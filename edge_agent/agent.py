@@ -30,6 +30,7 @@ from edge_agent.config import Settings
 from edge_agent.identity import Pair
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
+from edge_agent.lease_watch import LeaseWatch
 from edge_agent.orders import Orders, Times
 from edge_agent.renewing import Hint, keep_renewed
 from edge_agent.session import Effect, Event, State
@@ -80,6 +81,12 @@ class Agent:
         self._keys = keys
         self._uniform: Callable[[float, float], float] = random.uniform
         self._keeper = Keeper(settings, system, wired, self._stored)
+        self._leases = LeaseWatch(
+            settings.profile.guards,
+            self._keeper,
+            mono_ms=system.mono_ms,
+            now_ms=lambda: clock.trusted_ms(self._keeper.clock, system.facts()),
+        )
         self._window = Window(
             in_flight_max=file.receipts.unreceipted_batches_max,
             wait_s=file.receipts.receipt_wait_s,
@@ -136,8 +143,10 @@ class Agent:
         self._window.found(self._keeper.ledgers())
         began_s = self._system.mono_s()
         self._wires = [
-            asyncio.create_task(read_wire(wire, drivers[wire.stream], self._keeper, self._system, began_s))
-            for wire in self._settings.wires
+            asyncio.create_task(
+                read_wire(wire, drivers[wire.stream], self._keeper, self._leases, self._system, began_s)
+            )
+            for wire in self._settings.profile.wires
             if wire.stream in drivers
         ]
         self._wires.append(asyncio.create_task(self._orders.run()))
@@ -204,6 +213,7 @@ class Agent:
         facts = self._system.facts()
         now_s = facts.mono_ms / 1000
         self._keeper.turn(facts)
+        self._leases.turn()
         self._orders.turn()
         if self._keeper.ready and self._state is State.OFFLINE and not self._stopping:
             self._happened(Event.START)
@@ -422,7 +432,7 @@ class Agent:
         return {(ledger.stream, ledger.life): ledger.gone for ledger in spool.told(self._keeper.ledgers())}
 
     def _send_birth(self) -> None:
-        every_ms = {wire.stream: int(wire.every_s * 1000) for wire in self._settings.wires}
+        every_ms = {wire.stream: int(wire.every_s * 1000) for wire in self._settings.profile.wires}
         self._birth_wanted = False
         self._explained = self._to_explain()
         self._t.birth = self._system.mono_s()
@@ -434,14 +444,14 @@ class Agent:
             keep_alive_s=self._settings.file.broker.keep_alive_s,
             agent=AGENT,
             device_class=self._settings.device_class.name,
-            profile=self._settings.profile[:64],
+            profile=self._settings.profile.name[:64],
             store_epoch=self._keeper.store_epoch,
             seal_ms=int(self._settings.file.seal_s * 1000),
             streams=tuple(
                 spool.stream_state(ledger, every_ms.get(ledger.stream, 0) if ledger.current else 0)
                 for ledger in spool.told(self._keeper.ledgers())
             ),
-            profile_digest=self._settings.profile_digest,
+            profile_digest=self._settings.profile.digest,
             hardware=self._hardware,
             signers=self._version,
             kid=self._keys.receipt.kid,

@@ -47,7 +47,7 @@ class Keeper:
         self._settings = settings
         self._system = system
         self._on_stored = on_stored
-        points = {wire.stream: wire.fields for wire in settings.wires}
+        points = {wire.stream: wire.fields for wire in settings.profile.wires}
         seal_ms = int(settings.file.seal_s * 1000)
         self._streams: Mapping[str, SpoolClass] = {
             name: settings.device_class.streams[name].spool_class for name in (JOURNAL, *wired)

@@ -6,9 +6,10 @@ from typing import Final
 
 from broker_config.text import shown
 from edge_agent.adapters.system import System
-from edge_agent.config import Wire
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
+from edge_agent.lease_watch import LeaseWatch
+from edge_agent.profile import Wire
 from firmware_bridge.driver import Driver, all_failed
 from firmware_bridge.readings import Failed, Quality, Results
 
@@ -18,7 +19,9 @@ GRACE_S: Final = 0.5
 """A driver is given up this long after its deadline, which it should have kept itself."""
 
 
-async def read_wire(wire: Wire, driver: Driver, keeper: Keeper, system: System, began_s: float) -> None:
+async def read_wire(
+    wire: Wire, driver: Driver, keeper: Keeper, watch: LeaseWatch, system: System, began_s: float
+) -> None:
     """Read at *began_s* and every ``every_s`` after it, until cancelled; a late reading leaves out those that it
     missed. The journal is told when the first point fails, and when all read again.
     """
@@ -35,6 +38,7 @@ async def read_wire(wire: Wire, driver: Driver, keeper: Keeper, system: System, 
             keeper.note(Kind.DRIVER_OK, told)
         failing = bool(why)
         keeper.row(wire.stream, values)
+        watch.row(wire.stream, values)
         at = next_at(at, (system.mono_s() - began_s) / wire.every_s)
         await asyncio.sleep(max(0.0, began_s + at * wire.every_s - system.mono_s()))
 

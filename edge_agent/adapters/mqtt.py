@@ -15,8 +15,9 @@ from broker_config import limits
 from broker_config.text import shown
 from firmware_bridge.left_out import left_out
 
-# with http and email behind it a megabyte, to find proxies for web sockets, which the agent does not speak
-with left_out("urllib.request"):
+# with http and email behind it a megabyte, to find proxies for web sockets, which the agent does not speak; and uuid
+# for who has no name
+with left_out("urllib.request", "uuid"):
     import aiomqtt
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties

@@ -15,13 +15,13 @@ from tests.edge_agent import rig as rigs
 def test_the_shipped_profile_wires_every_stream_of_its_class(tmp_path: Path) -> None:
     settings = config.load(rigs.lay_out(tmp_path, None).config)
     streams = {name: spec for name, spec in device_classes.load("host").streams.items() if name != "journal"}
-    assert {wire.stream: wire.points for wire in settings.wires} == {
+    assert {wire.stream: wire.points for wire in settings.profile.wires} == {
         name: tuple(spec.fields) for name, spec in streams.items()
     }
-    assert all(wire.every_s == streams[wire.stream].every_s for wire in settings.wires)
-    assert [wire.stream for wire in settings.wires if wire.optional] == ["temperature"]
+    assert all(wire.every_s == streams[wire.stream].every_s for wire in settings.profile.wires)
+    assert [wire.stream for wire in settings.profile.wires if wire.optional] == ["temperature"]
     assert settings.state_dir == tmp_path / "state"
-    storage = next(wire for wire in settings.wires if wire.stream == "storage")
+    storage = next(wire for wire in settings.profile.wires if wire.stream == "storage")
     assert getattr(storage.options, "path", None) == str(tmp_path / "state")
 
 

@@ -70,7 +70,7 @@ def test_the_device_is_what_the_claim_says_and_its_key_never_left(desk: Office, 
 def test_the_agent_reads_what_was_written(desk: Office, tmp_path: Path) -> None:
     enrolled(desk, tmp_path / "car")
     settings = config.load(tmp_path / "car/agent.toml")
-    assert (settings.device, settings.profile) == ("car-7", "host")
+    assert (settings.device, settings.profile.name) == ("car-7", "host")
     assert settings.file.enrolment == config.EnrolmentTable(desk.url)
     assert files.read_keys(settings.mac_file).receipt.kid
     assert files.read_signers(tmp_path / "car/signers.json") == ROOTS

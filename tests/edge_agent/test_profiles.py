@@ -12,7 +12,7 @@ import pytest
 
 from broker_config import device_classes
 from broker_config.telemetry import JOURNAL, Batch, Events
-from edge_agent import config
+from edge_agent import config, profile
 from edge_agent.config import ConfigError
 from firmware_bridge.peripherals.play import Cable, Instrument, playing
 from tests.edge_agent import rig as rigs
@@ -57,10 +57,10 @@ def faults_of(path: Path) -> list[str]:
 def test_a_shipped_profile_wires_every_stream_of_its_class(tmp_path: Path, name: str) -> None:
     settings = config.load(lay_out(tmp_path, name).config)
     streams = device_classes.load(name).streams
-    assert {wire.stream for wire in settings.wires} | {JOURNAL} == set(streams)
-    for wire in settings.wires:
+    assert {wire.stream for wire in settings.profile.wires} | {JOURNAL} == set(streams)
+    for wire in settings.profile.wires:
         assert wire.fields == tuple(streams[wire.stream].fields)
-    assert len(settings.wires) <= config.WIRES_MAX
+    assert len(settings.profile.wires) <= profile.WIRES_MAX
 
 
 def test_a_drivers_library_loads_only_when_a_profile_names_the_driver(tmp_path: Path) -> None:

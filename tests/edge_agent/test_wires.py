@@ -1,7 +1,7 @@
 import pytest
 
 from edge_agent import wires
-from edge_agent.config import Wire
+from edge_agent.profile import Wire
 from firmware_bridge.driver import Nothing
 from firmware_bridge.readings import Failed, Quality, Reading, Result
 

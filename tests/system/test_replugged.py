@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import config
+from edge_agent import config, profile
 from fleet_server.access.keys import device_keys_json
 from fleet_server.cli.demo.fleet import hastened
 from fleet_server.telemetry.answers import Answers
@@ -26,7 +26,7 @@ QUICK_RECEIVER = "baud = 9600, stale_s = 1.5, absent_s = 2 }"
 def lay_out_quick(directory: Path, name: str, broker: Mosquitto) -> rigs.Rig:
     """A device with its shipped profile at a quick cadence, whose receiver is missed soon."""
     directory.mkdir()
-    shipped = (config.PROFILES / f"{name}.toml").read_text(encoding="utf-8")
+    shipped = (profile.PROFILES / f"{name}.toml").read_text(encoding="utf-8")
     (directory / "quick.toml").write_text(hastened(shipped).replace(RECEIVER, QUICK_RECEIVER), encoding="utf-8")
     rig = lay_out(directory, name, str(directory / "quick.toml"), broker)
     (directory / "mac.json").write_bytes(device_keys_json(MASTER, rigs.DEVICE))
@@ -35,7 +35,7 @@ def lay_out_quick(directory: Path, name: str, broker: Mosquitto) -> rigs.Rig:
 
 def streams_at(rig: rigs.Rig, address: str) -> set[str]:
     """The streams that are read at the link *address*."""
-    wires = config.load(rig.config).wires
+    wires = config.load(rig.config).profile.wires
     return {wire.stream for wire in wires if str(rig.directory / address) in repr(wire.options)}
 
 
