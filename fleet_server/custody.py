@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from fleet_server.access.auditor import Auditor
+from fleet_server.access.signing import Signer
 from fleet_server.access.timestamps import Stamper
 from fleet_server.adapters.bundle_zip import zipped
 from fleet_server.adapters.sql.custody import CustodyLog
@@ -21,6 +22,7 @@ from fleet_server.adapters.sql.scrubs import SqlScrubs
 from fleet_server.adapters.sql.timestamps import SqlTimestamps
 from fleet_server.api.evidence import Evidence as EvidencePorts
 from fleet_server.config import Evidence
+from fleet_server.evidence import receipting
 from fleet_server.evidence.bundle import Trust
 from fleet_server.evidence.content import Content
 from fleet_server.evidence.custodian import Custodian, Settings, Tell
@@ -43,11 +45,14 @@ class Custody:
         journals: Journals,
         *,
         roots: Sequence[str],
+        signer: Signer,
+        receipt_life_ms: int,
+        signers: Callable[[], Sequence[str]],
         tell: Tell,
         now_ms: Callable[[], int],
     ) -> None:
-        """*copies*: the first is where originals are. *roots*: of devices, PEM, as exports name them. Raises OSError,
-        ValueError: the file of the timestamps' authority cannot be used.
+        """*copies*: the first is where originals are. *roots*: of devices, PEM, and *signers* (:class:`Trust`), as
+        exports name them. Raises OSError, ValueError: the file of the timestamps' authority cannot be used.
         """
         log = CustodyLog(engine, auditor)
         self.pieces = SqlPieces(log, copies[0])
@@ -69,7 +74,7 @@ class Custody:
             hour_of=_hour,
         )
         tsa = () if table.tsa_ca_file is None else (table.tsa_ca_file.read_text(encoding="ascii"),)
-        trust = Trust(tuple(roots), auditor.verifier.text(), tsa)
+        receipts = receipting.for_bundle(signer, copies, life_ms=receipt_life_ms)
         self.evidence = EvidencePorts(
             self.pieces,
             SqlKeeping(log),
@@ -80,7 +85,13 @@ class Custody:
             copies[0],
             custodian,
             delay_ms,
-            Sources(journals, trust, zipped, self.timestamps),
+            Sources(
+                journals,
+                lambda: Trust(tuple(roots), auditor.verifier.text(), tsa, signers=tuple(signers())),
+                zipped,
+                receipts,
+                self.timestamps,
+            ),
         )
         self._stamper = _stamper(table, auditor, self.timestamps, now_ms)
         self._stamp_s = table.timestamp_every_s

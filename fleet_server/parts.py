@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import Engine
 
 from broker_config.ids import SiteId
+from broker_config.signing import Kind
 from fleet_server import uploads
 from fleet_server.access.auditor import Auditor
 from fleet_server.access.ca import CaError
@@ -278,13 +279,27 @@ def uploads_of(config: Config, secrets: Secrets) -> Uploads | None:
         raise PartError(f"evidence: {error}") from error
 
 
-def custody_of(config: Config, operators: Operators, uploads_: Uploads, store: SqliteStore, tell: Tell) -> Custody:
+def custody_of(
+    config: Config, operators: Operators, uploads_: Uploads, store: SqliteStore, trusted: Trusted, tell: Tell
+) -> Custody:
     """What is done with files that have arrived. Raises PartError."""
     assert config.evidence is not None
     copies = [each for each in (uploads_.content, uploads_.replica) if each is not None]
     engine, auditor, roots = operators.engine, operators.auditor, uploads_.roots
     try:
-        return Custody(config.evidence, engine, auditor, copies, store, roots=roots, tell=tell, now_ms=now_ms)
+        return Custody(
+            config.evidence,
+            engine,
+            auditor,
+            copies,
+            store,
+            roots=roots,
+            signer=uploads_.signer,
+            receipt_life_ms=uploads_.receipt_life_ms,
+            signers=lambda: trusted.signers_of(Kind.EVIDENCE_RECEIPT),
+            tell=tell,
+            now_ms=now_ms,
+        )
     except (OSError, ValueError) as error:
         raise SettingError(f"evidence.tsa_ca_file: {error}") from error
 

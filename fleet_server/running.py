@@ -170,7 +170,7 @@ class Server:
             bell.ring()
             outbound.wake()
 
-        return parts.custody_of(self._config, self._operators, self._uploads, self._store, tell)
+        return parts.custody_of(self._config, self._operators, self._uploads, self._store, self._trusted, tell)
 
     def _ports(
         self,

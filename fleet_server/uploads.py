@@ -70,6 +70,9 @@ class Uploads:
         self._incoming = IncomingDirectory(table.directory / INCOMING)
         self.content = ContentDirectory(table.directory)
         self.replica = _replica(table)
+        assert config.signer.socket_file is not None
+        self.signer = SocketSigner(config.signer.socket_file)
+        self.receipt_life_ms = min(LIFETIME_MS_MAX, 1000 * config.signer.lifetime_s_max)
         self._stopping = threading.Event()
         self._stop: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
@@ -161,13 +164,8 @@ class Uploads:
             Bounds(table.disk_share_max, table.device_bytes_a_day_max),
             has_content=self.content.exists,
         )
-        assert config.signer.socket_file is not None
         return UploadService(
-            UploadSettings(
-                (first, last),
-                table.incoming_keep_d,
-                min(LIFETIME_MS_MAX, 1000 * config.signer.lifetime_s_max),
-            ),
+            UploadSettings((first, last), table.incoming_keep_d, self.receipt_life_ms),
             LinkSettings(
                 host=config.broker.host,
                 port=config.broker.port,
@@ -179,7 +177,7 @@ class Uploads:
             finisher,
             uploads,
             windows,
-            SocketSigner(config.signer.socket_file),
+            self.signer,
             now_ms=self._now_ms,
             rng=random.Random(),  # noqa: S311 - jitter
         )

@@ -1,6 +1,7 @@
 """Orders as a signer makes them, and as somebody makes them who should not."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from broker_config import signing
 from broker_config.ids import DeviceId, SiteId
 from broker_config.signing import ED25519, PAYLOAD_TYPE, Claims, Command, Envelope, Kind, Roots, Signature, Signer
+from fleet_server.access.signing import Issuer, Request, SignerError
 
 SITE: Final = SiteId("5e" * 32)
 CAR: Final = DeviceId("car-7")
@@ -44,6 +46,35 @@ class Key:
 SERVER: Final = Key.of(1)
 SECOND: Final = Key.of(2)
 STRANGER: Final = Key.of(3)
+
+
+class FixedKey:
+    """A test's key behind the port."""
+
+    algorithm = ED25519
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self.public = key.public
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.private.sign(data)
+
+
+@dataclass
+class RealSigner:
+    """The signer's own core in this process. ``down``: as if its process was away."""
+
+    issuer: Issuer
+    down: bool = False
+    asked: list[Request] = field(default_factory=list)
+
+    def sign(self, request: Request) -> bytes:
+        if self.down:
+            raise SignerError("the signer cannot be reached")
+        self.asked.append(request)
+        now_ms = time.time_ns() // 1_000_000
+        return signing.encode(self.issuer.sign(request, now_ms=now_ms, mono_ms=now_ms))
 
 
 def signer(key: Key, *kinds: Kind) -> Signer:

@@ -2,6 +2,7 @@
 whenever they have changed, and records each change in the audit log.
 """
 
+import base64
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Final
 
 from broker_config.ids import ContractError, DeviceId
 from broker_config.mac import MacKey, Purpose
+from broker_config.signing import Kind
 from broker_config.text import shown
 from fleet_server.access.audit import Draft
 from fleet_server.access.auditor import own_fact
@@ -53,6 +55,13 @@ class Trusted:
     def signers_json(self) -> str:
         """What a device that enrols is given; empty if there are no signers."""
         return "" if self._signers is None else self._signers.data.decode()
+
+    def signers_of(self, kind: Kind) -> tuple[str, ...]:
+        """Whose signatures of *kind* count, ``KEYID ALGORITHM BASE64``."""
+        holders = {} if self._signers is None else self._signers.roots.holders(kind)
+        return tuple(
+            f"{each.keyid} {each.algorithm} {base64.b64encode(each.public).decode()}" for each in holders.values()
+        )
 
     def steps(self, version: int) -> tuple[str, ...]:
         """See :meth:`SignersDirectory.after`."""

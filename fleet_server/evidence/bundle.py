@@ -77,18 +77,25 @@ class Covered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Keys as the server names them, for who compares; a verifier is given them by somebody else. ``roots``: PEM."""
+    """Keys as the server names them, for who compares; a verifier is given them by somebody else. ``roots``: PEM.
+    ``signers``: of receipts, ``KEYID ALGORITHM BASE64``.
+    """
 
     roots: tuple[str, ...]
     log_key: str
     tsa: tuple[str, ...] = ()
     witnesses: tuple[str, ...] = ()
+    signers: tuple[str, ...] = ()
 
 
 def content(
-    pieces: Sequence[Piece], journals: Sequence[Journal], trust: Trust, texts: Mapping[str, str]
+    pieces: Sequence[Piece],
+    journals: Sequence[Journal],
+    receipts: Sequence[bytes],
+    trust: Trust,
+    texts: Mapping[str, str],
 ) -> dict[str, bytes | Original]:
-    """All that is put in. *texts*: the reports and README.txt."""
+    """All that is put in. *receipts*: signed, as devices get them. *texts*: the reports and README.txt."""
     made: dict[str, bytes | Original] = {name: text.encode() for name, text in texts.items()}
     made["trust.json"] = _json({"t": "trust", "v": VERSION, **msgspec.to_builtins(trust)})
     for piece in pieces:
@@ -96,6 +103,7 @@ def content(
         made[at + ORIGINAL] = Original(piece.sha256, piece.size)
         made[at + "manifest.dsse.json"] = piece.envelope
         made[at + "certificate.pem"] = piece.certificate.encode()
+    made |= {f"receipts/{number}.dsse.json": receipt for number, receipt in enumerate(receipts, 1)}
     for number, journal in enumerate(journals, 1):
         head = {"t": "journal", "v": VERSION, "device": journal.device, "life": journal.life}
         lines = ({"seq": seq, "payload": _b64(payload)} for seq, payload in journal.batches)

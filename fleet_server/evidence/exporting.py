@@ -17,6 +17,7 @@ from broker_config.text import shown
 from fleet_server.access import audit, notes, tlog
 from fleet_server.access.auditor import Auditor
 from fleet_server.access.notes import Checkpoint, NoteError
+from fleet_server.access.signing import SignerError
 from fleet_server.access.timestamps import Timestamp, Timestamps
 from fleet_server.evidence import bundle, report
 from fleet_server.evidence.bundle import (
@@ -54,12 +55,14 @@ class Journals(Protocol):
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What an export is made of beside the pieces. ``zipped``: the file that goes out, in parts, from its members;
-    raises ContentError in the middle of it. ``timestamps``: None: there are none.
+    raises ContentError in the middle of it. ``receipts``: signed anew, each for pieces of one device; raises
+    SignerError. ``timestamps``: None: there are none.
     """
 
     journals: Journals
-    trust: Trust
+    trust: Callable[[], Trust]
     zipped: Callable[[Mapping[str, bytes | Original], Content], Iterator[bytes]]
+    receipts: Callable[[Sequence[Piece]], Sequence[bytes]]
     timestamps: Timestamps | None = None
 
 
@@ -103,14 +106,15 @@ class Exporter:
         Raises:
             UnknownPieceError, MissingContentError, ContentError: it is not there.
             RefusedError: a piece is deleted, more than a bundle has, or a *witnessed* that is not of this log.
-            StoreError, BrokenLogError: it cannot be entered now.
+            StoreError, BrokenLogError: it cannot be entered, or its receipts not be signed, now.
         """
         export = secrets.token_hex(EXPORT_BYTES)
         pieces = self._found(wanted)
         witnessed = [self._seen(note) for note in wanted.witnessed]
         told = [report.Told(piece, self._entries(piece.piece)) for piece in pieces]
         texts = report.texts(told, export=export, by=by, at_ms=now_ms)
-        content = bundle.content(pieces, self._journals(pieces), self._sources.trust, texts)
+        receipts = self._receipts(pieces)
+        content = bundle.content(pieces, self._journals(pieces), receipts, self._sources.trust(), texts)
         if bundle.small_bytes(content) > SMALL_BYTES_MAX:
             raise RefusedError(
                 f"its manifests, journals and reports are more than {SMALL_BYTES_MAX} bytes: ask for less"
@@ -181,6 +185,12 @@ class Exporter:
         if len(events) > EVENTS_MAX:
             raise RefusedError(f"{piece}: more than {EVENTS_MAX} events")
         return events
+
+    def _receipts(self, pieces: Sequence[Piece]) -> Sequence[bytes]:
+        try:
+            return self._sources.receipts(pieces)
+        except SignerError as error:
+            raise StoreError(f"receipts: {shown(error)}") from error
 
     # journals
 

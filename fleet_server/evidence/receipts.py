@@ -1,10 +1,13 @@
 """Which uploads are receipted next, and as what. Values and times only."""
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from broker_config import limits
 from broker_config.ids import DeviceId
 from broker_config.transfer import Receipted, StorageClass
+from fleet_server.evidence.pieces import Piece
 from fleet_server.evidence.uploads import Phase, Upload
 
 LINGER_S: Final = 0.5
@@ -28,6 +31,22 @@ def receipted(upload: Upload) -> Receipted:
     return Receipted(
         upload.upload, told.sha256, told.size, storage_class(upload), upload.place.log, upload.place.number
     )
+
+
+def of_pieces(
+    pieces: Iterable[Piece], is_everywhere: Callable[[str], bool]
+) -> Iterator[tuple[DeviceId, tuple[Receipted, ...]]]:
+    """What their devices were told, or would be if they asked now; as many as one receipt holds.
+
+    *is_everywhere*: whether every copy that is wanted of a SHA-256 is there.
+    """
+    told: defaultdict[str, list[Receipted]] = defaultdict(list)
+    for piece in pieces:
+        as_ = StorageClass.LOGGED if is_everywhere(piece.sha256) else StorageClass.STORED
+        told[piece.device].append(Receipted(piece.piece, piece.sha256, piece.size, as_, piece.log, piece.entry))
+    for device, every in told.items():
+        for at in range(0, len(every), limits.RECEIPTED_MAX):
+            yield DeviceId(device), tuple(every[at : at + limits.RECEIPTED_MAX])
 
 
 class Due:

@@ -16,16 +16,16 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import mqtt5
 import structlog
-from msgspec import Raw
 
 from broker_config import topics, transfer
 from broker_config.ids import DeviceId
-from broker_config.signing import LIFETIME_MS_MAX, Kind
+from broker_config.signing import LIFETIME_MS_MAX
 from broker_config.text import shown
 from broker_config.topics import BadTopicError, Down, Up, parse_up, up_filter
-from broker_config.transfer import DownMessage, EvidenceReceipt, Receipted
-from fleet_server.access.signing import Request, Signer, SignerError
+from broker_config.transfer import DownMessage, Receipted
+from fleet_server.access.signing import Signer, SignerError
 from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
+from fleet_server.evidence import receipting
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.finishing import Finisher
 from fleet_server.evidence.receipts import Due, receipted
@@ -312,8 +312,7 @@ class UploadService:
                 self._say_receipt(device, envelope, len(uploads))
 
     def _signed(self, device: DeviceId, uploads: tuple[Receipted, ...]) -> bytes:
-        body = Raw(transfer.encode(EvidenceReceipt(1, uploads)))
-        return self._signer.sign(Request(Kind.EVIDENCE_RECEIPT, device, self._settings.receipt_life_ms, body))
+        return receipting.signed(self._signer, device, uploads, life_ms=self._settings.receipt_life_ms)
 
     def _keep_receipt(self, device: DeviceId, uploads: Iterable[Receipted], envelope: bytes) -> None:
         for each in uploads:

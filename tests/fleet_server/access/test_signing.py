@@ -28,7 +28,7 @@ from fleet_server.access.signing import (
     read_request,
 )
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
-from tests.orders import CAR, NOW_MS, ROOTS, SECOND, SERVER, SITE, Key, claims, command
+from tests.orders import CAR, NOW_MS, ROOTS, SECOND, SERVER, SITE, FixedKey, claims, command
 
 POLICY = Policy(SITE)
 FULL = State(0, 10, 0)
@@ -37,19 +37,6 @@ FULL = State(0, 10, 0)
 def request(kind: Kind = Kind.COMMAND, *, lifetime_ms: int = 60_000, body: object = None) -> Request:
     raw = msgspec.Raw(msgspec.json.encode(command() if body is None else body))
     return Request(kind, CAR, lifetime_ms, raw)
-
-
-class FixedKey:
-    """A test's key behind the port."""
-
-    algorithm = ED25519
-
-    def __init__(self, key: Key) -> None:
-        self._key = key
-        self.public = key.public
-
-    def sign(self, data: bytes) -> bytes:
-        return self._key.private.sign(data)
 
 
 def issuer(reserved: list[int], *, last: int = 0, policy: Policy = POLICY) -> Issuer:

@@ -1,8 +1,10 @@
 """A bundle over the API is one that a stranger finds to be right, and nobody gets one without a trace."""
 
 import argparse
+import base64
 import hashlib
 import io
+import json
 import random
 import zipfile
 from collections.abc import AsyncIterator
@@ -12,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import FastAPI
 
+from broker_config import signing, transfer
 from fleet_server.access.auditor import BEGIN, own_fact
 from fleet_server.access.people import ROOT, NodeGrant
 from fleet_server.access.roles import Role
@@ -122,6 +126,29 @@ async def test_without_a_witness_and_a_journal_that_is_said(desk: Desk) -> None:
         "existed by then",
         "log not rewritten",
     }
+
+
+async def test_signed_receipts_of_every_piece_go_along(desk: Desk) -> None:
+    """As who has only the key that ``trust.json`` names checks them."""
+    pieces = desk.recorded(segments=3)
+    with zipfile.ZipFile(io.BytesIO(await desk.export(recording="r-1"))) as file:
+        envelope = signing.decode_envelope(file.read("receipts/1.dsse.json"))
+        (named,) = json.loads(file.read("trust.json"))["signers"]
+        originals = {piece: hashlib.sha256(file.read(f"pieces/{piece}/original")).hexdigest() for piece in pieces}
+    keyid, algorithm, public = named.split(" ")
+    assert (envelope.signatures[0].keyid, algorithm) == (keyid, signing.ED25519)
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public))
+    key.verify(envelope.signatures[0].sig, signing.pre_authentication(envelope.payload_type, envelope.payload))
+    claims = signing.decode_claims(envelope)
+    receipt = transfer.decode_receipt(bytes(claims.body))
+    assert {each.upload: each.sha256 for each in receipt.uploads} == originals
+
+
+async def test_nothing_is_exported_while_receipts_cannot_be_signed(desk: Desk) -> None:
+    (piece,) = desk.recorded(segments=1)
+    desk.custody.signer.down = True
+    await desk.asked({"pieces": [piece]}, 503)
+    assert desk.custody.told(piece) == ["received", "verified"]
 
 
 @pytest.mark.server("openssl")

@@ -292,7 +292,9 @@ def made(plan: Plan) -> Made:
     journals = [Journal(c.device, c.life, list(enumerate(c.batches, 1))) for c in plan.cameras if plan.journals]
     root = plan.site.root.certificate_pem.decode()
     trust = Trust((root,), plan.signer.verifier.text())
-    content = bundle.content([piece_of(each) for each in plan.arrivals], journals, trust, {"README.txt": "read\n"})
+    content = bundle.content(
+        [piece_of(each) for each in plan.arrivals], journals, [], trust, {"README.txt": "read\n"}
+    )
     digest = bundle.content_digest(content)
     for each in plan.arrivals:
         book.event(

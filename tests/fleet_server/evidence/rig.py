@@ -2,13 +2,16 @@
 
 import hashlib
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from broker_config.signing import ED25519
 from fleet_server.access import audit
 from fleet_server.access.auditor import Auditor
+from fleet_server.access.signing import Issuer, Policy
 from fleet_server.adapters.bundle_zip import zipped
 from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.custody import CustodyLog
@@ -21,6 +24,7 @@ from fleet_server.adapters.sql.retention import SqlRetention
 from fleet_server.adapters.sql.scrubs import SqlScrubs
 from fleet_server.adapters.sql.timestamps import SqlTimestamps
 from fleet_server.api.evidence import Evidence
+from fleet_server.evidence import receipting
 from fleet_server.evidence.bundle import Trust
 from fleet_server.evidence.custodian import Custodian, Settings
 from fleet_server.evidence.exporting import Sources
@@ -28,8 +32,10 @@ from fleet_server.evidence.scrub import Scrubber
 from fleet_server.outbound.happenings import News
 from tests.fleet_server.access.drafts import SIGNER, SITE
 from tests.fleet_server.evidence.arrivals import DAY_MS, T0, Folder, arrival
+from tests.orders import SERVER, FixedKey, RealSigner
 
-TRUST: Final = Trust((), SIGNER.verifier.text())
+OF_RECEIPTS: Final = f"{SERVER.keyid} {ED25519} {b64encode(SERVER.public).decode()}"
+TRUST: Final = Trust((), SIGNER.verifier.text(), signers=(OF_RECEIPTS,))
 
 
 class Batches:
@@ -63,6 +69,7 @@ class Custody:
         self.scrubs = SqlScrubs(self.log)
         self.timestamps = SqlTimestamps(engine)
         self.journals = Batches()
+        self.signer = RealSigner(Issuer(FixedKey(SERVER), Policy(SITE), last=0, reserve=lambda _counter: None))
         self.news: list[News] = []
         copies = [self.content]
         scrubber = Scrubber(
@@ -93,7 +100,13 @@ class Custody:
             self.content,
             self.custodian,
             delay_ms,
-            Sources(self.journals, TRUST, zipped, self.timestamps),
+            Sources(
+                self.journals,
+                lambda: TRUST,
+                zipped,
+                receipting.for_bundle(self.signer, [self.content], life_ms=60_000),
+                self.timestamps,
+            ),
         )
 
     def entered(self, data: bytes | None = None, **fields: Any) -> str:

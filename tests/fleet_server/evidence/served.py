@@ -4,17 +4,17 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 
-from broker_config import limits, signing
+from broker_config import limits
 from broker_config.ids import DeviceId, server_client_id
 from fleet_server.access import ca
-from fleet_server.access.signing import Issuer, Policy, Request, SignerError
+from fleet_server.access.signing import Issuer, Policy
 from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, read_again
 from fleet_server.adapters.mqtt import LinkSettings, security
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
@@ -27,25 +27,11 @@ from fleet_server.evidence.underway import UnderWay
 from fleet_server.evidence.windows import Windows
 from tests.fleet_server.evidence.upload_rig import BOUNDS, File, Identity, SqliteRegister, manifest_of
 from tests.fleet_server.telemetry.service_rig import now_ms, until
+from tests.orders import RealSigner
 from tests.servers import HOST, Mosquitto, mosquitto
 from tests.uploading import UploadingDevice
 
 CHUNK: Final = limits.CHUNK_BYTES_MIN
-
-
-@dataclass
-class RealSigner:
-    """The signer's own core in this process. ``down``: as if its process was away."""
-
-    issuer: Issuer
-    down: bool = False
-    asked: list[Request] = field(default_factory=list)
-
-    def sign(self, request: Request) -> bytes:
-        if self.down:
-            raise SignerError("the signer cannot be reached")
-        self.asked.append(request)
-        return signing.encode(self.issuer.sign(request, now_ms=now_ms(), mono_ms=now_ms()))
 
 
 @dataclass
