@@ -1,0 +1,66 @@
+"""What people may do to a rollout, and when. Pure; each returns the rollout as it is then.
+
+Raises NotNowError where the phase does not allow it.
+"""
+
+from typing import NoReturn
+
+from fleet_server.change.device_steps import changed
+from fleet_server.change.rollout_plan import Plan
+from fleet_server.change.rollout_rules import bad_ends
+from fleet_server.change.rollout_state import ENDS, OUT, NotNowError, PauseWhy, Phase, Rollout
+from fleet_server.change.rollouts import in_phase, next_wave, paused
+
+
+def approved(rollout: Rollout, by: str) -> Rollout:
+    """A second person agrees: another one than who asked for it."""
+    if rollout.head.phase is not Phase.WAITING_APPROVAL:
+        _refuse(rollout, "waiting_approval")
+    if by == rollout.head.created_by:
+        raise NotNowError("expected a second person, got the one who made it")
+    running = in_phase(rollout, Phase.RUNNING)
+    return changed(running, head=changed(running.head, approved_by=by, wave_ms=running.head.clock_ms))
+
+
+def held(rollout: Rollout, by: str, reason: str) -> Rollout:
+    """Pause: no device has its turn; those under way go on."""
+    if rollout.head.phase is not Phase.RUNNING:
+        _refuse(rollout, "running")
+    return paused(rollout, PauseWhy.OPERATOR, f"{by}: {reason}" if reason else by)
+
+
+def resumed(plan: Plan, rollout: Rollout) -> Rollout:
+    """Go on. What paused it has been seen: bad ends until now break no rule again, a wave that was held up or had too
+    few successes is through, a wave that was worse than its controls is taken as it is.
+    """
+    head = rollout.head
+    if head.phase is not Phase.PAUSED or head.pause is None:
+        _refuse(rollout, "paused")
+    accepted = bad_ends(member for member in rollout.members.values() if member.state not in OUT)
+    judged = head.wave + 1 if head.pause.why is PauseWhy.CONTROL else head.judged
+    running = in_phase(rollout, Phase.RUNNING)
+    running = changed(
+        running, head=changed(running.head, accepted=dict(accepted), judged=judged, wave_ms=head.clock_ms)
+    )
+    return next_wave(plan, running) if head.pause.why in {PauseWhy.WAVE, PauseWhy.SUCCESS} else running
+
+
+def canceled(rollout: Rollout, by: str, reason: str) -> Rollout:
+    """No more turns; what was not taken up is withdrawn; who has the change keeps it."""
+    if rollout.head.phase not in {Phase.WAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED}:
+        _refuse(rollout, "waiting_approval, running or paused")
+    return in_phase(rollout, Phase.CANCELING, why=f"{by}: {reason}" if reason else by)
+
+
+def rolled_back(rollout: Rollout, by: str, reason: str) -> Rollout:
+    """Who has the change gets what it had. A completed one is undone by another: its change is everybody's."""
+    if rollout.head.phase not in {Phase.RUNNING, Phase.PAUSED, Phase.CANCELING, Phase.CANCELED}:
+        _refuse(rollout, "running, paused, canceling or canceled")
+    back = in_phase(rollout, Phase.ROLLING_BACK, why=f"{by}: {reason}" if reason else by)
+    return changed(back, head=changed(back.head, ended_ms=None))
+
+
+def _refuse(rollout: Rollout, expected: str) -> NoReturn:
+    phase = rollout.head.phase
+    hint = "; it is over" if phase in ENDS else ""
+    raise NotNowError(f"expected a rollout that is {expected}, got one that is {phase}{hint}")
