@@ -8,7 +8,6 @@ that is done once, and in the audit log. Who imports dispatches explains none.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, NamedTuple, Protocol
 
@@ -16,7 +15,7 @@ from msgspec import Meta, Struct
 
 from fleet_server.evidence.ledger import DAY_MS, Row, Span
 from fleet_server.registry import imports
-from fleet_server.registry.imports import Fault, Read
+from fleet_server.registry.imports import Fault, Read, Time, ms
 from fleet_server.registry.model import Slug
 from fleet_server.registry.store import Imported
 
@@ -34,7 +33,6 @@ DISPATCH: Final = "dispatch:"
 WORDS_PATTERN: Final = r"^[^\x00-\x1f\x7f]{0,64}$"
 
 Words = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{0,64}\Z")]
-Time = Annotated[datetime, Meta(tz=True)]
 
 
 class Why(StrEnum):
@@ -155,11 +153,6 @@ def fault_of(line: DispatchLine) -> str:
     if end_ms is not None and not begin_ms <= end_ms <= begin_ms + DURATION_MS_MAX:
         return f"an end of at most {DURATION_MS_MAX // 3_600_000} h after its begin"
     return ""
-
-
-def ms(at: datetime) -> int:
-    """Since the epoch."""
-    return int(at.timestamp() * 1_000)
 
 
 def of_line(line: DispatchLine, path: str) -> Dispatch:

@@ -8,9 +8,11 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from datetime import datetime
+from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from broker_config import device_classes
 from broker_config.text import shown
@@ -22,6 +24,8 @@ FAULTS_MAX: Final = 50
 """Faults told of one file; the rest are counted."""
 
 Row = TypeVar("Row", bound=msgspec.Struct)
+Time = Annotated[datetime, Meta(tz=True)]
+"""RFC 3339, with an offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,8 @@ def read_units(data: bytes) -> Read[DutyUnit]:
     return read_rows(data, DutyUnit, "unit")
 
 
-def read_rows(data: bytes, kind: type[Row], key: str, *, rows_max: int = ROWS_MAX) -> Read[Row]:
-    """Rows of *kind*, whose members are the columns; *key* names each row once."""
+def read_rows(data: bytes, kind: type[Row], key: str | None, *, rows_max: int = ROWS_MAX) -> Read[Row]:
+    """Rows of *kind*, whose members are the columns; *key* names each row once, None: nothing does."""
     read: Read[Row] = Read([], [], [])
     try:
         text = data.decode("utf-8-sig")
@@ -112,7 +116,13 @@ def _of_header(header: list[str], names: list[str], required: list[str]) -> Iter
 
 
 def _take(
-    read: Read[Row], kind: type[Row], key: str, header: list[str], line: int, cells: list[str], seen: dict[str, int]
+    read: Read[Row],
+    kind: type[Row],
+    key: str | None,
+    header: list[str],
+    line: int,
+    cells: list[str],
+    seen: dict[str, int],
 ) -> None:
     if len(cells) != len(header):
         read.faults.append(Fault(line, f"{len(header)} cells", str(len(cells))))
@@ -124,10 +134,16 @@ def _take(
         place = str(error).rpartition("`$.")[2].rstrip("`")
         read.faults.append(Fault(line, shown(error), shown(members.get(place, ""))))
         return
-    name = getattr(row, key)
-    if name in seen:
-        read.faults.append(Fault(line, f"each {key} once", f"{name}, which line {seen[name]} has as well"))
-        return
-    seen[name] = line
+    if key is not None:
+        name = getattr(row, key)
+        if name in seen:
+            read.faults.append(Fault(line, f"each {key} once", f"{name}, which line {seen[name]} has as well"))
+            return
+        seen[name] = line
     read.rows.append(row)
     read.lines.append(line)
+
+
+def ms(at: datetime) -> int:
+    """Since the epoch."""
+    return int(at.timestamp() * 1_000)
