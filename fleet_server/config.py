@@ -16,13 +16,14 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 from msgspec import Meta, Struct, field
 
-from broker_config import limits, signing
+from broker_config import device_classes, limits, signing
 from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
 from fleet_server.access.key_uri import KeyUri, KeyUriError
 from fleet_server.access.roles import Role
 from fleet_server.evidence.retention import CHANGE_DELAY_D, DELETION_DELAY_D, DELETIONS_A_DAY_MAX
 from fleet_server.outbound.happenings import Kind, Severity
+from fleet_server.registry.readiness import Thresholds
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 Host: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
@@ -367,7 +368,9 @@ class Oidc(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """All of ``fleet-server.toml``. ``mail``: None if none is sent."""
+    """All of ``fleet-server.toml``. ``mail``: None if none is sent. ``readiness``: of each device class, what is
+    asked before one is given out, instead of the default; what its table leaves out is not asked.
+    """
 
     site_id: SiteIdField
     state_dir: Path
@@ -388,6 +391,7 @@ class Config(Struct, frozen=True):
     enrolment: EnrolmentTable | None = None
     oidc: Oidc | None = None
     evidence: Evidence | None = None
+    readiness: dict[str, Thresholds] = {}
 
 
 T = TypeVar("T", bound=Struct)
@@ -417,6 +421,12 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults += _s3_faults(config.evidence)
     if config.oidc is not None:
         faults += _oidc_faults(config.oidc)
+    known = device_classes.names()
+    faults += [
+        f"readiness.{shown(name)}: unknown; expected one of {', '.join(known)}"
+        for name in config.readiness
+        if name not in known
+    ]
     if config.device_ca is not None and (config.device_ca.key_file is None) == (config.device_ca.key_uri is None):
         faults.append("device_ca: expected one of key_file and key_uri")
     if config.signer.key_file is not None and config.signer.key_uri is not None:

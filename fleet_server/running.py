@@ -16,12 +16,14 @@ import uvicorn
 from broker_config.ids import SiteId, server_client_id
 from fleet_server import parts
 from fleet_server.adapters import mqtt
+from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports, create_app
+from fleet_server.api.assignments import Assigning
 from fleet_server.config import Config
 from fleet_server.custody import Custody
 from fleet_server.identities import Identities
@@ -34,6 +36,7 @@ from fleet_server.outbound.subscriptions import Sort
 from fleet_server.outbound.watch import WatchPolicy
 from fleet_server.parts import Operators, Secrets, now_ms
 from fleet_server.projection.sinks import Sinks
+from fleet_server.registry import readiness
 from fleet_server.registry.keeper import Keeper, PromptLabels
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
@@ -193,6 +196,7 @@ class Server:
             operators.people,
             operators.auditor,
             operators.persons,
+            Assigning(SqlAssignments(operators.engine), readiness.table_of(self._config.readiness)),
             enrolling=None if self._identities is None else self._identities.enrolling,
             signing_in=operators.signing_in,
             uploads=lambda: None if self._uploads is None else self._uploads.facts(),

@@ -32,6 +32,8 @@ class Permission(StrEnum):
     DEVICES_ENROL = "devices:enrol"
     DEVICES_REVOKE = "devices:revoke"
     RELEASES_CHANGE = "releases:change"
+    ASSIGNMENTS_READ = "assignments:read"
+    ASSIGNMENTS_CHANGE = "assignments:change"
     EVIDENCE_LIST = "evidence:list"
     EVIDENCE_READ = "evidence:read"
     EVIDENCE_CHANGE = "evidence:change"
@@ -57,8 +59,10 @@ P = Permission
 _VIEWER: Final = frozenset({P.FLEET_READ})
 PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = {
     Role.VIEWER: _VIEWER,
+    # who had what is not everybody's who sees equipment
     Role.EVIDENCE_REVIEWER: _VIEWER
     | {
+        P.ASSIGNMENTS_READ,
         P.EVIDENCE_LIST,
         P.EVIDENCE_READ,
         P.EVIDENCE_CHANGE,
@@ -67,7 +71,15 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = {
         P.DISPATCHES_EXPLAIN,
     },
     Role.EQUIPMENT_MANAGER: _VIEWER
-    | {P.REGISTRY_CHANGE, P.QUARANTINE_READ, P.QUARANTINE_REPLAY, P.DEVICES_ENROL, P.DEVICES_REVOKE},
+    | {
+        P.REGISTRY_CHANGE,
+        P.QUARANTINE_READ,
+        P.QUARANTINE_REPLAY,
+        P.DEVICES_ENROL,
+        P.DEVICES_REVOKE,
+        P.ASSIGNMENTS_READ,
+        P.ASSIGNMENTS_CHANGE,
+    },
     Role.RELEASE_MANAGER: _VIEWER | {P.RELEASES_CHANGE},
     # reviews no evidence: who can change the system is not who judges by it; but sees what there is, and can be the
     # second person where something is to be deleted; and who enters dispatches explains none

@@ -50,6 +50,12 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/imports/claims"): Action("claim.import"),
     ("DELETE", "/v1/claims/{claim}"): Action("claim.withdraw", "claim"),
     ("POST", "/v1/devices/{device}/revoke"): Action("device.revoke", "device", told=("reason",)),
+    # hushed: a badge's number is short, and would be found by its hash
+    ("POST", "/v1/devices/{device}/check-out"): Action("assignment.check_out", "device", hushed=True),
+    ("POST", "/v1/devices/{device}/check-in"): Action("assignment.check_in", "device", hushed=True),
+    ("POST", "/v1/devices/{device}/hand-over"): Action("assignment.hand_over", "device", hushed=True),
+    ("POST", "/v1/assignments/{assignment}/correction"): Action("assignment.correct", "assignment", hushed=True),
+    ("POST", "/v1/imports/assignments"): Action("assignment.import", hushed=True),
     ("POST", "/v1/tokens"): Action("token.create", "token", told=("grants", "days")),
     ("POST", "/v1/tokens/{token}/approve"): Action("token.approve", "token"),
     ("POST", "/v1/tokens/{token}/revoke"): Action("token.revoke", "token"),
@@ -91,6 +97,9 @@ READS: Final[Mapping[tuple[str, str], Action]] = {
     ("GET", "/v1/audit"): Action("audit.read"),
     ("GET", "/v1/audit/export"): Action("audit.export"),
     ("GET", "/v1/audit/logs/{log}/tile/entries/{place:path}"): Action("audit.export", "log"),
+    # that somebody looked at what an officer had; whose it was is in no log that cannot be erased
+    ("GET", "/v1/officers/{officer}/assignments"): Action("officer.read"),
+    ("GET", "/v1/officers/{officer}/series/{stream}"): Action("officer.read"),
 }
 """Of what is read, this is recorded too; checkpoints and proofs are mere hashes, and witnesses ask all the time."""
 
@@ -124,6 +133,14 @@ def found_in(method: str, path: str, body: bytes) -> Found | None:
 def is_recorded(method: str, path: str) -> bool:
     """Whether it is at all."""
     return method not in SAFE or any(pattern.match(path) for wanted, pattern, _ in _PATTERNS if wanted == method)
+
+
+def route_of(method: str, path: str) -> str:
+    """Of a read that is recorded, the route as ``api.rules`` names it; the method and path of any other request."""
+    for wanted, template in READS:
+        if wanted == method and compile_path(template)[0].match(path):
+            return f"{method} {template.replace(':path}', '}')}"
+    return f"{method} {path}"
 
 
 def _fields(body: bytes) -> Mapping[str, object]:

@@ -22,12 +22,15 @@ from fleet_server.access.kept_answers import KeptAnswers
 from fleet_server.access.people_store import People
 from fleet_server.access.person_store import Persons
 from fleet_server.access.revocation import Revoker
+from fleet_server.access.scoped_assignments import ScopedAssignments
 from fleet_server.access.scoped_dispatches import ScopedDispatches
 from fleet_server.access.scoped_evidence import ScopedDeletions, ScopedItems, ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
+from fleet_server.access.states import State
 from fleet_server.access.timestamps import Timestamps
 from fleet_server.api import (
+    assignments,
     audit,
     changes,
     claims,
@@ -41,11 +44,13 @@ from fleet_server.api import (
     interviews,
     items,
     ledger,
+    officers,
     operations,
     organisation,
     people,
     problems,
     quarantine,
+    readiness,
     registrations,
     revocations,
     scrubs,
@@ -58,6 +63,7 @@ from fleet_server.api import (
     tokens,
     webhooks,
 )
+from fleet_server.api.assignments import Assigning
 from fleet_server.api.bodies import Bodies
 from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
@@ -134,6 +140,7 @@ class Ports:
     people: People
     auditor: Auditor
     persons: Persons
+    assigning: Assigning
     enrolling: Enrolling | None = None
     signing_in: sign_in.SigningIn | None = None
     uploads: Callable[[], EvidenceFacts | None] = lambda: None
@@ -185,6 +192,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         webhooks.routes(ports.subscriptions, clock, ports.wake),
         sinks.routes(ports.sinks, clock),
         tokens.routes(ports.people, clock),
+        *_assigning(ports, registry, view, clock),
         *_enrolling(ports.enrolling, ports.auditor, clock),
         *_evidence(ports.evidence, registry, view, ports.auditor, clock),
         people.routes(ports.persons, clock),
@@ -192,6 +200,27 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)
     return app
+
+
+def _assigning(ports: Ports, registry: ScopedRegistry, view: ScopedView, clock: times.Clock) -> tuple[APIRouter, ...]:
+    said = ScopedAssignments(ports.assigning.book, registry, acting.scope)
+    judges = readiness.Judges(view, registry, ports.assigning.table, _certificate_ms(ports.enrolling))
+    return (
+        readiness.routes(judges, clock),
+        assignments.routes(said, registry),
+        assignments.acts(said, registry, judges, clock),
+        officers.routes(said, view, clock),
+    )
+
+
+def _certificate_ms(enrolling: Enrolling | None) -> Callable[[str], int | None]:
+    """When the newest good certificate of a device ends; None if the server knows of none."""
+
+    def end_ms(device: str) -> int | None:
+        found = () if enrolling is None else enrolling.store.certificates(device)
+        return max((each.not_after_ms for each in found if each.state is State.ACTIVE), default=None)
+
+    return end_ms
 
 
 def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock) -> tuple[APIRouter, ...]:

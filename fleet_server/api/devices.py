@@ -29,6 +29,14 @@ DeviceName: TypeAlias = Annotated[str, Path(pattern=DEVICE_ID_PATTERN, examples=
 StreamName: TypeAlias = Annotated[str, Path(pattern=STREAM_PATTERN, examples=["cpu"])]
 From: TypeAlias = Annotated[times.TimeIn | None, Query(alias="from", description="Inclusive.")]
 To: TypeAlias = Annotated[times.TimeIn | None, Query(alias="to", description="Exclusive; now if not given.")]
+Fields: TypeAlias = Annotated[
+    str | None,
+    Query(
+        max_length=FIELDS_CHARS_MAX,
+        description="Names, comma between; all if not given.",
+        examples=["cpu_pct"],
+    ),
+]
 
 
 def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> APIRouter:
@@ -88,14 +96,7 @@ def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> APIRo
             int | None,
             Query(ge=1, le=POINTS_MAX, description="Buckets at most; needed if the range is more than a day."),
         ] = None,
-        fields: Annotated[
-            str | None,
-            Query(
-                max_length=FIELDS_CHARS_MAX,
-                description="Names, comma between; all if not given.",
-                examples=["cpu_pct"],
-            ),
-        ] = None,
+        fields: Fields = None,
     ) -> models.Series:
         """Readings of one stream between two times, the last hour if none are given; raw, or in at most `points`."""
         summary = known(device)
@@ -110,7 +111,7 @@ def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> APIRo
             span_ms_max=RAW_SPAN_MS_MAX if points is None else times.SPAN_MS_MAX,
         )
         found = view.series(device, stream, from_ms=span.from_ms, to_ms=span.to_ms, points=points)
-        return _series(device, stream, span, found, None if fields is None else fields.split(","))
+        return series_of(device, stream, span, found, None if fields is None else fields.split(","))
 
     @router.get("/v1/devices/{device}/events", summary="The journal", responses=responses(HTTPStatus.NOT_FOUND))
     def events(
@@ -137,7 +138,8 @@ def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> APIRo
     return router
 
 
-def _series(device: str, stream: str, span: times.Span, found: Series, names: list[str] | None) -> models.Series:
+def series_of(device: str, stream: str, span: times.Span, found: Series, names: list[str] | None) -> models.Series:
+    """As the API tells it; *names*: of fields, None is all. Raises ProblemError: there is no such field."""
     held = found.columns.keys()
     if names is None:
         names = list(held)

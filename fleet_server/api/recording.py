@@ -19,7 +19,7 @@ from broker_config.text import shown
 from fleet_server.access.audit import Draft, Phase, bounded
 from fleet_server.access.auditor import Auditor, BrokenLogError
 from fleet_server.access.people import Principal
-from fleet_server.api.actions import SAFE, found_in, is_recorded
+from fleet_server.api.actions import SAFE, found_in, is_recorded, route_of
 from fleet_server.api.guard import asking, may
 from fleet_server.api.problems import ProblemError, answer
 from fleet_server.api.rules import OPEN
@@ -102,8 +102,8 @@ class Recording:
 
 
 def _is_refused_read(principal: Principal, method: str, path: str) -> bool:
-    """Of those that are recorded one by one, whose paths have no parameters."""
-    return method in SAFE and not may(principal, f"{method} {path}")
+    """Of those that are recorded one by one."""
+    return method in SAFE and not may(principal, route_of(method, path))
 
 
 class _Counted:

@@ -30,6 +30,8 @@ _EVIDENCE: Final = Rule(P.EVIDENCE_LIST)
 _KEEP: Final = Rule(P.EVIDENCE_CHANGE)
 _DELETE: Final = Rule(P.EVIDENCE_DELETE)
 _RETENTION: Final = Rule(P.EVIDENCE_RETENTION, everywhere=True)
+_WHO: Final = Rule(P.ASSIGNMENTS_READ)
+_ASSIGN: Final = Rule(P.ASSIGNMENTS_CHANGE, own_device=True)
 _ITEM: Final = Rule(P.ITEMS_CHANGE)
 _DISPATCHES: Final = Rule(P.DISPATCHES_CHANGE, everywhere=True)
 # hashes and no entries: a witness in other hands needs no right to read
@@ -46,6 +48,17 @@ RULES: Final[Mapping[str, Rule]] = {
     "PUT /v1/devices/{device}/registration": _SAY,
     "PATCH /v1/devices/{device}/registration": _SAY,
     "DELETE /v1/devices/{device}/registration": _SAY,
+    "GET /v1/devices/{device}/readiness": Rule(P.FLEET_READ, own_device=True),
+    "GET /v1/devices/{device}/assignments": Rule(P.ASSIGNMENTS_READ, own_device=True),
+    "POST /v1/devices/{device}/check-out": _ASSIGN,
+    "POST /v1/devices/{device}/check-in": _ASSIGN,
+    "POST /v1/devices/{device}/hand-over": _ASSIGN,
+    "GET /v1/assignments": _WHO,
+    "GET /v1/assignments/{assignment}": _WHO,
+    "POST /v1/assignments/{assignment}/correction": Rule(P.ASSIGNMENTS_CHANGE),
+    "POST /v1/imports/assignments": Rule(P.ASSIGNMENTS_CHANGE, everywhere=True),
+    "GET /v1/officers/{officer}/assignments": _WHO,
+    "GET /v1/officers/{officer}/series/{stream}": _WHO,
     "GET /v1/org-nodes": _LOOK,
     "GET /v1/org-nodes/{node}": _LOOK,
     "PUT /v1/org-nodes/{node}": _SAY,

@@ -101,8 +101,8 @@ class Handing(NamedTuple):
 
 
 class Correction(NamedTuple):
-    """What is to be said instead; None is as it was. ``lasting``: it has not ended, whatever was said. ``withdraw``: it
-    never was, and the rest stays as it was said.
+    """What is to be said instead; None is as it was. ``lasting``: it has not ended, whatever was said. ``withdraw``:
+    it never was, and the rest stays as it was said.
     """
 
     reason: str

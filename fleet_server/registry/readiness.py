@@ -49,8 +49,8 @@ class Outcome(StrEnum):
 class Thresholds(Struct, frozen=True, forbid_unknown_fields=True):
     """What is asked of a class; what is left out is not asked.
 
-    ``agent_min``: the agent's version, at least. ``self_test_h_max``: so long ago a self-test may be, and it must have
-    passed. ``readings_h_max``: so old a reading may be. ``certificate_d_min``: so long it must still be good.
+    ``agent_min``: the agent's version, at least. ``self_test_h_max``: so long ago a self-test may be, and it must
+    have passed. ``readings_h_max``: so old a reading may be. ``certificate_d_min``: so long it must still be good.
     """
 
     battery_pct_min: Percent | None = None
@@ -124,8 +124,8 @@ def table_of(configured: Table) -> Table:
 
 
 def judge(known: Known, table: Table, *, now_ms: int) -> list[Answer]:
-    """Every rule of the device's class, in the order of :class:`Rule`; a class that has none is asked what is asked of
-    any board.
+    """Every rule of the device's class, in the order of :class:`Rule`; a class that has none is asked what is asked
+    of any board.
     """
     asked = table.get(known.device_class, _PLAIN)
     age_ms = int(asked.readings_h_max * HOUR_MS)

@@ -36,6 +36,7 @@ from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
 from fleet_server.adapters.revocation_list import CrlFile
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
@@ -47,12 +48,14 @@ from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Enrolling, Ports
+from fleet_server.api.assignments import Assigning
 from fleet_server.api.evidence import Evidence
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.watch import Told
 from fleet_server.projection.projector import Projector, ProjectorSettings
 from fleet_server.projection.sinks import Sinks
 from fleet_server.projection.target import Target
+from fleet_server.registry import readiness
 from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
@@ -113,6 +116,7 @@ class Fleet:
         engine = database.connect(database.sqlite_url(path.with_name("operators.db")))
         database.migrate(engine)
         self.registry = SqlRegistry(engine)
+        self.assignments = SqlAssignments(engine)
         self.auditor = Auditor(SqlAudit(engine), SIGNER, SITE, now_ms=lambda: NOW)
         self.auditor.start()
         self.people = SqlPeople(engine, persons=True)
@@ -132,6 +136,7 @@ class Fleet:
             self.people,
             self.auditor,
             self.persons,
+            Assigning(self.assignments, readiness.DEFAULTS),
             enrolling=self._enrolling(path.parent, engine, master),
             evidence=self._evidence(path.parent, engine),
         )

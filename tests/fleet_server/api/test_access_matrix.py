@@ -19,6 +19,7 @@ from fleet_server.access.roles import PERMISSIONS, Permission, Role
 from fleet_server.api.app import create_app
 from fleet_server.api.rules import OPEN, RULES
 from fleet_server.evidence.dispatches import Dispatch
+from fleet_server.registry.assignments import Handing, With
 from fleet_server.registry.model import DutyUnit, NodeKind, OrgNode, Registration
 from tests.fleet_server.api.conftest import client_of
 from tests.fleet_server.evidence.arrivals import DAY_MS, arrival
@@ -52,11 +53,17 @@ class Place(NamedTuple):
         """A physical item in its store."""
         return f"bag-{self.unit}"
 
+    @property
+    def officer(self) -> str:
+        """Who had its device."""
+        return f"of-{self.unit}"
+
 
 OWN: Final = Place("station-7", "cam-7", "unit-7", 3)
 FOREIGN: Final = Place("station-8", "cam-8", "unit-8", 4)
 PIECES: Final = {at: arrival(data=b"content", device=at.device) for at in (OWN, FOREIGN)}
 DELETIONS: Final[dict[Place, str]] = {}
+ASSIGNMENTS: Final[dict[Place, str]] = {}
 
 
 class Ask(NamedTuple):
@@ -91,6 +98,12 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask(content="none\n", headers=CSV)
         case ("POST", path) if path.endswith("revoke") and "{device}" in path:
             return Ask({"reason": "stolen"})
+        case ("POST", path) if path.endswith(("/check-out", "/hand-over")):
+            return Ask({"officer": at.officer})
+        case ("POST", path) if path.endswith("/check-in"):
+            return Ask({})
+        case ("POST", path) if path.endswith("/correction"):
+            return Ask({"reason": "x", "shift": "late"}, headers=stale)
         case ("POST", "/v1/tokens"):
             grant = {"role": "viewer", "node": at.node}
             return Ask({"token": f"of-{who}-{at.node}", "name": "x", "grants": [grant]})
@@ -146,6 +159,8 @@ def named(path: str, at: Place) -> str:
         change="0" * 16,
         item=at.item,
         dispatch=f"call-{at.unit}",
+        officer=at.officer,
+        assignment=ASSIGNMENTS[at],
         begin_ms=T0,
         log=0,
         level=0,
@@ -175,6 +190,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
         )
         fleet.arrive(birth(device), record(device, cpu(1, t0=T0)), poison)
         _keep(fleet.custody, at)
+        handing = Handing(at.device, With(officer=at.officer), "ann", T0, T0 + 1)
+        ASSIGNMENTS[at] = fleet.assignments.check_out(handing, now_ms=NOW).assignment
     return fleet
 
 
@@ -275,15 +292,24 @@ async def test_a_list_has_nothing_of_a_foreign_node(app: FastAPI, tokens: dict[s
             "fleet",
             "happenings",
             "quarantine",
+            "assignments",
             *EVIDENCE,
         ):
             answer = await client.get(f"/v1/{path}", params={"from": SINCE[path]} if path in SINCE else {})
             if answer.status_code == 403:
-                assert path in {"quarantine", *EVIDENCE}
+                assert path in {"quarantine", "assignments", *EVIDENCE}
                 continue
-            foreign = (*FOREIGN[:3], FOREIGN.item, PIECES[FOREIGN].upload, DELETIONS[FOREIGN], "car-7", "room-1")
+            foreign = (
+                *FOREIGN[:3],
+                FOREIGN.item,
+                ASSIGNMENTS[FOREIGN],
+                PIECES[FOREIGN].upload,
+                DELETIONS[FOREIGN],
+                "car-7",
+                "room-1",
+            )
             assert not any(name in answer.text for name in foreign), path
-            if path in {"devices", "latest", "fleet", "org-nodes", *EVIDENCE}:
+            if path in {"devices", "latest", "fleet", "org-nodes", "assignments", *EVIDENCE}:
                 assert any(name in answer.text for name in OWN[:3]), path
 
 

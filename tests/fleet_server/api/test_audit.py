@@ -305,3 +305,10 @@ async def test_pages(asking: httpx.AsyncClient) -> None:
         cursor = {"cursor": page["next"]}
     assert len(found) == 8
     assert found == sorted(found, reverse=True)
+
+
+async def test_reading_the_logs_entries_as_tiles_is_recorded_too(asking: httpx.AsyncClient) -> None:
+    entries = await recorded(asking)
+    tile = f"/v1/audit/logs/{entries[0]['log']}/tile/entries/000.p/1"
+    assert (await asking.get(tile)).status_code == 200
+    assert (await recorded(asking))[-2]["action"] == "audit.export"

@@ -147,7 +147,7 @@ class Letting:
 def all_from(broken: Any, fleet: Fleet) -> Ports:
     """All but the audit log, which takes what it is told."""
     return Ports(
-        broken, broken, broken, broken, broken, Bell(), lambda: None, broken, Letting(), fleet.auditor, broken
+        broken, broken, broken, broken, broken, Bell(), lambda: None, broken, Letting(), fleet.auditor, broken, broken
     )
 
 

@@ -28,6 +28,7 @@ from fleet_server.access.sign_in import Policy
 from fleet_server.access.sign_ins import SignIns
 from fleet_server.adapters.oidc import OidcProvider, OidcSettings
 from fleet_server.api.app import OPENAPI_PATH, Ports, create_app
+from fleet_server.api.assignments import Assigning
 from fleet_server.api.cookies import Cookies
 from fleet_server.api.evidence import Evidence
 from fleet_server.api.problems import MEDIA_TYPE
@@ -55,9 +56,11 @@ BARE: Final = frozenset({"/v1/health", "/v1/sign-in", "/v1/sign-out"})
 """Open, and there is nothing in them that could be wrong."""
 OPENED: Final = frozenset(operation.partition(" ")[2] for operation in OPEN)
 NO_EVIDENCE: Final[Any] = Evidence(**{field.name: None for field in fields(Evidence)})  # type: ignore[arg-type]
+NO_ASSIGNING: Final[Any] = Assigning(None, None)  # type: ignore[arg-type]
 NO_PORTS: Final[Any] = replace(
     Ports(**{field.name: None for field in fields(Ports)}),  # type: ignore[arg-type]
     evidence=NO_EVIDENCE,
+    assigning=NO_ASSIGNING,
 )
 """Enough to know which routes there are."""
 OPERATIONS: Final = [
