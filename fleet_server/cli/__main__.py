@@ -7,7 +7,15 @@ import typer
 
 from broker_config import limits
 from broker_config.text import shown
-from fleet_server.cli import answers, audit_commands, enrolment_commands, evidence_commands, outbound_commands, tables
+from fleet_server.cli import (
+    answers,
+    assign_commands,
+    audit_commands,
+    enrolment_commands,
+    evidence_commands,
+    outbound_commands,
+    tables,
+)
 from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.options import (
     ENTRIES_DEFAULT,
@@ -60,6 +68,7 @@ SIMULATE_EPILOG: Final = "\n\n".join(
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
 quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not what they said.")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(assign_commands.app, name="assign")
 app.add_typer(audit_commands.app, name="audit")
 app.add_typer(evidence_commands.app, name="evidence")
 add_commands(app)

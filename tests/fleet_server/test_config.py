@@ -6,6 +6,7 @@ import pytest
 
 from fleet_server import config
 from fleet_server.access.key_uri import KeyUri
+from fleet_server.registry.readiness import Thresholds
 
 SITE = "5a" * 32
 SMALLEST = f"""
@@ -269,6 +270,26 @@ def test_no_oidc_is_tokens_only_and_the_smallest_has_every_default() -> None:
     assert (oidc.session_h, oidc.idle_min, oidc.landing) == (12.0, 60.0, "/v1/me")
     assert oidc.signed_out_url == ""
     assert (oidc.require_acr, oidc.require_amr, oidc.groups, oidc.client_secret_file) == ((), (), (), None)
+
+
+def test_what_makes_a_class_ready_is_as_its_table_says_and_nothing_else() -> None:
+    text = SMALLEST + "[readiness.body_camera]\nbattery_pct_min = 50\n"
+    assert config.parse(text, base=Path()).readiness == {"body_camera": Thresholds(battery_pct_min=50)}
+    assert config.parse(SMALLEST, base=Path()).readiness == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [
+        ("[readiness.toaster]\n", "readiness.toaster"),
+        ("[readiness.body_camera]\nbattery_pct_min = 101\n", "readiness"),
+        ("[readiness.body_camera]\nbatery_pct_min = 50\n", "batery_pct_min"),
+        ('[readiness.body_camera]\nagent_min = "newest"\n', "agent_min"),
+    ],
+)
+def test_a_table_of_readiness_that_asks_for_nothing_known_is_refused(table: str, where: str) -> None:
+    with pytest.raises(config.ConfigError, match=where):
+        config.parse(SMALLEST + table, base=Path())
 
 
 def test_groups_are_mapped_to_grants() -> None:

@@ -98,7 +98,7 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask(content="none\n", headers=CSV)
         case ("POST", path) if path.endswith("revoke") and "{device}" in path:
             return Ask({"reason": "stolen"})
-        case ("POST", path) if path.endswith(("/check-out", "/hand-over")):
+        case ("POST", path) if path.endswith(("{device}/check-out", "{device}/hand-over")):
             return Ask({"officer": at.officer})
         case ("POST", path) if path.endswith("/check-in"):
             return Ask({})
