@@ -19,6 +19,8 @@ EVENTS_MAX: Final = 200
 EVENT_DATA_MAX: Final = 32
 TEXT_CHARS_MAX: Final = 512
 """A text inside an event."""
+RESULT_MAX: Final = 16
+"""Values in what a command found; with its id and name they fit into an event."""
 VALUE_ABS_MAX: Final = 1e15
 """A reading's magnitude; whole numbers up to here are exact in a double."""
 SEQ_MAX: Final = 2**53 - 1

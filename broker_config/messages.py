@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from broker_config import limits
 from broker_config.ids import ContractError
 from broker_config.ranges import Range, Ranges, normal
-from broker_config.telemetry import Hex, Stream, TimeMs
+from broker_config.telemetry import Hex, Stream, Text, TimeMs, Value
 from broker_config.text import shown
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=limits.SEQ_MAX)]
@@ -140,17 +140,29 @@ class ServerState(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="s
     kid: Name = ""
 
 
+Result: TypeAlias = Annotated[
+    dict[Stream, bool | Annotated[int, Meta(ge=-limits.SEQ_MAX, le=limits.SEQ_MAX)] | Value | Text],
+    Meta(max_length=limits.RESULT_MAX),
+]
+"""What a command found: flat, so that it fits into an event of the journal, too."""
+
+
 class CommandStatus(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="command_status"):
     """``up/command``: what became of a command. What was written down of it is in the journal: this only tells it
-    sooner. ``id``: the command's own, empty if it could not be read. ``reason``: one of
-    :class:`broker_config.signing.Refusal`, of a refused one. ``interrupted``: the device died after it had decided to
-    obey, and does not begin again.
+    sooner. ``id``: the command's own, empty if it could not be read.
+
+    ``deferred``: obeyed as soon as it may be; ``waits_for`` is the lease that it waits for. ``obeyed``: begun. An end
+    is one of ``done``, ``failed``, ``refused`` and ``interrupted``: the device died after it had begun, and does not
+    begin again. ``reason``: one of :class:`broker_config.signing.Refusal` of a refused one, why of a failed one;
+    ``replayed`` beside another state: the order came again, and this is what became of it the first time.
     """
 
     v: Literal[1]
     id: Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?\Z")]
-    state: Literal["obeyed", "done", "refused", "interrupted"]
+    state: Literal["deferred", "obeyed", "done", "failed", "refused", "interrupted"]
     reason: Name = ""
+    waits_for: Name = ""
+    result: Result = {}
 
 
 Message: TypeAlias = Birth | Will | Receipt | AskTime | Time | ServerState | CommandStatus

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, assert_never
 import msgspec
 
 from broker_config import mac, messages, topics
+from broker_config.device_classes import Change
 from broker_config.ids import ContractError, Hex16, shard_of
 from broker_config.mac import MacKey, Purpose
 from broker_config.messages import AskTime, Birth, CommandStatus, Receipt, ServerState, Time, Will
@@ -25,12 +26,15 @@ from edge_agent.adapters.counters import COUNTERS_NAME, Counters
 from edge_agent.adapters.mqtt import DatesRefusedError, Endpoint, Incoming, Link, LinkError, Outgoing
 from edge_agent.adapters.sqlite import summary
 from edge_agent.adapters.system import System, give_back_memory, hardware, random_hex16
+from edge_agent.built_in import handlers
 from edge_agent.clock import Facts
+from edge_agent.commanding import Commands
 from edge_agent.config import Settings
 from edge_agent.identity import Pair
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
 from edge_agent.lease_watch import LeaseWatch
+from edge_agent.lost import Lost
 from edge_agent.orders import Orders, Times
 from edge_agent.renewing import Hint, keep_renewed
 from edge_agent.session import Effect, Event, State
@@ -92,12 +96,15 @@ class Agent:
             wait_s=file.receipts.receipt_wait_s,
             uniform=self._uniform,
         )
+        self._lost = Lost(settings.state_dir)
         self._uploading = self._make_uploading() if settings.uploads is not None else None
+        counters = Counters(settings.state_dir / COUNTERS_NAME)
+        self._commands = self._make_commands(counters)
         self._orders = Orders(
             settings.device,
             keys.roots,
-            {name: command.safety_class for name, command in settings.device_class.commands.items()},
-            Counters(settings.state_dir / COUNTERS_NAME),
+            self._commands,
+            counters,
             journal=self._keeper,
             tell=self._tell_command,
             times=self._order_times,
@@ -118,6 +125,7 @@ class Agent:
         self._wake = asyncio.Event()
         self._left = asyncio.Event()
         self._new_identity = asyncio.Event()
+        self._time_told = asyncio.Event()
         self._hint = Hint(self._uniform)
         self._retry: asyncio.TimerHandle | None = None
         self._connection: asyncio.Task[None] | None = None
@@ -133,6 +141,29 @@ class Agent:
             self._keeper,
             send=self._send_upload,
             pending=lambda: 0 if self._link is None else self._link.unacknowledged_bytes,
+            lost=self._lost,
+        )
+
+    def _make_commands(self, counters: Counters) -> Commands:
+        settings, system = self._settings, self._system
+        return Commands(
+            settings.device_class,
+            handlers(
+                settings,
+                system,
+                self._keeper,
+                self._lost,
+                sync_clock=self._sync_clock,
+                pulling=self._uploading,
+                status=self._status,
+            ),
+            counters,
+            journal=self._keeper,
+            tell=self._tell_command,
+            boot=system.boot,
+            mono_ms=system.mono_ms,
+            now_ms=lambda: self._order_times().now_ms,
+            lease=lambda: self._leases.waits_for(Change.COMMAND),
         )
 
     # The run ----------------------------------------------------------------------------------------------------
@@ -144,7 +175,7 @@ class Agent:
         began_s = self._system.mono_s()
         self._wires = [
             asyncio.create_task(
-                read_wire(wire, drivers[wire.stream], self._keeper, self._leases, self._system, began_s)
+                read_wire(wire, drivers[wire.stream], self._keeper, self._leases, self._system, began_s, self._lost)
             )
             for wire in self._settings.profile.wires
             if wire.stream in drivers
@@ -198,6 +229,7 @@ class Agent:
         for driver in drivers.values():
             await driver.close()
         self._keeper.look(self._system.facts())
+        await self._commands.stop()
         self._orders.turn(ending=True)
         self._keeper.note(Kind.AGENT_STOP, {})
         self._keeper.seal()
@@ -379,7 +411,7 @@ class Agent:
             wanted = self._birth_wanted or self._explained != self._to_explain()
             if wanted and now_s - self._t.birth >= BIRTH_AGAIN_S:
                 self._send_birth()
-            elif now_s - self._t.sent >= file.broker.keep_alive_s:
+            elif now_s - self._t.sent >= self._lost.every_s(file.broker.keep_alive_s):
                 self._happened(Event.SILENT)
             wait_s = clock.next_ask_s(
                 self._keeper.clock,
@@ -486,6 +518,17 @@ class Agent:
         self._keeper.clock = clock.ask(self._keeper.clock, nonce, self._asked_mono_ms)
         self._send(Up.TIME, messages.encode(AskTime(1, nonce)))
 
+    async def _sync_clock(self) -> int | None:
+        """Ask the server for the time; how far the board's clock was off, ms, or None if no answer was believed."""
+        self._time_told.clear()
+        self._ask_time()
+        try:
+            async with asyncio.timeout(self._settings.file.clock.rtt_ms_max / 1000):
+                await self._time_told.wait()
+        except TimeoutError:
+            return None
+        return clock.off(self._keeper.clock, self._system.facts())
+
     # What the server says ---------------------------------------------------------------------------------------
 
     def _told(self, message: Incoming) -> None:
@@ -562,6 +605,7 @@ class Agent:
             return
         logger.debug("time", extra={"off_ms": clock.off(state, facts)})
         self._keeper.look(facts)
+        self._time_told.set()
 
     def _told_server(self, state: ServerState) -> None:
         """A server that may be another one, or has lost what it had in memory. Nobody vouches for this message, so it
@@ -595,6 +639,9 @@ class Agent:
     def _write_status(self) -> None:
         give_back_memory()
         self._t.status = self._system.mono_s()
+        files.write_status(self._settings.state_dir, msgspec.json.encode(self._status()))
+
+    def _status(self) -> dict[str, object]:
         facts = self._system.facts()
         status: dict[str, object] = {
             "device": self._settings.device,
@@ -607,7 +654,8 @@ class Agent:
             "disk_ok": self._keeper.disk_ok,
             "in_memory": self._keeper.in_memory,
             "streams": [summary(ledger) for ledger in self._keeper.ledgers()],
+            "lost": bool(self._lost),
         }
         if self._uploading is not None:
             status["uploads"] = self._uploading.status()
-        files.write_status(self._settings.state_dir, msgspec.json.encode(status))
+        return status

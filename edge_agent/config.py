@@ -90,6 +90,12 @@ class SystemTable(Struct, frozen=True):
     mono_add_ms: Annotated[int, Meta(ge=0, le=10**12)] = 0
 
 
+class CommandsTable(Struct, frozen=True):
+    """``[commands]``: what this board does by programs of its own; argument lists, none: not supported."""
+
+    reboot: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
+
+
 class AgentFile(Struct, frozen=True):
     """``agent.toml``."""
 
@@ -108,6 +114,7 @@ class AgentFile(Struct, frozen=True):
     backoff: BackoffTable = BackoffTable()
     clock: ClockTable = ClockTable()
     system: SystemTable = SystemTable()
+    commands: CommandsTable = CommandsTable()
     uploads: dict[str, object] = {}
 
 

@@ -57,6 +57,7 @@ class Kind(StrEnum):
     LEASE_RELEASED = "lease.released"
     LINK_DOWN = "link.down"
     LINK_UP = "link.up"
+    LOST_MODE = "lost.mode"
     RECORDING_CLOSED = "recording.closed"
     RECORDING_OPENED = "recording.opened"
     RECORDING_SKIPPED = "recording.skipped"
@@ -71,7 +72,9 @@ UNBOUNDED: Final = frozenset(
         Kind.AGENT_START,
         Kind.AGENT_STOP,
         Kind.SPOOL_NEW,
+        Kind.COMMAND_DEFERRED,
         Kind.COMMAND_DONE,
+        Kind.COMMAND_FAILED,
         Kind.COMMAND_INTERRUPTED,
         Kind.COMMAND_OBEYED,
         Kind.COMMAND_REFUSED,

@@ -60,6 +60,8 @@ class Keeper:
         self._disk_bad = False
         self._retry_s = self._flush_s = self._trim_s = 0.0
         self.clock = ClockState()
+        self.failing: set[str] = set()
+        """Streams whose driver does not read."""
 
     # Clock, readings, events ------------------------------------------------------------------------------------
 

@@ -47,6 +47,8 @@ class Allowed(NamedTuple):
 
 
 NO_LIMIT: Final = Allowed(None, ALL)
+EVIDENCE_ONLY: Final = Allowed(None, ALL - {Priority.LOG})
+"""Of a device that is lost, whatever the hour and the price of its link."""
 
 
 def allowed(limits: Iterable[Limit], link: str, now: time) -> Allowed:

@@ -26,12 +26,12 @@ from broker_config.signing import (
     TooLargeError,
 )
 
-IDENTIFY: Final = "identify"
-"""Asks the device to write into its journal that it is there."""
-BUILT_IN: Final[Mapping[str, SafetyClass]] = {IDENTIFY: SafetyClass.HARMLESS}
-"""Commands of every device; what else there is to do, its device class says."""
 TELL_EVERY_MS: Final = 60_000
 """Refusals for one reason are one event in this time."""
+
+
+def _nothing(_command: Command) -> Refusal | None:
+    return Refusal.UNSUPPORTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Facts:
     ``last``: the counter of the newest order of each kind that was obeyed; ``floor``: no counter up to here counts,
     whatever the kind; None if it is not known what was obeyed before. ``now_ms``: None if nobody vouches for the
     time. ``commands``: name -> safety class. ``bodies``: kind -> whether a body of it can be carried out; what is not
-    there cannot.
+    there cannot. ``unable``: why a command cannot be taken on now, None if it can.
     """
 
     device: DeviceId
@@ -51,6 +51,7 @@ class Facts:
     floor: int | None
     now_ms: int | None
     bodies: Mapping[Kind, Callable[[Claims], bool]] = field(default_factory=dict)
+    unable: Callable[[Command], Refusal | None] = _nothing
 
 
 class Order(NamedTuple):
@@ -121,7 +122,7 @@ def decide(order: Order, verified: frozenset[str], facts: Facts) -> Decision:
 
 def _not_possible(claims: Claims, command: Command | None, facts: Facts) -> Refusal | None:
     if command is not None:
-        return None if command.name == IDENTIFY else Refusal.UNSUPPORTED
+        return facts.unable(command)
     fits = facts.bodies.get(claims.kind)
     if fits is None:
         return Refusal.UNSUPPORTED
@@ -132,6 +133,11 @@ def hopeless(order: Order, facts: Facts) -> Refuse | None:
     """Why it is refused even if every signature is right."""
     decision = decide(order, order.keyids, facts)
     return decision if isinstance(decision, Refuse) else None
+
+
+def no_more(order: Order, facts: Facts) -> Refusal | None:
+    """Why an order that was right, and has waited, is to be obeyed no more: its signers count no more."""
+    return _not_signed(order, order.keyids, facts) or _not_meant(order.claims, facts)
 
 
 def _not_signed(order: Order, verified: frozenset[str], facts: Facts) -> Refusal | None:

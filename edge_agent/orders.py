@@ -9,16 +9,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple, Protocol
 
-from broker_config.device_classes import SafetyClass
 from broker_config.ids import DeviceId
 from broker_config.messages import CommandStatus
-from broker_config.signing import Claims, Command, Kind, Refusal, Roots
+from broker_config.signing import Claims, Kind, Refusal, Roots
 from broker_config.text import shown
 from edge_agent import obeying
 from edge_agent.adapters import checking
 from edge_agent.adapters.checking import CheckError
 from edge_agent.adapters.counters import Counters, CountersError
-from edge_agent.journal import Data
+from edge_agent.commanding import Commands, Journal
 from edge_agent.journal import Kind as Noted
 from edge_agent.obeying import Facts, Obey, Order, Refuse
 
@@ -40,16 +39,6 @@ class Times(NamedTuple):
     served_ms: int | None
 
 
-class Journal(Protocol):
-    """Where it is written what was done."""
-
-    def note(self, kind: Noted, data: Data) -> None:
-        """An event, as of now."""
-
-    def seal(self) -> None:
-        """What was noted so far becomes durable, if the disk takes it."""
-
-
 class Carrier(Protocol):
     """Carries out the orders of a kind that is no command. What it does may be lost, and is then ordered anew."""
 
@@ -67,7 +56,7 @@ class Orders:
         self,
         device: DeviceId,
         roots: Roots | None,
-        commands: Mapping[str, SafetyClass],
+        commands: Commands,
         counters: Counters,
         *,
         journal: Journal,
@@ -77,10 +66,10 @@ class Orders:
         check: Check = checking.verified,
         penalty_s: float = PENALTY_S,
     ) -> None:
-        """*commands*: what the device's class has, beside what every device can do; *carriers*: of other kinds."""
+        """*commands* carries commands out; *carriers*: orders of other kinds."""
         self._device = device
         self._roots = roots
-        self._commands = {**commands, **obeying.BUILT_IN}
+        self._commands = commands
         self._counters = counters
         self._journal = journal
         self._tell = tell
@@ -119,6 +108,8 @@ class Orders:
             self._load()
         self._raise_floor()
         self._tell_refusals(everything=ending)
+        if self._loaded and not ending:
+            self._commands.turn(self._facts())
 
     def _tell_refusals(self, *, everything: bool = False) -> None:
         if not self._refusals:
@@ -131,6 +122,7 @@ class Orders:
         """Take one order after the other until cancelled."""
         while True:
             await self._take(await self._waiting.get())
+            await asyncio.sleep(0)  # what was begun has its turn before the next is looked at
 
     # One order --------------------------------------------------------------------------------------------------
 
@@ -158,39 +150,44 @@ class Orders:
     def _facts(self) -> Facts:
         bodies = {kind: carrier.fits for kind, carrier in self._carriers.items()}
         now_ms = self._times().now_ms
-        return Facts(self._device, self._roots, self._commands, self._last, self._floor, now_ms, bodies)
+        return Facts(
+            self._device,
+            self._roots,
+            self._commands.safety,
+            self._last,
+            self._floor,
+            now_ms,
+            bodies,
+            self._commands.unable,
+        )
 
     def _refuse(self, channel: Kind, refused: Refuse) -> None:
         logger.debug("order refused", extra={"reason": refused.reason.value, "kind": channel.value})
         self._refusals.add(refused.reason)
         self._tell_refusals()
         if channel is Kind.COMMAND:
-            self._tell(CommandStatus(1, refused.id, "refused", refused.reason.value))
+            known = self._commands.known(refused.id) if refused.reason is Refusal.REPLAYED else None
+            self._tell(known or CommandStatus(1, refused.id, "refused", refused.reason.value))
 
     def _obey(self, order: Order, obey: Obey) -> None:
-        claims, command = obey.claims, obey.command
-        name = command.id if command is not None else ""
+        claims = obey.claims
+        if obey.command is not None:
+            refused = self._commands.take(order)
+            if refused is not None:
+                self._refuse(claims.kind, Refuse(refused, obey.command.id))
+            else:
+                self._last[claims.kind] = claims.counter
+            return
         try:
-            self._counters.begin(claims.kind, claims.counter, name)
+            self._counters.begin(claims.kind, claims.counter, "")
         except CountersError as error:
             logger.warning("counter not kept", extra={"why": shown(error)})
-            self._refuse(claims.kind, Refuse(Refusal.NOT_KEPT, name))
+            self._refuse(claims.kind, Refuse(Refusal.NOT_KEPT))
             return
         self._last[claims.kind] = claims.counter
-        if command is not None:
-            self._carry_out(command, claims)
-        else:
-            self._carriers[claims.kind].carry_out(order)
+        self._carriers[claims.kind].carry_out(order)
         self._journal.seal()
         self._end(claims.kind)
-
-    def _carry_out(self, command: Command, claims: Claims) -> None:
-        logger.info("order obeyed", extra={"id": command.id, "command": command.name})
-        self._journal.note(Noted.COMMAND_OBEYED, {"id": command.id, "name": command.name, "counter": claims.counter})
-        self._tell(CommandStatus(1, command.id, "obeyed"))
-        # ``identify`` is all that can be carried out so far, and it is this event
-        self._journal.note(Noted.COMMAND_DONE, {"id": command.id, "name": command.name})
-        self._tell(CommandStatus(1, command.id, "done"))
 
     def _end(self, kind: Kind) -> None:
         try:
@@ -203,6 +200,7 @@ class Orders:
     def _load(self) -> None:
         try:
             kept = self._counters.load()
+            self._commands.load()
         except CountersError as error:
             logger.debug("counters cannot be read", extra={"why": shown(error)})
             return

@@ -68,6 +68,11 @@ class Row(NamedTuple):
     receipted_ms: int
 
 
+def pulled(priority: Priority) -> Priority:
+    """What a file's priority becomes when somebody asks for it: an alarm stays one."""
+    return priority if priority is Priority.ALARM else Priority.FLAGGED
+
+
 def enough(wanted: StorageClass) -> tuple[StorageClass, ...]:
     """The classes that are at least *wanted*."""
     return _CLASSES[_CLASSES.index(wanted) :]

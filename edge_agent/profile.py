@@ -1,9 +1,10 @@
 """Reads a profile: how a device class is wired here.
 
 ``[[wires]]`` say which driver feeds which stream, ``[leases]`` where each lease of the class shows itself,
-``[settings]`` what applies each setting. In what a profile says ``{state_dir}`` stands for the agent's state
-directory, and ``{name}`` for an address of its table ``[addresses]``, which ``[addresses]`` of agent.toml overrides:
-a profile is the same for every device of its kind, where an instrument is plugged in is not.
+``[settings]`` what applies each setting, ``[commands]`` what carries out which command. In what a profile says
+``{state_dir}`` stands for the agent's state directory, and ``{name}`` for an address of its table ``[addresses]``,
+which ``[addresses]`` of agent.toml overrides: a profile is the same for every device of its kind, where an instrument
+is plugged in is not.
 """
 
 import hashlib
@@ -17,12 +18,12 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from broker_config import limits
+from broker_config import device_classes, limits
 from broker_config.device_classes import DeviceClass, StreamSpec
 from broker_config.telemetry import JOURNAL
 from broker_config.text import shown
 from edge_agent import handlers, leases
-from edge_agent.handlers import Handler, HandlerTable
+from edge_agent.handlers import ARGUMENTS_MAX, Argument, Handler, HandlerTable
 from edge_agent.leases import Guard, LeaseTable
 from firmware_bridge.driver import Resource
 from firmware_bridge.registry import UnknownDriverError, driver_class
@@ -33,7 +34,7 @@ PROFILES: Final = Path(__file__).parent / "profiles"
 WIRES_MAX: Final = limits.STREAMS_MAX // 2
 STATE_DIR: Final = "state_dir"
 PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-PROFILE_NAMES: Final = frozenset({"device_class", "addresses", "wires", "leases", "settings"})
+PROFILE_NAMES: Final = frozenset({"device_class", "addresses", "wires", "leases", "settings", "commands"})
 DEADLINE_S: Final = 5.0
 """A driver that takes longer has failed, unless its cadence is shorter still."""
 
@@ -72,10 +73,19 @@ class Wire:
     options: Struct
 
 
+class Program(Struct, frozen=True):
+    """``[commands.NAME]``: what carries out a command of the class, those of every board excepted. It gets the
+    parameters as JSON on stdin; exit code 0 is done.
+    """
+
+    argv: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=ARGUMENTS_MAX)]
+    seconds_max: Annotated[float, Meta(ge=0.1, le=3_600)] = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """A checked one, for this device. ``digest``: SHA-256 of its bytes; two devices with the same one are wired
-    alike, but for their addresses. ``handlers``: setting -> what applies it.
+    alike, but for their addresses. ``handlers``: setting -> what applies it; ``programs``: command -> what does it.
     """
 
     name: str
@@ -83,6 +93,7 @@ class Profile:
     wires: tuple[Wire, ...]
     guards: tuple[Guard, ...]
     handlers: Mapping[str, Handler]
+    programs: Mapping[str, Program]
 
 
 def shipped() -> tuple[str, ...]:
@@ -128,6 +139,7 @@ def read(
     wires = _wires(table.get("wires", []), place, device_class, known, faults)
     guards: dict[str, Guard] = {}
     applied: dict[str, Handler] = {}
+    programs = _tables(table, "commands", Program, place, known, faults)
     if device_class is not None:
         fields = {wire.stream: wire.fields for wire in wires}
         for name, lease in _tables(table, "leases", LeaseTable, place, known, faults).items():
@@ -135,9 +147,17 @@ def read(
             guards |= {} if guard is None else {name: guard}
         rows = _tables(table, "settings", HandlerTable, place, known, faults)
         applied = handlers.read(rows, device_class, f"{place}: settings", faults)
+        faults.extend(_foreign_commands(programs, device_class, f"{place}: commands"))
         guards = {name: guards[name] for name in device_class.leases if name in guards}  # in the class's order
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Profile(path.stem, digest, tuple(wires), tuple(guards.values()), applied)
+    return Profile(path.stem, digest, tuple(wires), tuple(guards.values()), applied, programs)
+
+
+def _foreign_commands(programs: Mapping[str, Program], device_class: DeviceClass, place: str) -> list[str]:
+    own = device_classes.load(device_classes.BOARD).commands
+    known = [name for name in device_class.commands if name not in own]
+    expected = f"expected one of {', '.join(known) or 'none'}"
+    return [f"{place}.{shown(name)}: {expected}" for name in programs if name not in known]
 
 
 def _tables(

@@ -19,6 +19,7 @@ from edge_agent.config import Settings
 from edge_agent.folders import STOP_NAME
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
+from edge_agent.lost import Lost
 from edge_agent.outbox import HOUR_MS, Kept, Row
 from edge_agent.watching import Watcher
 
@@ -32,8 +33,15 @@ class Releaser:
     """Calls come one after the other."""
 
     def __init__(
-        self, settings: Settings, system: System, keeper: Keeper, rows: SqliteOutbox, watcher: Watcher
+        self,
+        settings: Settings,
+        system: System,
+        keeper: Keeper,
+        rows: SqliteOutbox,
+        watcher: Watcher,
+        lost: Lost | None = None,
     ) -> None:
+        """*lost*: while it is, nothing is deleted, whatever was decided before."""
         assert settings.uploads is not None, "nothing else loads this"
         self._settings = settings
         self._uploads = settings.uploads
@@ -41,18 +49,19 @@ class Releaser:
         self._keeper = keeper
         self._outbox = rows
         self._watcher = watcher
+        self._lost = lost
         self.stopped: frozenset[Priority] = frozenset()
         self._said: set[str] = set()
 
     def turn(self) -> bool:
         """Whatever is due; returns whether there is more to delete. Raises OutboxError."""
-        for row in self._outbox.deleting():
+        for row in () if self._lost else self._outbox.deleting():
             self._finish(row)
         room_bytes = self._room()
         if room_bytes is None:
             return False
         reserve = self._uploads.table.reserve_bytes
-        freed = self._release(short_bytes=reserve - room_bytes)
+        freed = 0 if self._lost else self._release(short_bytes=reserve - room_bytes)
         self.stopped = outbox.stopped(room_bytes + freed, reserve, self.stopped)
         self._say(room_bytes + freed)
         return freed > 0

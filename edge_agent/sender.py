@@ -176,6 +176,15 @@ class Sender:
         """Open it: it will be offered."""
         self._open.setdefault(upload.upload, _Open(upload, now_s, limits.UPLOAD_WAIT_S))
 
+    def prefer(self, upload: str, priority: Priority, now_s: float) -> None:
+        """Somebody asked for it: it goes with this priority from now on, and is put off no more."""
+        self._later.pop(upload, None)
+        found = self._open.get(upload)
+        if found is not None and found.upload.priority is not priority:
+            found.upload = found.upload._replace(priority=priority)
+            found.told = False  # the server hears of it by another offer
+            found.ask_s, found.wait_s = now_s, limits.UPLOAD_WAIT_S
+
     def drop(self, upload: str) -> None:
         """It is receipted, or cannot be sent any more."""
         found = self._open.pop(upload, None)

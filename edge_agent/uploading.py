@@ -29,6 +29,7 @@ from edge_agent.adapters.system import System
 from edge_agent.config import Settings
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
+from edge_agent.lost import Lost
 from edge_agent.obeying import Order
 from edge_agent.outbox import Kept, OutboxError, Row
 from edge_agent.releasing import Releaser
@@ -64,7 +65,14 @@ class Uploading:
     """
 
     def __init__(
-        self, settings: Settings, system: System, keeper: Keeper, *, send: Send, pending: Callable[[], int]
+        self,
+        settings: Settings,
+        system: System,
+        keeper: Keeper,
+        *,
+        send: Send,
+        pending: Callable[[], int],
+        lost: Lost | None = None,
     ) -> None:
         assert settings.uploads is not None, "nothing else loads this"
         self._settings = settings
@@ -73,6 +81,7 @@ class Uploading:
         self._keeper = keeper
         self._send = send
         self._pending = pending
+        self._lost = lost
         self._sender = Sender()
         self._outbox: SqliteOutbox | None = None
         self._watcher: Watcher | None = None
@@ -128,6 +137,18 @@ class Uploading:
             self._refused.add(message.upload)
             told = {"upload": message.upload, "code": message.code.value, "detail": detail}
             self._keeper.note(Kind.FILE_REFUSED, told)
+
+    def pull(self, name: str) -> tuple[int, int] | None:
+        """See :class:`edge_agent.built_in.Pulling`."""
+        if self._outbox is None:
+            raise OutboxError("there is none yet")
+        found = self._outbox.pull(name)
+        if found is None:
+            return None
+        for row in found:
+            self._sender.prefer(row.upload, row.priority, self._system.mono_s())
+        self._wake.set()
+        return len(found), sum(row.size for row in found)
 
     def status(self) -> dict[str, object]:
         """For people."""
@@ -232,7 +253,7 @@ class Uploading:
         except (OSError, OutboxError) as error:
             logger.warning("no outbox", extra={"why": shown(error)})
             return
-        self._releaser = Releaser(self._settings, self._system, self._keeper, self._outbox, self._watcher)
+        self._releaser = Releaser(self._settings, self._system, self._keeper, self._outbox, self._watcher, self._lost)
         self._releaser.found_stopped()
         if self._outbox.aside:
             logger.error("outbox damaged, set aside", extra={"aside": self._outbox.aside})
@@ -290,7 +311,9 @@ class Uploading:
         return link_rules.allowed(uploads.limits.values(), link, now)
 
     def _pump(self, rows: SqliteOutbox, now_s: float) -> None:
-        allowed = self._allowed() if self._uploads.table.limits else link_rules.NO_LIMIT
+        allowed = self._allowed() if self._uploads.table.limits and not self._lost else link_rules.NO_LIMIT
+        if self._lost and rows.has_evidence():
+            allowed = link_rules.EVIDENCE_ONLY
         for action in self._sender.take(now_s, CLIENT_BYTES_MAX - self._pending(), allowed):
             row = rows.get(action.upload)
             if row is None or row.kept not in {Kept.SEALED, Kept.RECEIPTED}:

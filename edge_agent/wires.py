@@ -9,6 +9,7 @@ from edge_agent.adapters.system import System
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
 from edge_agent.lease_watch import LeaseWatch
+from edge_agent.lost import PLACE, Lost
 from edge_agent.profile import Wire
 from firmware_bridge.driver import Driver, all_failed
 from firmware_bridge.readings import Failed, Quality, Results
@@ -20,10 +21,17 @@ GRACE_S: Final = 0.5
 
 
 async def read_wire(
-    wire: Wire, driver: Driver, keeper: Keeper, watch: LeaseWatch, system: System, began_s: float
+    wire: Wire,
+    driver: Driver,
+    keeper: Keeper,
+    watch: LeaseWatch,
+    system: System,
+    began_s: float,
+    lost: Lost | None = None,
 ) -> None:
     """Read at *began_s* and every ``every_s`` after it, until cancelled; a late reading leaves out those that it
-    missed. The journal is told when the first point fails, and when all read again.
+    missed. The journal is told when the first point fails, and when all read again. Where a *lost* device is, is read
+    in between, too.
     """
     at = 0
     failing = False
@@ -37,10 +45,16 @@ async def read_wire(
             logger.info("driver reads again", extra=told)
             keeper.note(Kind.DRIVER_OK, told)
         failing = bool(why)
+        (keeper.failing.add if failing else keeper.failing.discard)(wire.stream)
         keeper.row(wire.stream, values)
         watch.row(wire.stream, values)
-        at = next_at(at, (system.mono_s() - began_s) / wire.every_s)
-        await asyncio.sleep(max(0.0, began_s + at * wire.every_s - system.mono_s()))
+        following = next_at(at, (system.mono_s() - began_s) / wire.every_s)
+        wait_s = max(0.0, began_s + following * wire.every_s - system.mono_s())
+        if lost is not None and wire.stream == PLACE and lost.every_s(wait_s) < wait_s:
+            await asyncio.sleep(lost.every_s(wait_s))
+        else:
+            at = following
+            await asyncio.sleep(wait_s)
 
 
 def next_at(at: int, passed: float) -> int:

@@ -10,7 +10,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker_config import signing
 from broker_config.ids import DeviceId, SiteId
-from broker_config.signing import ED25519, PAYLOAD_TYPE, Claims, Command, Envelope, Kind, Roots, Signature, Signer
+from broker_config.signing import (
+    ED25519,
+    PAYLOAD_TYPE,
+    Claims,
+    Command,
+    Envelope,
+    Kind,
+    Refusal,
+    Roots,
+    Signature,
+    Signer,
+)
 from fleet_server.access.signing import Issuer, Request, SignerError
 
 SITE: Final = SiteId("5e" * 32)
@@ -83,6 +94,11 @@ def signer(key: Key, *kinds: Kind) -> Signer:
 
 
 ROOTS: Final = Roots(1, 1, SITE, (signer(SERVER), signer(SECOND, Kind.COMMAND)))
+
+
+def unable(command: Command) -> Refusal | None:
+    """Of a device that can identify itself, and nothing else."""
+    return None if command.name == "identify" else Refusal.UNSUPPORTED
 
 
 def command(name: str = "identify", *, order_id: str = ID) -> Command:

@@ -1,4 +1,5 @@
-"""The counters of what was obeyed, in an SQLite file of their own, which outlives a spool that is made anew.
+"""The counters of what was obeyed, and what became of commands, in an SQLite file of their own, which outlives a
+spool that is made anew.
 
 It is opened for each use and closed again: orders are rare, and a connection that stays open costs memory that the
 agent does not have.
@@ -6,13 +7,16 @@ agent does not have.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from broker_config.signing import Kind
 from edge_agent.adapters.files import set_aside
-from edge_agent.adapters.transaction import Failpoint
+from edge_agent.adapters.transaction import Failpoint, transaction
+from edge_agent.commands import Row
 
 COUNTERS_NAME: Final = "orders.db"
 BUSY_S: Final = 2.0
@@ -22,6 +26,8 @@ CREATE TABLE obeyed (kind TEXT PRIMARY KEY, counter INTEGER NOT NULL, id TEXT NO
 CREATE TABLE floor (counter INTEGER NOT NULL);
 COMMIT;
 """
+_COMMANDS: Final = "CREATE TABLE IF NOT EXISTS command (id TEXT PRIMARY KEY, row BLOB NOT NULL)"
+"""Made at each opening: files of an earlier version have it not."""
 
 _HEALS: Final = frozenset(
     {
@@ -59,14 +65,14 @@ class Counters:
         self._failpoint = failpoint or (lambda _step: None)
 
     def load(self) -> Kept:
-        """Read all; a file that is damaged is set aside and begun anew. Raises CountersError."""
+        """Read all but the commands; a file that is damaged is set aside and begun anew. Raises CountersError."""
         try:
             return self._load()
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _HEALS:
                 raise CountersError(str(error)) from error
-        except ValueError:
-            pass  # a kind that this version does not know, or a counter that is none
+        except (ValueError, msgspec.MsgspecError):
+            pass  # a kind or a command that this version does not know, or a counter that is none
         try:
             set_aside(self._path)
             return self._load()
@@ -77,11 +83,20 @@ class Counters:
         with self._opened() as db:
             rows = db.execute("SELECT kind, counter, id, done FROM obeyed").fetchall()
             floor = db.execute("SELECT max(counter) FROM floor").fetchone()[0]
+            _commands(db)
         return Kept(
             {Kind(kind): int(counter) for kind, counter, _, _ in rows},
             None if floor is None else int(floor),
             {Kind(kind): str(name) for kind, _, name, done in rows if not done},
         )
+
+    def commands(self) -> dict[str, Row]:
+        """Id -> what became of it, in the order of their counters. Call :meth:`load` before. Raises CountersError."""
+        try:
+            with self._opened() as db:
+                return _commands(db)
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise CountersError(str(error)) from error
 
     def begin(self, kind: Kind, counter: int, name: str) -> None:
         """*name*: the order's id, or empty. Durable once it returns: from now on this order and every older one of
@@ -94,11 +109,30 @@ class Counters:
         """What was begun is done. Raises CountersError."""
         self._write("UPDATE obeyed SET done = 1 WHERE kind = ?", (kind.value,))
 
+    def begin_command(self, row: Row, forget: Iterable[str] = ()) -> None:
+        """As :meth:`begin`, with its first row, in one transaction; the rows of *forget* go. What was begun and not
+        ended its row tells. Raises CountersError.
+        """
+        try:
+            with self._opened() as db, transaction(db, lambda _step: None):
+                values = (Kind.COMMAND.value, row.counter, row.id)
+                db.execute("INSERT OR REPLACE INTO obeyed VALUES (?, ?, ?, 1)", values)
+                db.executemany("DELETE FROM command WHERE id = ?", [(name,) for name in forget])
+                db.execute("INSERT OR REPLACE INTO command VALUES (?, ?)", (row.id, msgspec.json.encode(row)))
+        except sqlite3.Error as error:
+            raise CountersError(str(error)) from error
+        self._failpoint("begun")
+
+    def keep(self, row: Row) -> None:
+        """What has become of a command. Raises CountersError."""
+        self._write("INSERT OR REPLACE INTO command VALUES (?, ?)", (row.id, msgspec.json.encode(row)))
+        self._failpoint(f"kept {row.state}")
+
     def raise_floor(self, counter: int) -> None:
         """From now on nothing up to *counter* counts. Raises CountersError."""
         self._write("INSERT INTO floor VALUES (?)", (counter,))
 
-    def _write(self, statement: str, values: tuple[str | int, ...]) -> None:
+    def _write(self, statement: str, values: tuple[str | int | bytes, ...]) -> None:
         try:
             with self._opened() as db:
                 db.execute(statement, values)
@@ -113,4 +147,10 @@ class Counters:
             db.execute("PRAGMA synchronous = EXTRA")
             if db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
                 db.executescript(_SCHEMA)
+            db.execute(_COMMANDS)
             yield db
+
+
+def _commands(db: sqlite3.Connection) -> dict[str, Row]:
+    rows = [msgspec.json.decode(row[0], type=Row) for row in db.execute("SELECT row FROM command")]
+    return {row.id: row for row in sorted(rows, key=lambda row: row.counter)}

@@ -29,6 +29,10 @@ ROWS_MAX: Final = 50_000
 """Sealed files on one device; what is beyond it waits in its folder."""
 RECORDINGS_MAX: Final = 1_000
 """That nobody closed; beyond it the one that was silent for longest is forgotten."""
+PULLED_MAX: Final = 64
+"""Recordings that go on, and that somebody asked for; beyond it the one that was asked for first is forgotten."""
+_PULLED: Final = "CREATE TABLE IF NOT EXISTS pulled (recording TEXT PRIMARY KEY)"
+"""Made at each opening: files of an earlier version have it not."""
 APPLICATION_ID: Final = 0x66664675  # "ffFu"
 SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = f"""
@@ -105,6 +109,7 @@ class SqliteOutbox:
                 raise ValueError(  # noqa: TRY301  # as with any other damage
                     f"expected an outbox of version {SCHEMA_VERSION}, got {marks[0]:#x} {marks[1]}"
                 )
+            db.execute(_PULLED)
         except BaseException:
             db.close()
             raise
@@ -157,12 +162,17 @@ class SqliteOutbox:
                 " VALUES (?,?,?,?,?,?,?,?,?,?,?,'sealed',NULL,0,NULL,0,?,?,?)",
                 (
                     each.upload, each.file_class, each.name, each.inode, each.size, each.mtime_ns, each.sha256,
-                    each.chunk_bytes, each.priority.value, each.recording, each.number,
+                    each.chunk_bytes, self._priority(each).value, each.recording, each.number,
                     each.envelope, each.certificate, each.crcs,
                 ),
             )  # fmt: skip
             if recording is not None:
                 self._write(each.file_class, recording)
+
+    def _priority(self, each: Sealed) -> Priority:
+        """Higher than its class says, if somebody asked for its recording."""
+        asked = each.recording and self._rows("SELECT 1 FROM pulled WHERE recording = ?", (each.recording,))
+        return outbox.pulled(each.priority) if asked else each.priority
 
     def opened(self, file_class: str, recording: Recording) -> None:
         """A recording began. Raises OutboxError."""
@@ -187,6 +197,7 @@ class SqliteOutbox:
         """Nothing more comes of it. Raises OutboxError."""
         with self._transaction():
             self._db.execute("DELETE FROM recording WHERE file_class = ? AND recording = ?", (file_class, recording))
+            self._db.execute("DELETE FROM pulled WHERE recording = ?", (recording,))
 
     def recordings(self, file_class: str) -> dict[str, Recording]:
         """Those that are open."""
@@ -227,6 +238,34 @@ class SqliteOutbox:
                 (priority.value, *apart_from, count),
             )
         ]
+
+    def pull(self, name: str) -> list[Row] | None:
+        """What is sealed of the recording or upload *name* and has no receipt is flagged, and so is what comes of a
+        recording that goes on. Returns it; None: nothing is known of it. Raises OutboxError.
+        """
+        where = "WHERE (recording = ? OR upload = ?)"
+        known = self._rows(f"SELECT 1 FROM upload {where} LIMIT 1", (name, name))  # noqa: S608
+        goes_on = self._rows("SELECT 1 FROM recording WHERE recording = ?", (name,))
+        if not known and not goes_on:
+            return None
+        with self._transaction():
+            for priority in Priority:
+                values = (outbox.pulled(priority).value, name, name, priority.value)
+                self._db.execute(f"UPDATE upload SET priority = ? {where} AND priority = ?", values)  # noqa: S608
+            if goes_on:
+                self._db.execute("INSERT OR REPLACE INTO pulled VALUES (?)", (name,))
+                self._db.execute(
+                    "DELETE FROM pulled WHERE rowid IN"
+                    " (SELECT rowid FROM pulled ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+                    (PULLED_MAX,),
+                )
+        rows = self._rows(f"SELECT {_ROW} FROM upload {where} AND kept = 'sealed'", (name, name))  # noqa: S608
+        return [_row(row) for row in rows]
+
+    def has_evidence(self) -> bool:
+        """Whether anything but logs waits for a receipt."""
+        values = (Priority.LOG.value,)
+        return bool(self._rows("SELECT 1 FROM upload WHERE kept = 'sealed' AND priority != ? LIMIT 1", values))
 
     def below(self, wanted: StorageClass, file_class: str, *, before_ms: int, count: int) -> list[Row]:
         """Receipted before *before_ms*, and not of the class that is *wanted* for this file class."""

@@ -22,7 +22,7 @@ from broker_config.signing import PAYLOAD_TYPE, Kind, Refusal
 from edge_agent import obeying
 from edge_agent.obeying import Facts, Obey, Refuse
 from edge_agent.verify import Check, Request, verified
-from tests.orders import CAR, NOW_MS, ROOTS, SECOND, SERVER, SITE, STRANGER, claims, command, envelope
+from tests.orders import CAR, NOW_MS, ROOTS, SECOND, SERVER, SITE, STRANGER, claims, command, envelope, unable
 
 VECTORS: Final = Path(__file__).parent / "vectors" / "signing.json"
 LAST: Final = NOW_MS - 1_000
@@ -47,7 +47,7 @@ CASES: Final = {
 
 
 def facts() -> Facts:
-    return Facts(CAR, ROOTS, COMMANDS, {Kind.COMMAND: LAST}, 0, NOW_MS)
+    return Facts(CAR, ROOTS, COMMANDS, {Kind.COMMAND: LAST}, 0, NOW_MS, unable=unable)
 
 
 def outcome(data: bytes) -> str:

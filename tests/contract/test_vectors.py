@@ -162,6 +162,18 @@ CASES: dict[str, list[Case]] = {
         Case("done", up(CAR, Up.COMMAND), CommandStatus(1, NONCE, "done")),
         Case("refused", up(CAR, Up.COMMAND), CommandStatus(1, NONCE, "refused", "expired")),
         Case("refused, and not even an id", up(CAR, Up.COMMAND), CommandStatus(1, "", "refused", "malformed")),
+        Case("it waits", up(CAR, Up.COMMAND), CommandStatus(1, NONCE, "deferred", waits_for="on_call")),
+        Case(
+            "done, with what it found",
+            up(CAR, Up.COMMAND),
+            CommandStatus(1, NONCE, "done", result={"passed": True, "files": 3, "off_ms": -0.5, "output": "„gut“"}),
+        ),
+        Case(
+            "failed, and how",
+            up(CAR, Up.COMMAND),
+            CommandStatus(1, NONCE, "failed", "exit_code", result={"exit_code": 2}),
+        ),
+        Case("the order came again", up(CAR, Up.COMMAND), CommandStatus(1, NONCE, "done", "replayed")),
     ],
     "batch": [
         Case(
@@ -315,7 +327,7 @@ def test_a_newer_side_may_say_more_at_every_depth(kind: str) -> None:
             return [more(item) for item in value]
         if not isinstance(value, dict):
             return value
-        inner = {name: item if name == "data" else more(item) for name, item in value.items()}
+        inner = {name: item if name in {"data", "result"} else more(item) for name, item in value.items()}
         return inner | {"new_name": [1, {"deep": None}]}
 
     for vector, case in zip(read(kind), CASES[kind], strict=True):

@@ -9,14 +9,17 @@ import signal
 import sys
 from pathlib import Path
 
+from broker_config import device_classes
 from broker_config.messages import CommandStatus
-from broker_config.signing import Kind
+from broker_config.signing import Command, Kind
 from edge_agent.adapters.counters import Counters
+from edge_agent.commanding import Commands
+from edge_agent.commands import Outcome
 from edge_agent.journal import Data
 from edge_agent.journal import Kind as Noted
 from edge_agent.obeying import Order
 from edge_agent.orders import Orders, Times
-from tests.orders import CAR, NOW_MS, ROOTS, claims, order
+from tests.orders import CAR, NOW_MS, ROOTS, claims, command, order
 
 
 class Journal:
@@ -36,29 +39,48 @@ def cut(step: str, at: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def identify(command: Command) -> Outcome:
+    cut("handler", sys.argv[3])
+    return Outcome()
+
+
 async def main(path: Path, counter: int, step: str) -> None:
+    order_id = f"{counter:016x}"
+
     async def right(order: Order) -> frozenset[str]:
         return order.keyids
 
     over = asyncio.Event()
 
     def tell(status: CommandStatus) -> None:
-        if status.state in {"done", "refused"}:
+        # at the start it tells what was interrupted; the order's own end is behind it
+        if status.state in {"done", "refused", "failed"} or status.reason == "replayed":
             over.set()
 
+    counters, journal = Counters(path, lambda name: cut(name, step)), Journal(step)
+    commands = Commands(
+        device_classes.load("host"),
+        {"identify": identify},
+        counters,
+        journal=journal,
+        tell=tell,
+        boot="b" * 16,
+        mono_ms=lambda: 0,
+        now_ms=lambda: NOW_MS + 1_000,
+    )
     orders = Orders(
         CAR,
         ROOTS,
-        {},
-        Counters(path, lambda name: cut(name, step)),
-        journal=Journal(step),
+        commands,
+        counters,
+        journal=journal,
         tell=tell,
         times=lambda: Times(0, NOW_MS + 1_000, NOW_MS),
         check=right,
         penalty_s=0,
     )
     orders.turn()
-    orders.told(Kind.COMMAND, order(claims(counter=counter)))
+    orders.told(Kind.COMMAND, order(claims(command(order_id=order_id), counter=counter)))
     running = asyncio.create_task(orders.run())
     await over.wait()
     running.cancel()

@@ -10,9 +10,32 @@ from broker_config.device_classes import SafetyClass
 from broker_config.signing import Kind, Refusal, Roots, Thresholds
 from edge_agent import obeying
 from edge_agent.obeying import TELL_EVERY_MS, Facts, Obey, Order, Refuse
-from tests.orders import CAR, ID, NOW_MS, ROOTS, SECOND, SERVER, SITE, STRANGER, Key, claims, command, order, signer
+from tests.orders import (
+    CAR,
+    ID,
+    NOW_MS,
+    ROOTS,
+    SECOND,
+    SERVER,
+    SITE,
+    STRANGER,
+    Key,
+    claims,
+    command,
+    order,
+    signer,
+    unable,
+)
 
-FACTS = Facts(CAR, ROOTS, {"identify": SafetyClass.HARMLESS, "wipe": SafetyClass.HAZARDOUS}, {}, 0, NOW_MS)
+FACTS = Facts(
+    CAR,
+    ROOTS,
+    {"identify": SafetyClass.HARMLESS, "wipe": SafetyClass.HAZARDOUS},
+    {},
+    0,
+    NOW_MS,
+    unable=unable,
+)
 
 
 def read(told: signing.Claims, *keys: Key, channel: Kind = Kind.COMMAND) -> Order:

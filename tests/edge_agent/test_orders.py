@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from broker_config import device_classes
 from broker_config.messages import CommandStatus
-from broker_config.signing import Kind, Refusal
+from broker_config.signing import Command, Kind, Refusal
 from edge_agent.adapters import checking
 from edge_agent.adapters.checking import CheckError
 from edge_agent.adapters.counters import Counters, CountersError
+from edge_agent.commanding import Commands
+from edge_agent.commands import Outcome
 from edge_agent.journal import Data
 from edge_agent.journal import Kind as Noted
 from edge_agent.obeying import Order
@@ -60,6 +63,15 @@ def test_a_store_that_cannot_be_read_is_an_error_and_stays_as_it_is(tmp_path: Pa
 TIMES = Times(0, NOW_MS + 1_000, NOW_MS)
 
 
+async def identify(command: Command) -> Outcome:
+    return Outcome()
+
+
+def numbered(number: int) -> bytes:
+    """An order of a command of its own."""
+    return order(claims(command(order_id=f"{number:016x}"), counter=NEW + number))
+
+
 class Device:
     """Orders whose journal and clock are the test's."""
 
@@ -76,8 +88,19 @@ class Device:
         self.checks = 0
         self._changed = asyncio.Event()
         self._check = check
+        counters = Counters(path)
+        self.commands = Commands(
+            device_classes.load("host"),
+            {"identify": identify},
+            counters,
+            journal=self,
+            tell=self.tell,
+            boot="b" * 16,
+            mono_ms=lambda: self.times.mono_ms,
+            now_ms=lambda: self.times.now_ms,
+        )
         self.orders = Orders(
-            CAR, ROOTS, {}, Counters(path), journal=self, tell=self.tell, times=lambda: self.times,
+            CAR, ROOTS, self.commands, counters, journal=self, tell=self.tell, times=lambda: self.times,
             check=self.check, penalty_s=0,
         )  # fmt: skip
         self.orders.turn()
@@ -127,10 +150,23 @@ async def test_an_order_is_obeyed_and_told(device: Device) -> None:
 
 
 async def test_duplicates_are_obeyed_once_and_reordered_ones_not_at_all(device: Device) -> None:
-    later = order(claims(counter=NEW + 1))
     assert await device.hear(GOOD, GOOD, GOOD) == ["obeyed", "done", "replayed", "replayed"]
-    assert await device.hear(later, GOOD) == ["replayed", "obeyed", "done"]
-    assert device.checks == 2  # the repetitions cost no process
+    assert await device.hear(numbered(1), GOOD) == ["replayed", "obeyed", "done"]
+    assert device.checks == 2  # repetitions of what is over cost no process
+
+
+async def test_who_sends_an_order_again_hears_what_became_of_it(device: Device) -> None:
+    await device.hear(GOOD)
+    await device.hear(GOOD)
+    assert device.told[-1] == CommandStatus(1, ID, "done", "replayed")
+
+
+async def test_a_command_that_is_signed_anew_is_not_done_a_second_time(device: Device, tmp_path: Path) -> None:
+    anew = order(claims(counter=NEW + 1))
+    assert await device.hear(GOOD) == ["obeyed", "done"]
+    assert await device.hear(anew) == ["replayed"]
+    assert await Device(tmp_path / "orders.db").hear(anew) == ["replayed"]
+    assert [kind for kind, _ in device.noted].count(Noted.COMMAND_OBEYED) == 1
 
 
 async def test_a_restart_forgets_nothing(device: Device, tmp_path: Path) -> None:
@@ -143,7 +179,7 @@ async def test_a_store_that_was_lost_lets_nothing_be_repeated(device: Device, tm
     (tmp_path / "orders.db").unlink()
     again = Device(tmp_path / "orders.db", times=Times(0, NOW_MS + 1_000, NEW))
     assert await again.hear(GOOD) == ["replayed"]  # whatever was signed until now may have been obeyed
-    assert await again.hear(order(claims(counter=NEW + 1))) == ["obeyed", "done"]
+    assert await again.hear(numbered(1)) == ["obeyed", "done"]
 
 
 async def test_without_the_servers_time_a_new_store_lets_nothing_be_obeyed(tmp_path: Path) -> None:
@@ -168,7 +204,7 @@ async def test_a_counter_that_cannot_be_kept_is_not_obeyed(device: Device, tmp_p
 
 
 async def test_more_than_may_wait_are_refused(device: Device) -> None:
-    told = await device.hear(*[order(claims(counter=NEW + n)) for n in range(WAITING_MAX + 3)])
+    told = await device.hear(*[numbered(n) for n in range(WAITING_MAX + 3)])
     assert told[:3] == ["busy"] * 3
     assert told.count("done") == WAITING_MAX
 
@@ -210,8 +246,9 @@ def obeyed(path: Path, step: str, counter: int = NEW) -> list[str]:
     [
         ("begun", []),  # after the counter is written down and before anything is done
         ("command.obeyed", ["command.obeyed "]),
+        ("seal", ["command.obeyed "]),
+        ("handler", ["command.obeyed "]),  # in the middle of what it does
         ("command.done", ["command.obeyed ", "command.done "]),
-        ("seal", ["command.obeyed ", "command.done "]),
     ],
 )
 def test_killed_at_any_step_it_never_does_it_twice_and_says_that_it_was_interrupted(
@@ -222,6 +259,12 @@ def test_killed_at_any_step_it_never_does_it_twice_and_says_that_it_was_interrup
     assert obeyed(path, "") == ["command.interrupted ", "command.refused replayed"]
     assert obeyed(path, "") == ["command.refused replayed"]
     assert obeyed(path, "", NEW + 1) == ["command.obeyed ", "command.done "]
+
+
+def test_killed_when_its_end_is_written_down_it_tells_no_other_end(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    assert obeyed(path, "kept done") == ["command.obeyed ", "command.done "]
+    assert obeyed(path, "") == ["command.refused replayed"]
 
 
 # The process that checks ----------------------------------------------------------------------------------------

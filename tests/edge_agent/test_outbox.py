@@ -169,3 +169,34 @@ def test_the_first_rule_for_this_link_and_hour_counts(
         Limit(link="wifi", paused=True),
     )
     assert link_rules.allowed(limits, link, time.fromisoformat(hour)) == (rate, priorities)
+
+
+# Somebody asks for it -----------------------------------------------------------------------------------------------
+
+
+def test_a_recording_that_is_asked_for_goes_first_and_so_does_what_comes_of_it(
+    box: SqliteOutbox, tmp_path: Path
+) -> None:
+    begun = Recording("r", 2, SHA, "b", 7, "why")
+    box.sealed(sealed(1, recording="r", number=1, priority=Priority.ROUTINE), begun)
+    box.sealed(sealed(2, priority=Priority.ROUTINE), None)
+    box.sealed(sealed(3, recording="r", number=9, priority=Priority.ALARM), None)
+    found = box.pull("r")
+    assert found is not None
+    assert {row.upload[-1]: row.priority for row in found} == {"1": Priority.FLAGGED, "3": Priority.ALARM}
+    again = SqliteOutbox(tmp_path / "uploads.db")  # it is not forgotten
+    again.sealed(sealed(4, recording="r", number=2, priority=Priority.ROUTINE), begun._replace(next=3))
+    assert [row.upload[-1] for row in again.waiting(Priority.FLAGGED, (), 9)] == ["1", "4"]
+    assert [row.upload[-1] for row in again.waiting(Priority.ROUTINE, (), 9)] == ["2"]
+    again.closed("logs", "r")
+    again.sealed(sealed(5, recording="r", number=1, priority=Priority.ROUTINE), None)  # another of that name
+    assert [row.upload[-1] for row in again.waiting(Priority.ROUTINE, (), 9)] == ["2", "5"]
+
+
+def test_a_single_upload_can_be_asked_for_and_one_that_nobody_knows_cannot(box: SqliteOutbox) -> None:
+    box.sealed(sealed(1), None)
+    box.sealed(sealed(2), None)
+    found = box.pull(UPLOAD)
+    assert found is not None
+    assert [row.upload for row in found] == [UPLOAD]
+    assert box.pull("nobody") is None

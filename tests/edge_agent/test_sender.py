@@ -11,7 +11,7 @@ from broker_config.device_classes import Priority
 from broker_config.limits import CHUNK_BYTES_MAX, KIB, OPEN_UPLOADS_MAX
 from broker_config.ranges import RangeSet, minus
 from broker_config.transfer import Code, Reject, State
-from edge_agent.link_rules import NO_LIMIT, Allowed
+from edge_agent.link_rules import METERED, NO_LIMIT, Allowed
 from edge_agent.sender import ASK_S_MAX, REFUSED_S, Asking, Offering, Sender, Sending, Telling, Upload
 
 CHUNK = 16 * KIB
@@ -198,3 +198,22 @@ def test_a_chunk_that_the_window_is_too_small_for_goes_alone() -> None:
     assert len(chunks(sender, 0.0)) == 1
     sender.told(state(one, ((0, 7),), 0), 9.0)
     assert chunks(sender, 9.0) == []  # a pause is a pause
+
+
+def test_what_somebody_asks_for_overtakes_and_is_offered_again_with_its_new_priority() -> None:
+    slow, asked = upload(1, 40), upload(2, 40)
+    sender = connected(slow, asked)
+    sender.take(0.0, 0, NO_LIMIT)
+    for each in (slow, asked):
+        sender.told(state(each, ((0, 39),), 80 * CHUNK), 0.1)
+    sender.prefer(asked.upload, Priority.FLAGGED, 0.2)
+    actions = sender.take(0.2, 12 * CHUNK, Allowed(None, METERED))
+    assert Offering(asked.upload) in actions
+    assert {action.upload for action in actions if isinstance(action, Sending)} == {asked.upload}
+
+
+def test_what_was_put_off_is_offered_when_somebody_asks_for_it() -> None:
+    sender = connected()
+    sender.put_off_until(upload(1).upload, 1_000.0)
+    sender.prefer(upload(1).upload, Priority.FLAGGED, 0.0)
+    assert sender.put_off(0.0) == frozenset()

@@ -25,6 +25,7 @@ from edge_agent.config import Settings
 from edge_agent.folders import ABNORMAL
 from edge_agent.journal import Data, Kind
 from edge_agent.keeper import Keeper
+from edge_agent.lost import Lost
 from edge_agent.outbox import HOUR_MS, Kept
 from edge_agent.releasing import Releaser
 from edge_agent.watching import Watcher, chunk_bytes
@@ -201,6 +202,24 @@ async def test_a_receipted_file_goes_after_its_time_and_leaves_a_word(device: De
     assert not (device.folder / "a.mp4").exists()
     assert device.keeper.kinds()[-1] == "file.deleted"
     assert device.outbox.known("recordings") == set()
+
+
+async def test_a_device_that_is_lost_deletes_nothing_not_even_what_it_had_decided_to(device: Device) -> None:
+    lost = Lost(device.settings.state_dir)
+    lost.switch(on=True)
+    device.releaser._lost = lost
+    put(device.folder, "a.mp4", b"video")
+    put(device.folder, "b.mp4", b"another")
+    await device.look()
+    device.receipt(hours_ago=200)
+    decided = device.outbox._rows("SELECT upload FROM upload LIMIT 1")[0][0]
+    device.outbox.becomes(str(decided), Kept.DELETING)
+    device.releaser.turn()
+    assert len(list(device.folder.glob("*.mp4"))) == 2
+    lost.switch(on=False)
+    device.releaser.turn()
+    device.releaser.turn()
+    assert list(device.folder.glob("*.mp4")) == []
 
 
 async def test_a_file_that_is_another_one_by_now_is_not_deleted(device: Device) -> None:

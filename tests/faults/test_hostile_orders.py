@@ -59,10 +59,13 @@ class Scene:
         self.broker = broker
         self.server = server
         self.obeyed = order(claims(at_ms=now_ms()))
+        self.signed_so_far = 0
 
     def signed(self, body: object = None, **changes: object) -> Claims:
         """What an honest signer signs now; newer than all before."""
         at_ms = now_ms()
+        self.signed_so_far += 1
+        body = command(order_id=f"{self.signed_so_far:016x}") if body is None else body
         return claims(body, **{"at_ms": at_ms, "counter": at_ms + AHEAD_MS, **changes})  # type: ignore[arg-type]
 
     async def say(self, data: bytes, channel: Down = Down.COMMAND) -> None:
@@ -175,7 +178,7 @@ def by_a_stranger(scene: Scene) -> bytes:
 
 def expired(scene: Scene) -> bytes:
     """Held back until it was worth nothing."""
-    return order(claims(at_ms=now_ms() - 60_001, counter=now_ms() + AHEAD_MS))
+    return order(claims(at_ms=now_ms() - 62_000, counter=now_ms() + AHEAD_MS))  # two clocks are not one
 
 
 ATTACKS: Final[dict[str, tuple[Refusal, Attack]]] = {

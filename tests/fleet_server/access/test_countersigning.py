@@ -30,6 +30,7 @@ from tests.orders import (
     command,
     envelope,
     signer,
+    unable,
 )
 
 COMMAND = frozenset({Kind.COMMAND})
@@ -56,7 +57,7 @@ def decided(signed: Envelope, roots: Roots) -> Refusal | None:
     order = obeying.read(signing.encode(signed), Kind.COMMAND, roots)
     assert not isinstance(order, Refuse), order
     right = verified(CheckRequest(order.signed, tuple(Check(*each) for each in order.candidates)))
-    facts = Facts(CAR, roots, {"identify": SafetyClass.HAZARDOUS}, {}, 0, NOW_MS)
+    facts = Facts(CAR, roots, {"identify": SafetyClass.HAZARDOUS}, {}, 0, NOW_MS, unable=unable)
     decision = obeying.decide(order, frozenset(right), facts)
     return None if isinstance(decision, Obey) else decision.reason
 

@@ -28,7 +28,7 @@ from fleet_server.access.signing import (
     read_request,
 )
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
-from tests.orders import CAR, NOW_MS, ROOTS, SECOND, SERVER, SITE, FixedKey, claims, command
+from tests.orders import CAR, NOW_MS, ROOTS, SECOND, SERVER, SITE, FixedKey, claims, command, unable
 
 POLICY = Policy(SITE)
 FULL = State(0, 10, 0)
@@ -127,7 +127,7 @@ def decided(data: bytes, commands: dict[str, SafetyClass] | None = None) -> Refu
     order = obeying.read(data, Kind.COMMAND, ROOTS)
     assert not isinstance(order, Refuse), order
     right = verified(CheckRequest(order.signed, tuple(Check(*each) for each in order.candidates)))
-    facts = Facts(CAR, ROOTS, commands or obeying.BUILT_IN, {}, 0, NOW_MS)
+    facts = Facts(CAR, ROOTS, commands or {"identify": SafetyClass.HARMLESS}, {}, 0, NOW_MS, unable=unable)
     decision = obeying.decide(order, frozenset(right), facts)
     return None if isinstance(decision, Obey) else decision.reason
 
