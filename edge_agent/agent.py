@@ -26,13 +26,14 @@ from edge_agent.adapters.counters import COUNTERS_NAME, Counters
 from edge_agent.adapters.mqtt import DatesRefusedError, Endpoint, Incoming, Link, LinkError, Outgoing
 from edge_agent.adapters.sqlite import summary
 from edge_agent.adapters.system import System, give_back_memory, hardware, random_hex16
-from edge_agent.built_in import handlers
 from edge_agent.clock import Facts
-from edge_agent.commanding import Commands
+from edge_agent.commanding import Commands, Handler
+from edge_agent.commands import LOGS, supported
 from edge_agent.config import Settings
 from edge_agent.identity import Pair
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
+from edge_agent.last_lines import LastLines
 from edge_agent.lease_watch import LeaseWatch
 from edge_agent.lost import Lost
 from edge_agent.orders import Orders, Times
@@ -97,6 +98,7 @@ class Agent:
             uniform=self._uniform,
         )
         self._lost = Lost(settings.state_dir)
+        self._lines = LastLines()
         self._uploading = self._make_uploading() if settings.uploads is not None else None
         counters = Counters(settings.state_dir / COUNTERS_NAME)
         self._commands = self._make_commands(counters)
@@ -146,17 +148,13 @@ class Agent:
 
     def _make_commands(self, counters: Counters) -> Commands:
         settings, system = self._settings, self._system
+        folders = () if settings.uploads is None else settings.uploads.paths
+        if LOGS in folders:
+            logging.getLogger().addHandler(self._lines)
         return Commands(
             settings.device_class,
-            handlers(
-                settings,
-                system,
-                self._keeper,
-                self._lost,
-                sync_clock=self._sync_clock,
-                pulling=self._uploading,
-                status=self._status,
-            ),
+            supported(settings.profile.programs, folders, reboots=bool(settings.file.commands.reboot)),
+            self._handlers,
             counters,
             journal=self._keeper,
             tell=self._tell_command,
@@ -164,6 +162,20 @@ class Agent:
             mono_ms=system.mono_ms,
             now_ms=lambda: self._order_times().now_ms,
             lease=lambda: self._leases.waits_for(Change.COMMAND),
+        )
+
+    def _handlers(self) -> Mapping[str, Handler]:
+        from edge_agent.built_in import handlers  # noqa: PLC0415  # memory that most runs do not need
+
+        return handlers(
+            self._settings,
+            self._system,
+            self._keeper,
+            self._lost,
+            sync_clock=self._sync_clock,
+            pulling=self._uploading,
+            lines=self._lines,
+            status=self._status,
         )
 
     # The run ----------------------------------------------------------------------------------------------------

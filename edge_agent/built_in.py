@@ -1,10 +1,7 @@
-"""What every board can be told to do, and programs for the rest: handlers for :mod:`edge_agent.commanding`."""
+"""What every board can be told to do, and programs for the rest; loaded with the first command."""
 
-import contextlib
-import logging
 import os
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,17 +17,14 @@ from edge_agent.adapters.program import ProgramError
 from edge_agent.adapters.system import System
 from edge_agent.clock import Source
 from edge_agent.commanding import Handler
-from edge_agent.commands import Outcome
+from edge_agent.commands import LOGS, Outcome
 from edge_agent.config import Settings
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
+from edge_agent.last_lines import LastLines
 from edge_agent.lost import Lost
 from edge_agent.profile import Program
 
-LOGS: Final = "logs"
-"""The file class that collected logs are of."""
-LOG_LINES_MAX: Final = 400
-LOG_LINE_CHARS_MAX: Final = 240
 REBOOT_S_MAX: Final = 60.0
 TEST_FILE: Final = "self.test"
 FREE_BYTES_MIN: Final = 4 * 1024 * 1024
@@ -45,23 +39,6 @@ class Pulling(Protocol):
         """
 
 
-class LastLines(logging.Handler):
-    """The newest lines of the log, in memory; nothing else keeps them on every board."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self._lines: deque[str] = deque(maxlen=LOG_LINES_MAX)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        with contextlib.suppress(Exception):  # as logging itself: a line that cannot be told stops nobody
-            self._lines.append(self.format(record)[:LOG_LINE_CHARS_MAX])
-
-    def text(self) -> str:
-        """All of them, oldest first."""
-        return "\n".join(self._lines)
-
-
 def handlers(
     settings: Settings,
     system: System,
@@ -70,10 +47,13 @@ def handlers(
     *,
     sync_clock: Callable[[], Awaitable[int | None]],
     pulling: Pulling | None,
+    lines: LastLines,
     status: Callable[[], Mapping[str, object]],
 ) -> dict[str, Handler]:
-    """Name -> what does it, of those that this board can do. *sync_clock*: asks the server, and tells how far the
-    board's clock was off in ms, None if there was no answer. *status*: what ``edge-agent status`` shows.
+    """Name -> what does it, of those that :func:`edge_agent.commands.supported` says.
+
+    *sync_clock*: asks the server, and tells how far the board's clock was off in ms, None if there was no answer.
+    *status*: what ``edge-agent status`` shows.
     """
     out: dict[str, Handler] = {name: _program(told) for name, told in settings.profile.programs.items()}
     out[commands.IDENTIFY] = _identify
@@ -85,8 +65,6 @@ def handlers(
     if pulling is not None:
         out[commands.RECORDING_PULL] = lambda command: _pulled(pulling, command)
     if settings.uploads is not None and LOGS in settings.uploads.paths:
-        lines = LastLines()
-        logging.getLogger().addHandler(lines)
         folder = settings.uploads.paths[LOGS]
         out[commands.LOGS_COLLECT] = lambda command: _collected(folder, command, lines, status)
     return out

@@ -46,7 +46,8 @@ class Commands:
     def __init__(
         self,
         device_class: DeviceClass,
-        handlers: Mapping[str, Handler],
+        supported: frozenset[str],
+        handlers: Callable[[], Mapping[str, Handler]],
         counters: Counters,
         *,
         journal: Journal,
@@ -56,9 +57,13 @@ class Commands:
         now_ms: Callable[[], int | None],
         lease: Callable[[], str] = lambda: "",
     ) -> None:
-        """*handlers*: command -> what does it; one without is not supported here. *now_ms*: if somebody vouches."""
+        """*handlers*: what does each of those *supported*; asked for with the first command, because most runs see
+        none. *now_ms*: the time, if somebody vouches for it.
+        """
         self._device_class = device_class
+        self._supported = supported
         self._handlers = handlers
+        self._loaded: Mapping[str, Handler] | None = None
         self._counters = counters
         self._journal = journal
         self._tell = tell
@@ -76,7 +81,7 @@ class Commands:
         """Why it cannot be taken on now."""
         if command.id in self._rows:
             return Refusal.REPLAYED  # under another counter: it was signed anew
-        if command.name not in self._handlers:
+        if command.name not in self._supported:
             return Refusal.UNSUPPORTED
         if self._device_class.parameter_faults(command.name, command.parameters):
             return Refusal.MALFORMED
@@ -181,7 +186,9 @@ class Commands:
         self._tasks[row.id] = asyncio.create_task(self._carry_out(row, command))
 
     async def _carry_out(self, row: Row, command: Command) -> None:
-        outcome = await self._handlers[command.name](command)
+        if self._loaded is None:
+            self._loaded = self._handlers()
+        outcome = await self._loaded[command.name](command)
         now = commands.ended(row, outcome)
         if now is not row:
             self._end(now)

@@ -8,7 +8,7 @@ Rule 3: what is disruptive or hazardous waits while a lease defers commands; whe
 Rule 4: a board that restarts cannot say so itself. ``restarting`` ends with another boot id, or with the time.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
@@ -26,6 +26,9 @@ LOGS_COLLECT: Final = "logs.collect"
 RECORDING_PULL: Final = "recording.pull"
 LOST_MODE: Final = "lost.mode"
 REBOOT: Final = "reboot"
+
+LOGS: Final = "logs"
+"""The file class that collected logs are of."""
 
 KEPT_MAX: Final = 128
 """Commands whose orders have not expired."""
@@ -79,6 +82,16 @@ class Outcome(Struct, frozen=True):
 
     reason: str = ""
     result: dict[str, bool | int | float | str] = {}
+
+
+def supported(programs: Iterable[str], file_classes: Collection[str], *, reboots: bool) -> frozenset[str]:
+    """What a board can do. *programs*: commands of its class that its profile has one for. *file_classes*: of which
+    it uploads files.
+    """
+    uploads = {RECORDING_PULL} if file_classes else set()
+    uploads |= {LOGS_COLLECT} if LOGS in file_classes else set()
+    reboot = {REBOOT} if reboots else set()
+    return frozenset({*programs, IDENTIFY, CLOCK_SYNC, SELF_TEST, LOST_MODE, *uploads, *reboot})
 
 
 def waits(safety: SafetyClass) -> bool:

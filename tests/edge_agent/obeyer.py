@@ -60,7 +60,8 @@ async def main(path: Path, counter: int, step: str) -> None:
     counters, journal = Counters(path, lambda name: cut(name, step)), Journal(step)
     commands = Commands(
         device_classes.load("host"),
-        {"identify": identify},
+        frozenset({"identify"}),
+        lambda: {"identify": identify},
         counters,
         journal=journal,
         tell=tell,

@@ -107,7 +107,8 @@ class Board:
         names = ("identify", "restart", "reboot", "recording.start", "locate")
         self.commands = Commands(
             device_classes.load("body_camera"),
-            dict.fromkeys(names, self._handler),
+            frozenset(names),
+            lambda: dict.fromkeys(names, self._handler),
             Counters(path),
             journal=self,
             tell=self.told.append,

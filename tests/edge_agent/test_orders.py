@@ -91,7 +91,8 @@ class Device:
         counters = Counters(path)
         self.commands = Commands(
             device_classes.load("host"),
-            {"identify": identify},
+            frozenset({"identify"}),
+            lambda: {"identify": identify},
             counters,
             journal=self,
             tell=self.tell,

@@ -356,7 +356,8 @@ async def test_behind_a_broker_that_repeats_delays_reorders_and_forges_each_orde
                     await scene.say(order(scene.signed(command(order_id=name))))
                 await server.until(lambda: any(s.state == "done" for s in server.statuses), "some are obeyed", 60)
                 await scene.told(len(ids))
-    done = [s.id for s in server.statuses if s.state == "done"]
+    # an order that comes again is answered by what became of it
+    done = [s.id for s in server.statuses if s.state == "done" and s.reason != "replayed"]
     assert len(done) == len(set(done))
     assert set(done) <= set(ids)
     assert done == sorted(done)
