@@ -78,6 +78,6 @@ RECEIPTED_MAX: Final = 64
 """Uploads in one evidence receipt."""
 UPLOAD_WINDOW_S: Final = 0.25
 """What may be under way, as time of the measured goodput: what else the device says waits so long at most."""
-UPLOAD_WINDOW_BYTES_MAX: Final = 16 * KIB * KIB
+UPLOAD_WINDOW_BYTES_MAX: Final = 32 * KIB * KIB
 UPLOAD_WAIT_S: Final = 2.0
 """Without word of the server for so long, and four times the usual, a device asks again."""

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO, Final
 
 from broker_config.ids import HEX64_PATTERN, exact
@@ -39,6 +40,7 @@ class IncomingDirectory:
         make_private_directory(directory)
         self._directory = directory
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._open_lock = Lock()  # of what is open: a descriptor that was closed may be another file's at once
 
     def create(self, upload: str, size: int) -> None:
         """See the port; sparse: a file system that has no room says so when a chunk is written."""
@@ -57,28 +59,38 @@ class IncomingDirectory:
     def write(self, upload: str, offset: int, data: bytes | memoryview) -> None:
         """See the port."""
         try:
-            descriptor = self._descriptor(upload)
-            written = 0
-            while written < len(data):
-                written += os.pwrite(descriptor, data[written:], offset + written)
+            with self._open_lock:
+                descriptor = self._descriptor(upload)
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(descriptor, data[written:], offset + written)
         except OSError as error:
             self.drop(upload)
             raise UploadError(f"incoming: {error.strerror}") from error
 
     def sync(self, upload: str) -> None:
-        """See the port. After an error the file is opened anew: the kernel tells it to each descriptor but once."""
+        """See the port. After an error the file is opened anew: the kernel tells it to each descriptor but once,
+        and a duplicate is no other one. What is on the disk leaves the memory: it is read again from the disk only.
+        """
         try:
-            os.fdatasync(self._descriptor(upload))
+            with self._open_lock:
+                descriptor = os.dup(self._descriptor(upload))
+            try:
+                os.fdatasync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             self.drop(upload)
             raise UploadError(f"incoming: {error.strerror}") from error
 
     def drop(self, upload: str) -> None:
         """See the port."""
-        descriptor = self._open.pop(upload, None)
-        if descriptor is not None:
-            with suppress(OSError):
-                os.close(descriptor)
+        with self._open_lock:
+            descriptor = self._open.pop(upload, None)
+            if descriptor is not None:
+                with suppress(OSError):
+                    os.close(descriptor)
 
     def path(self, upload: str) -> Path | None:
         """See the port."""

@@ -1,18 +1,20 @@
-"""Runs uploads: a connection to the broker of their own, the writer's thread, the one that reads files again, and the
-one that has receipts signed. The only impure part.
+"""Runs uploads: a connection to the broker of their own, the writer's thread, the one that waits for the disk, the
+one that reads files again, and the one that has receipts signed. The only impure part.
 
-A group of messages goes to the writer whole; acknowledged, and answered, is what it has made durable. While too much
-waits for it the link is not read: the broker holds what comes, which is no more than the windows that were granted.
+Messages go to :mod:`fleet_server.evidence.writing`; acknowledged, and answered, is what was made durable. While
+too much waits to be written the link is not read: the broker holds what comes, no more than the windows that were
+granted.
 """
 
 import asyncio
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import mqtt5
 import structlog
@@ -33,16 +35,12 @@ from fleet_server.evidence.transfer import Transfer
 from fleet_server.evidence.underway import Outcome, Put, Said, Told
 from fleet_server.evidence.uploads import Upload, UploadError, UploadStore
 from fleet_server.evidence.windows import Windows
+from fleet_server.evidence.writing import GROUP_BYTES_MAX, Waiting, Writing
 
 log = structlog.get_logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 
-GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Chunks that one sync and one commit make durable: each costs some milliseconds, whatever is in it."""
-GROUP_BYTES_MIN: Final = 256 * 1024
-GROUP_WAIT_S: Final = 0.01
-"""Fewer bytes wait so long for others."""
 WAITING_BYTES_MAX: Final = 4 * GROUP_BYTES_MAX
 """For the writer; beyond that the link is not read."""
 LOOK_S: Final = 0.25
@@ -66,18 +64,6 @@ class UploadSettings:
     shards: tuple[int, int] = (0, 255)
     incoming_keep_d: float = 30.0
     receipt_life_ms: int = LIFETIME_MS_MAX
-
-
-class _Waiting(NamedTuple):
-    """``asked``: who waits for the answer elsewhere than at the broker."""
-
-    said: Said | Put
-    packet_id: int | None
-    asked: asyncio.Future[list[DownMessage]] | None
-
-
-def _size(said: Said | Put) -> int:
-    return len(said.data if isinstance(said, Put) else said.payload)
 
 
 def subscriptions(first: int, last: int) -> list[mqtt5.TopicFilter]:
@@ -114,11 +100,7 @@ class UploadService:
         self._signer = signer
         self._now_ms = now_ms
         self._rng = rng
-        self._threads = {name: ThreadPoolExecutor(1, name) for name in ("chunks", "again", "receipts")}
-        self._waiting: list[_Waiting] = []
-        self._waiting_bytes = 0
-        self._since_s = 0.0
-        self._work = asyncio.Event()
+        self._threads = {name: ThreadPoolExecutor(1, name) for name in ("again", "receipts")}
         self._signed_lately: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._whole: asyncio.Queue[tuple[Upload, Sequence[bytes] | None]] = asyncio.Queue()
         self._due = Due()
@@ -129,19 +111,21 @@ class UploadService:
         self._unreplicated = 0
         self._stale = 0
         self._loop: asyncio.AbstractEventLoop
+        self._writing: Writing
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until *stop* is set. Raises UploadError: what is under way cannot be read at the start."""
         self._loop = asyncio.get_running_loop()
+        self._writing = writing = Writing(self._transfer, self._on_settled, now_ms=self._now_ms, now_s=time.monotonic)
         tasks: list[asyncio.Task[None]] = []
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
-            self._deliver(await self._in("chunks", self._transfer.begin, now_s=self._loop.time()))
+            self._deliver(await writing.beside(self._transfer.begin, now_s=time.monotonic()))
             tasks = [
                 asyncio.create_task(work, name=name)
                 for name, work in (
                     ("link", self._keep_linked()),
-                    ("writer", self._keep_writing()),
+                    ("writing", writing.run()),
                     ("again", self._keep_finishing()),
                     ("look", self._keep_looking()),
                     ("receipts", self._keep_receipting()),
@@ -157,6 +141,7 @@ class UploadService:
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
             if self._link is not None:
                 self._link.disconnect()
+            writing.close()
             for thread in self._threads.values():
                 thread.shutdown(wait=True)
 
@@ -181,9 +166,7 @@ class UploadService:
         log.info("takes uploads", host=self._link_settings.host, port=self._link_settings.port)
 
     def _unlinked(self) -> None:
-        self._link = None
-        # what was not acknowledged comes again with the session; packet ids mean nothing on another connection
-        self._waiting = [each._replace(packet_id=None) for each in self._waiting]
+        self._link = None  # what was not acknowledged comes again with the session
 
     def _on_packets(self, link: Link, packets: Iterable[mqtt5.PublishPacket]) -> None:
         self._link = link
@@ -197,55 +180,23 @@ class UploadService:
             if topic is None or topic.channel not in {Up.UPLOAD, Up.CHUNK}:
                 strays += [packet.packet_id] if packet.packet_id is not None else []
                 continue
-            self._put(Said(topic.device, payload, topic.channel is Up.CHUNK), packet.packet_id)
+            self._writing.put(Waiting(Said(topic.device, payload, topic.channel is Up.CHUNK), link, packet.packet_id))
         if strays:
             link.send(link.acknowledge(strays))
-        if self._waiting_bytes > WAITING_BYTES_MAX:
+        if self._writing.waiting_bytes > WAITING_BYTES_MAX:
             link.pause()
 
-    def _put(
-        self, said: Said | Put, packet_id: int | None, asked: asyncio.Future[list[DownMessage]] | None = None
-    ) -> None:
-        if not self._waiting:
-            self._since_s = self._loop.time()
-        self._waiting.append(_Waiting(said, packet_id, asked))
-        self._waiting_bytes += _size(said)
-        self._work.set()
-
-    # the writer
-
-    async def _keep_writing(self) -> None:
-        while True:
-            await self._work.wait()
-            wait_s = self._since_s + GROUP_WAIT_S - self._loop.time()
-            if self._waiting_bytes < GROUP_BYTES_MIN and wait_s > 0:
-                await asyncio.sleep(wait_s)
-            link, group = self._link, self._group()
-            said = [each.said for each in group]
-            out = await self._in("chunks", self._transfer.take, said, now_ms=self._now_ms(), now_s=self._loop.time())
-            if link is not None and link is self._link:
-                link.send(link.acknowledge([each.packet_id for each in group if each.packet_id is not None]))
-                if self._waiting_bytes < WAITING_BYTES_MAX // 2:
-                    link.resume()
-            for each in group:
-                if each.asked is not None and not each.asked.done():
-                    each.asked.set_result([told.message for told in out.told if told.device == each.said.device])
-            self._deliver(out)
-            if not self._waiting:
-                self._work.clear()
-
-    def _group(self) -> "list[_Waiting]":
-        """The next messages, at most :data:`GROUP_BYTES_MAX` of them and one more."""
-        size = count = 0
-        for each in self._waiting:
-            count += 1
-            size += _size(each.said)
-            if size >= GROUP_BYTES_MAX:
-                break
-        group, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._waiting_bytes -= size
-        self._since_s = 0.0
-        return group
+    def _on_settled(self, waited: Sequence[Waiting], out: Outcome) -> None:
+        link = self._link
+        if link is not None:  # packet ids mean nothing on another connection
+            ids = [each.packet_id for each in waited if each.link is link and each.packet_id is not None]
+            link.send(link.acknowledge(ids))
+            if self._writing.waiting_bytes < WAITING_BYTES_MAX // 2:
+                link.resume()
+        for each in waited:
+            if each.asked is not None and not each.asked.done():
+                each.asked.set_result([told.message for told in out.told if told.device == each.said.device])
+        self._deliver(out)
 
     def _deliver(self, out: Outcome) -> None:
         for line in out.suspect[:SUSPECTS_A_GROUP_MAX]:
@@ -278,8 +229,8 @@ class UploadService:
                 result = await self._in("again", self._finisher.enter_again, upload)
             else:
                 result = await self._in("again", self._finisher.finish, upload, leaves)
-            out = await self._in(
-                "chunks", self._transfer.finished, result, now_ms=self._now_ms(), now_s=self._loop.time()
+            out = await self._writing.beside(
+                self._transfer.finished, result, now_ms=self._now_ms(), now_s=time.monotonic()
             )
             self._deliver(out)
             log.info("read again", upload=upload.upload, device=upload.device, result=type(result).__name__.lower())
@@ -288,9 +239,9 @@ class UploadService:
         keep_ms = int(self._settings.incoming_keep_d * DAY_MS)
         while True:
             await asyncio.sleep(LOOK_S)
-            self._deliver(await self._in("chunks", self._transfer.look, now_s=self._loop.time()))
+            self._deliver(await self._writing.beside(self._transfer.look, now_s=time.monotonic()))
             before_ms = self._now_ms() - keep_ms
-            self._stale = await self._in("chunks", self._transfer.stale, before_ms=before_ms)
+            self._stale = await self._writing.beside(self._transfer.stale, before_ms=before_ms)
 
     async def _keep_receipting(self) -> None:
         failed = False
@@ -358,10 +309,10 @@ class UploadService:
             raise UploadError("the server is not ready") from error
 
     async def _ask(self, said: Said | Put) -> list[DownMessage]:
-        if self._waiting_bytes > WAITING_BYTES_MAX:
+        if self._writing.waiting_bytes > WAITING_BYTES_MAX:
             raise TimeoutError
         asked: asyncio.Future[list[DownMessage]] = self._loop.create_future()
-        self._put(said, None, asked)
+        self._writing.put(Waiting(said, asked=asked))
         return await asked
 
     def receipt(self, device: DeviceId, upload: str) -> bytes | None:

@@ -1,8 +1,10 @@
-"""Files on their way: what devices say goes in, what they are told comes out. One thread, a group at a time.
+"""Files on their way: what devices say goes in, what they are told comes out. One thread, a group at a time, and
+another one that waits for the disk while the next group is written.
 
 Order is everything. Chunks of a group are written; then every file that was written to is synced; then what came is
 committed; then devices are told. So a chunk that a device is told of is on the disk, and one that a fault took
-between those steps is still missing and comes again.
+between those steps is still missing and comes again. Where a sync fails, what later groups wrote to that file
+meanwhile counts as little: the kernel tells an error once, whichever bytes it took.
 
 What does not fit what is known changes nothing: the same chunk with other bytes is counted and told in the log, and
 the first one stays. What is wrong in it, if anything, is found when the file is read again.
@@ -10,7 +12,6 @@ the first one stays. What is wrong in it, if anything, is found when the file is
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from broker_config import transfer
@@ -46,26 +47,12 @@ from fleet_server.evidence.admission import (
 from fleet_server.evidence.checks import Checks
 from fleet_server.evidence.content import ContentError
 from fleet_server.evidence.finishing import Finished
+from fleet_server.evidence.groups import Group
 from fleet_server.evidence.underway import OpenUpload, Outcome, Put, Said, Stage, Told, UnderWay
-from fleet_server.evidence.uploads import ChunkHash, Phase, Upload, UploadError
+from fleet_server.evidence.uploads import Phase, Upload, UploadError
 
 IDLE_S: Final = 3_600.0
 """An upload that its device has not mentioned for so long is not one that it works at."""
-WRITE_AGAIN_S: Final = 5
-"""After a write that failed: the disk may be well again at once."""
-
-
-@dataclass(slots=True)
-class _Group:
-    """Of one call: what is not committed yet."""
-
-    opened: dict[str, Upload] = field(default_factory=dict)
-    chunks: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    written: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    answer: dict[str, None] = field(default_factory=dict)
-    """Uploads that get a state, in the order in which they were mentioned."""
-    refused: dict[tuple[DeviceId, str], Reject] = field(default_factory=dict)
 
 
 class Transfer:
@@ -84,6 +71,10 @@ class Transfer:
         self._trust = trust
         self._bounds = bounds
         self._has_content = has_content
+        self._begun = 0
+        self._unsettled: list[Group] = []
+        self._unsynced: dict[str, tuple[UploadError, int]] = {}
+        """Of the disk's thread: uploads that a sync failed for, and the last group that it failed for."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -106,6 +97,7 @@ class Transfer:
         for name in self._table.incoming.names():
             found = None if name in known else self._table.uploads.find(name)
             if name not in known and (found is None or found.phase is Phase.DONE):
+                self._table.uploads.forget(name, None)  # of chunks that came before it was known that it is not open
                 self._table.incoming.remove(name)  # nobody was told that anything of it is here, or all of it is kept
         for upload, ranges in unfinished:
             held = RangeSet(ranges)
@@ -120,8 +112,16 @@ class Transfer:
         return out
 
     def take(self, said: Sequence[Said | Put], *, now_ms: int, now_s: float) -> Outcome:
-        """A group of messages, in their order."""
-        out, group = Outcome(), _Group()
+        """A group of messages, in their order: the three steps one after the other."""
+        group = self.write(said, now_ms=now_ms, now_s=now_s)
+        self.secure(group, now_ms=now_ms)
+        return self.settle(group, now_ms=now_ms, now_s=now_s)
+
+    def write(self, said: Sequence[Said | Put], *, now_ms: int, now_s: float) -> Group:
+        """The first step: nothing of it is durable, and nobody is told of it. Groups before may be unsettled."""
+        self._begun += 1
+        group = Group(self._begun)
+        out = group.out
         for each in said:
             try:
                 if isinstance(each, Put):
@@ -135,11 +135,52 @@ class Transfer:
             except UploadError as error:  # nothing was changed, and nobody told; the device asks again
                 self._table.counts["write_failures"] += 1
                 out.suspect.append(f"not taken: {each.device}: {shown(error)}")
-        self._settle(group, out, now_ms=now_ms, now_s=now_s)
+        self._unsettled.append(group)
+        return group
+
+    def secure(self, group: Group, *, now_ms: int) -> None:
+        """The second: what it wrote is durable, or known not to be. Another thread may do it while later groups are
+        written, for one after the other in their order.
+        """
+        self._unsynced = {name: each for name, each in self._unsynced.items() if each[1] >= group.number}
+        for name in sorted(group.to):
+            try:
+                if name in self._unsynced:
+                    raise self._unsynced[name][0]
+                self._table.incoming.sync(name)
+            except UploadError as error:
+                group.unsynced[name] = error
+                self._unsynced.setdefault(name, (error, self._begun))
+        chunks = group.synced()
+        if chunks or group.opened:
+            try:
+                self._table.uploads.commit(list(group.opened.values()), chunks, now_ms=now_ms)
+            except UploadError as error:
+                group.uncommitted = error
+
+    def settle(self, group: Group, *, now_ms: int, now_s: float) -> Outcome:
+        """The third, on the thread of the first: devices are told."""
+        self._unsettled.remove(group)
+        for name, error in group.unsynced.items():
+            self._not_written(name, group.to[name].device, group, error)
+        if group.uncommitted is not None:
+            self._not_committed(group, group.uncommitted)
+        self._count_in(group, now_ms, now_s)
+        out = group.out
+        for name in group.answer:
+            each = self._table.open.get(name)
+            if each is None:
+                continue  # it ended meanwhile
+            if each.stage is Stage.CHECKING and name in group.opened:
+                out.whole.append((each.upload, ()))
+            elif each.stage is Stage.TAKING and self._table.is_whole(each):
+                self._table.check(each, out)
+            out.told.append(Told(each.device, self._table.state(each, now_s)))
+        out.told += [Told(device, reject) for (device, _), reject in group.refused.items()]
         return out
 
     def _take_word(
-        self, said: Said, word: transfer.UpMessage, group: _Group, out: Outcome, now_ms: int, now_s: float
+        self, said: Said, word: transfer.UpMessage, group: Group, out: Outcome, now_ms: int, now_s: float
     ) -> None:
         match word:
             case Offer():
@@ -158,7 +199,7 @@ class Transfer:
                     self._table.end(each, Phase.WITHDRAWN, word.reason, now_ms)
                     self._table.counts["withdrawn"] += 1
 
-    def _take_offer(self, said: Said, offer: Offer, group: _Group, out: Outcome, now_ms: int, now_s: float) -> None:
+    def _take_offer(self, said: Said, offer: Offer, group: Group, out: Outcome, now_ms: int, now_s: float) -> None:
         name = upload_id(offer.manifest.payload)
         self._table.counts["offers"] += 1
         try:
@@ -175,7 +216,7 @@ class Transfer:
             each.touched_s = now_s
             group.answer[name] = None
 
-    def _is_over(self, found: Offered, group: _Group, out: Outcome, now_ms: int, now_s: float) -> bool:
+    def _is_over(self, found: Offered, group: Group, out: Outcome, now_ms: int, now_s: float) -> bool:
         """Whether it is done: then it is receipted again. One that its device gave up goes on."""
         try:
             kept = self._table.uploads.find(found.upload)
@@ -200,7 +241,7 @@ class Transfer:
         said: Said,
         priority: Priority,
         found: Offered,
-        group: _Group,
+        group: Group,
         now_ms: int,
         now_s: float,
     ) -> None:
@@ -230,23 +271,24 @@ class Transfer:
         for doubt in found.doubts:
             self._table.counts[f"doubt_{doubt}"] += 1
 
-    def _check_room(self, found: Offered, group: _Group, now_ms: int, now_s: float) -> None:
+    def _check_room(self, found: Offered, group: Group, now_ms: int, now_s: float) -> None:
         try:
             disk_bytes, free_bytes = self._table.incoming.disk()
             today = self._table.uploads.offered_bytes(found.manifest.device, since_ms=now_ms - DAY_MS)
         except UploadError as error:
             raise RefusedError(Code.DISK, shown(error), again_s=DISK_AGAIN_S) from error
+        opened = [new for each in (*self._unsettled, group) for new in each.opened.values()]
         mine = self._table.of_device.get(found.manifest.device, {}).values()
         room = Room(
             disk_bytes,
             free_bytes,
             sum(self._table.promised(each) for each in self._table.open.values()),
             sum(now_s - each.touched_s < IDLE_S for each in mine),
-            today + sum(new.manifest.size for new in group.opened.values() if new.device == found.manifest.device),
+            today + sum(new.manifest.size for new in opened if new.device == found.manifest.device),
         )
         check_room(found.manifest.size, room, self._bounds)
 
-    def _mentioned(self, device: DeviceId, name: str, group: _Group, out: Outcome, now_s: float) -> OpenUpload | None:
+    def _mentioned(self, device: DeviceId, name: str, group: Group, out: Outcome, now_s: float) -> OpenUpload | None:
         """The open upload of that name; it is answered with its state, or what else it is by now."""
         each = self._table.open.get(name)
         if each is not None and each.device == device:
@@ -265,7 +307,7 @@ class Transfer:
         group.refused[device, name] = Reject(1, name, Code.UNKNOWN)
         return None
 
-    def _take_put(self, put: Put, group: _Group, out: Outcome, now_s: float) -> None:
+    def _take_put(self, put: Put, group: Group, out: Outcome, now_s: float) -> None:
         each = self._mentioned(put.device, put.upload, group, out, now_s)
         if each is None:
             return
@@ -274,7 +316,7 @@ class Transfer:
             chunk = Chunk(put.upload, put.first + place, data[at : at + size])
             self._take_chunk(put.device, chunk, group, out, now_s)
 
-    def _take_chunk(self, device: DeviceId, chunk: Chunk, group: _Group, out: Outcome, now_s: float) -> None:
+    def _take_chunk(self, device: DeviceId, chunk: Chunk, group: Group, out: Outcome, now_s: float) -> None:
         each = self._mentioned(device, chunk.upload, group, out, now_s)
         if each is None or chunk.upload in group.failed or each.stage is Stage.CHECKING:
             return
@@ -293,72 +335,47 @@ class Transfer:
         try:
             self._table.incoming.write(chunk.upload, chunk.number * each.manifest.chunk_bytes, chunk.data)
         except UploadError as error:
-            self._not_written(each, group, error)
+            self._not_written(chunk.upload, device, group, error)
             return
-        group.written.add(chunk.upload)
+        group.to[chunk.upload] = each
         group.chunks[chunk.upload, chunk.number] = leaf
 
-    def _leaf_there(self, each: OpenUpload, number: int, group: _Group) -> bytes | None:
+    def _leaf_there(self, each: OpenUpload, number: int, group: Group) -> bytes | None:
         name = each.upload.upload
         if number not in each.held:
-            return group.chunks.get((name, number))
+            found = (one.leaf(each, number) for one in (group, *self._unsettled))
+            return next((leaf for leaf in found if leaf is not None), None)
         try:
             return self._table.uploads.leaf(name, number) or b""
         except UploadError:
             return b""
 
-    def _not_written(self, each: OpenUpload, group: _Group, error: UploadError) -> None:
-        """Nothing of this group counts for it; what was committed before stays."""
-        name = each.upload.upload
-        self._table.counts["write_failures"] += 1
-        group.failed.add(name)
-        group.written.discard(name)
-        for key in [key for key in group.chunks if key[0] == name]:
-            del group.chunks[key]
-        group.answer.pop(name, None)
-        group.refused[each.device, name] = Reject(1, name, Code.DISK, WRITE_AGAIN_S, shown(error))
+    def _not_written(self, name: str, device: DeviceId, group: Group, error: UploadError) -> None:
+        if group.lose(name, device, error):
+            self._table.counts["write_failures"] += 1
 
-    def _settle(self, group: _Group, out: Outcome, *, now_ms: int, now_s: float) -> None:
-        for name in sorted(group.written):
-            try:
-                self._table.incoming.sync(name)
-            except UploadError as error:
-                self._not_written(self._table.open[name], group, error)
-        chunks = [ChunkHash(name, number, leaf) for (name, number), leaf in group.chunks.items()]
-        if chunks or group.opened:
-            try:
-                self._table.uploads.commit(list(group.opened.values()), chunks, now_ms=now_ms)
-            except UploadError as error:
-                self._not_committed(group, error)
-                chunks = []
-        self._count_in(chunks, now_ms, now_s)
-        for name in group.answer:
-            each = self._table.open[name]
-            if each.stage is Stage.CHECKING and name in group.opened:
-                out.whole.append((each.upload, ()))
-            elif each.stage is Stage.TAKING and self._table.is_whole(each):
-                self._table.check(each, out)
-            out.told.append(Told(each.device, self._table.state(each, now_s)))
-        out.told += [Told(device, reject) for (device, _), reject in group.refused.items()]
-
-    def _not_committed(self, group: _Group, error: UploadError) -> None:
+    def _not_committed(self, group: Group, error: UploadError) -> None:
         for name in group.opened:
-            each = self._table.open[name]
-            self._not_written(each, group, error)
+            each = self._table.open.get(name)
+            if each is None:
+                continue
+            self._not_written(name, each.device, group, error)
             self._table.leave(each)
-        for name in {name for name, _ in group.chunks}:
-            self._not_written(self._table.open[name], group, error)
+        for name, each in list(group.to.items()):
+            self._not_written(name, each.device, group, error)
 
-    def _count_in(self, chunks: Sequence[ChunkHash], now_ms: int, now_s: float) -> None:
+    def _count_in(self, group: Group, now_ms: int, now_s: float) -> None:
         sizes: Counter[str] = Counter()
-        for chunk in chunks:
-            each = self._table.open[chunk.upload]
-            each.held.add(chunk.number)
+        for name, number in group.chunks:
+            each = group.to[name]
+            if self._table.open.get(name) is not each:
+                continue
+            each.held.add(number)
             each.changed_ms = now_ms
-            sizes[each.device] += each.manifest.chunk_size(chunk.number)
+            sizes[each.device] += each.manifest.chunk_size(number)
+            self._table.counts["chunks"] += 1
         for device, size in sizes.items():
             self._table.windows.durable(device, size, now_s)
-        self._table.counts["chunks"] += len(chunks)
         self._table.counts["bytes"] += sizes.total()
 
     def stale(self, *, before_ms: int) -> int:

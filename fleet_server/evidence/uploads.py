@@ -95,8 +95,9 @@ class UploadStore(Protocol):
 
 
 class Incoming(Protocol):
-    """Files that are not whole, by their upload's id. ``write`` to ``drop``: one thread. They raise UploadError;
-    after a ``sync`` that failed nothing that was written since the one before may be believed.
+    """Files that are not whole, by their upload's id. One thread, and ``sync`` may be another's. They raise
+    UploadError; after a ``sync`` that failed nothing may be believed that was written since the one before, nor what
+    was written while it ran.
     """
 
     def create(self, upload: str, size: int) -> None:

@@ -1,9 +1,9 @@
 """How much each device may have under way. Values and times in, bytes out.
 
 A window is a quarter second of what the device has lately got through, and never less than a chunk; it doubles at
-most from one measure to the next, from one chunk on. All windows together stay below what the broker holds for the
-server, so that it never drops anything, and below the site's rate where one is stated. When there is not enough for
-all, each has its turn.
+most from one word to the next, from one chunk on. A device that begins is measured from the first chunk on. All
+windows together stay below what the broker holds for the server, so that it never drops anything, and below the
+site's rate where one is stated. When there is not enough for all, each has its turn.
 """
 
 from collections import OrderedDict
@@ -16,6 +16,8 @@ BUDGET_BYTES: Final = limits.QUEUED_BYTES_MAX * 8 // 10
 """Of all windows: what the broker's queue for one client holds, but for a margin."""
 MEASURE_S: Final = 0.1
 """A rate is measured over so long at least."""
+BEGIN_S: Final = 0.005
+"""What begins is taken to have lasted so long at least: its first chunks may have come at once."""
 FORGET: Final = 0.3
 """A slower measure of MEASURE_S counts for this share, a faster one wholly."""
 SILENT_S: Final = 15.0
@@ -35,7 +37,9 @@ class Grant(NamedTuple):
 
 @dataclass(slots=True)
 class _Flow:
-    """What one device gets through. ``since_s``: when the measure that runs began; ``turn_s``: its turn."""
+    """What one device gets through. ``since_s``: when the measure that runs began; ``turn_s``: its turn; ``begins``:
+    the first measure with a window still runs.
+    """
 
     window_bytes: int = 0
     rate_bytes_s: float = 0.0
@@ -43,6 +47,7 @@ class _Flow:
     got_bytes: int = 0
     heard_s: float = 0.0
     turn_s: float = 0.0
+    begins: bool = True
 
 
 class Windows:
@@ -75,7 +80,10 @@ class Windows:
         flow.got_bytes += size
         took_s = now_s - flow.since_s
         if took_s < MEASURE_S:
+            if flow.begins and flow.window_bytes:  # all of it came since the window was given: it is no overestimate
+                flow.rate_bytes_s = max(flow.rate_bytes_s, flow.got_bytes / max(took_s, BEGIN_S))
             return
+        flow.begins = flow.begins and not flow.window_bytes
         rate = flow.got_bytes / took_s
         # the longer a measure took the more it counts: what comes once in ten seconds is all that there is to come
         weight = 1.0 if rate > flow.rate_bytes_s else 1 - (1 - FORGET) ** (took_s / MEASURE_S)

@@ -357,6 +357,75 @@ def test_a_file_that_cannot_be_written_is_not_told_as_durable(side: Side, monkey
     assert side.kept(file) == file.data
 
 
+def test_what_was_written_while_a_sync_failed_counts_as_little(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells an error once: the next sync of that file succeeds, whichever bytes were lost."""
+    file, other = file_of(SIZE), file_of(SIZE, seed=2)
+    side.say(file.says_offer(), other.says_offer())
+    fails = [True]
+
+    def sync(_self: IncomingDirectory, upload: str) -> None:
+        if upload == file.upload and fails and fails.pop():
+            raise UploadError("incoming: Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(IncomingDirectory, "sync", sync)
+        groups = [side.write(*[each.says_chunk(number) for each in (file, other)]) for number in range(2)]
+        for group in groups:
+            side.secure(group)
+        for group in groups:
+            told = side.settle(group)
+            assert {each.message.upload for each in told if isinstance(each.message, Reject)} == {file.upload}
+        side.say(file.says_query(), other.says_query())
+        assert (side.state(file).missing, side.state(other).missing) == (((0, 5),), ((2, 5),))
+        side.say(file.says_chunk(0))  # written after it: this one counts
+    assert side.state(file).missing == ((1, 5),)
+
+
+def test_a_chunk_that_comes_again_before_it_is_durable_is_not_written_over(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    first = side.write(file.says_chunk(0))
+    again = side.write(file.says_chunk(0, b"x" * len(file.chunk_data(0))))
+    for group in (first, again):
+        side.secure(group)
+        side.settle(group)
+    assert (side.transfer.counts["duplicate_chunks"], side.transfer.counts["conflict"]) == (1, 1)
+    assert part(side, file).read_bytes().startswith(file.chunk_data(0))
+
+
+def test_an_upload_that_ends_before_its_chunks_are_durable_is_not_told_of(side: Side) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer())
+    groups = [side.write(said) for said in (file.says_chunk(0), file.says_withdraw())]
+    for group in groups:
+        side.secure(group)
+        assert side.settle(group) == []
+    side.send(file)
+    assert side.kept(file) == file.data
+
+
+def test_chunks_of_an_upload_that_was_not_committed_are_forgotten_at_the_start(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = file_of(SIZE)
+    groups = [side.write(said) for said in (file.says_offer(), file.says_chunk(0))]
+
+    def broken(*_: object, **__: object) -> None:
+        raise UploadError("uploads: database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteUploads, "commit", broken)
+        side.secure(groups[0])
+    side.secure(groups[1])
+    for group in groups:
+        side.settle(group)
+    assert side.uploads.leaf(file.upload, 0) is not None
+    side.restart()
+    assert side.uploads.leaf(file.upload, 0) is None
+    side.send(file)
+    assert side.kept(file) == file.data
+
+
 def test_a_database_that_takes_nothing_loses_nothing(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise UploadError("uploads: database or disk is full")

@@ -93,10 +93,18 @@ def test_a_window_begins_with_one_chunk_and_at_most_doubles() -> None:
     assert seen[-1] > 40 * CHUNK
 
 
-def test_windows_fill_a_fast_link_within_seconds() -> None:
+def test_windows_fill_a_fast_link_within_a_quarter_second() -> None:
     windows, link = Windows(), Link("a", 200_000_000, 0.01)
-    run(windows, [link], 3)
+    run(windows, [link], 0.25)
     assert link.window == limits.UPLOAD_WINDOW_BYTES_MAX
+
+
+def test_what_came_before_a_window_was_given_does_not_count_for_it() -> None:
+    """A broker that held chunks for a server that was away gives them all at once."""
+    windows = Windows()
+    windows.durable("a", 40 * CHUNK, 0.0)
+    windows.durable("a", 40 * CHUNK, 0.01)
+    assert [windows.grant("a", CHUNK, 0.02 + n / 100).window_bytes for n in range(3)] == [CHUNK] * 3
 
 
 def test_fifty_four_devices_at_a_dock_share_and_none_starves() -> None:

@@ -29,8 +29,9 @@ from fleet_server.adapters.sqlite_uploads import SqliteUploads
 from fleet_server.evidence.admission import Bounds, Trust
 from fleet_server.evidence.arrival import Arrival
 from fleet_server.evidence.finishing import Finished, Finisher
+from fleet_server.evidence.groups import Group
 from fleet_server.evidence.transfer import Transfer
-from fleet_server.evidence.underway import Outcome, Said, UnderWay
+from fleet_server.evidence.underway import Outcome, Said, Told, UnderWay
 from fleet_server.evidence.uploads import Upload
 from fleet_server.evidence.windows import Windows
 from fleet_server.telemetry.store import StoreError
@@ -285,6 +286,18 @@ class Side:
     @property
     def now_ms(self) -> int:
         return T0 + int(1000 * self.now_s)
+
+    def write(self, *said: Said) -> Group:
+        """The first of the three steps."""
+        return self.transfer.write(said, now_ms=self.now_ms, now_s=self.now_s)
+
+    def secure(self, group: Group) -> None:
+        """The second."""
+        self.transfer.secure(group, now_ms=self.now_ms)
+
+    def settle(self, group: Group) -> list[Told]:
+        """The third; what is told."""
+        return self._keep(self.transfer.settle(group, now_ms=self.now_ms, now_s=self.now_s)).told
 
     def say(self, *said: Said) -> Outcome:
         """One group."""
