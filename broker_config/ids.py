@@ -89,7 +89,9 @@ def server_user(site: SiteId) -> str:
     return f"OU={site},O={SERVER_ORGANISATION},CN={SERVER_COMMON_NAME}"
 
 
-def server_client_id(site: SiteId, shards: str = "00-ff", *, work: Literal["ingest", "evidence"] = "ingest") -> str:
+def server_client_id(
+    site: SiteId, shards: str = "00-ff", *, work: Literal["ingest", "evidence", "twins"] = "ingest"
+) -> str:
     """The client id of the worker that owns *shards*, ``FIRST-LAST``, one for each work. Raises BadIdError."""
     if not _SHARDS.match(shards):
         raise BadIdError(f"shards: expected FIRST-LAST as two hex digits each, got {shards[:80]!r}")

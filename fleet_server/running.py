@@ -24,6 +24,7 @@ from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports, create_app
 from fleet_server.api.assignments import Assigning
+from fleet_server.changing import Changing
 from fleet_server.config import Config
 from fleet_server.custody import Custody
 from fleet_server.identities import Identities
@@ -73,6 +74,7 @@ class Server:
         self._identities = identities
         self._uploads = uploads
         self._trusted = secrets.trusted
+        self._security = secrets.security
         self._telemetry = _telemetry(config, secrets, store)
 
     async def run(self) -> None:
@@ -100,6 +102,7 @@ class Server:
         """The rest, beside telemetry that has begun."""
         config, operators, view = self._config, self._operators, self._telemetry.answers
         keeper = Keeper(view, operators.registry, now_ms=now_ms)
+        changing = Changing(config, operators.engine, operators.registry, keeper, view, self._security, now_ms=now_ms)
         sinks = parts.sinks_of(config, self._store, view, PromptLabels(operators.registry, keeper))
         sinks.start()
         if self._identities is not None:
@@ -108,7 +111,7 @@ class Server:
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
         outbound = self._outbound(bell)
         custody = self._custody(bell, outbound)
-        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody))
+        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody, changing))
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])
         keeping, auditing = threading.Event(), threading.Event()
@@ -126,6 +129,7 @@ class Server:
             self._uploads.open(custody.pieces, SqlEnrolments(operators.engine).certificate)
             self._uploads.start()
             custody.start()
+        changing.start()
         log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -133,6 +137,7 @@ class Server:
             await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
             await telemetry
         finally:
+            await asyncio.to_thread(changing.stop)
             if self._uploads is not None and custody is not None:
                 await asyncio.to_thread(self._uploads.stop)
                 await asyncio.to_thread(custody.stop)
@@ -182,6 +187,7 @@ class Server:
         outbound: Outbound,
         sinks: Sinks,
         custody: Custody | None,
+        changing: Changing,
     ) -> Ports:
         operators = self._operators
         return Ports(
@@ -202,6 +208,7 @@ class Server:
             uploads=lambda: None if self._uploads is None else self._uploads.facts(),
             evidence=None if custody is None else custody.evidence,
             timestamps=None if custody is None else custody.timestamps,
+            change=changing.ports,
         )
 
 

@@ -34,6 +34,7 @@ class Permission(StrEnum):
     RELEASES_CHANGE = "releases:change"
     ASSIGNMENTS_READ = "assignments:read"
     ASSIGNMENTS_CHANGE = "assignments:change"
+    CONFIG_CHANGE = "config:change"
     EVIDENCE_LIST = "evidence:list"
     EVIDENCE_READ = "evidence:read"
     EVIDENCE_CHANGE = "evidence:change"
@@ -79,6 +80,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = {
         P.DEVICES_REVOKE,
         P.ASSIGNMENTS_READ,
         P.ASSIGNMENTS_CHANGE,
+        P.CONFIG_CHANGE,
     },
     Role.RELEASE_MANAGER: _VIEWER | {P.RELEASES_CHANGE},
     # reviews no evidence: who can change the system is not who judges by it; but sees what there is, and can be the

@@ -92,6 +92,16 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/evidence/items/{item}/lend"): Action("custody.lend", "item", hushed=True),
     ("POST", "/v1/evidence/items/{item}/return"): Action("custody.return", "item", hushed=True),
     ("POST", "/v1/evidence/items/{item}/hand-over"): Action("custody.hand_over", "item", hushed=True),
+    ("PATCH", "/v1/twins/{device}"): Action("twin.change", "device"),
+    ("PUT", "/v1/config/layers/fleet"): Action("config.put", told=("settings",)),
+    ("PUT", "/v1/config/layers/classes/{device_class}"): Action(
+        "config.put_class", "device_class", told=("settings",)
+    ),
+    ("PUT", "/v1/config/layers/nodes/{node}"): Action("config.put_node", "node", told=("settings",)),
+    ("PUT", "/v1/config/layers/groups/{group}"): Action("config.put_group", "group", told=("settings",)),
+    ("PUT", "/v1/config/layers/devices/{device}"): Action("config.put_device", "device", told=("settings",)),
+    ("PUT", "/v1/config/groups/{group}"): Action("group.put", "group", told=("priority",)),
+    ("DELETE", "/v1/config/groups/{group}"): Action("group.drop", "group"),
 }
 READS: Final[Mapping[tuple[str, str], Action]] = {
     ("GET", "/v1/audit"): Action("audit.read"),

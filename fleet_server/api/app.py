@@ -23,6 +23,7 @@ from fleet_server.access.people_store import People
 from fleet_server.access.person_store import Persons
 from fleet_server.access.revocation import Revoker
 from fleet_server.access.scoped_assignments import ScopedAssignments
+from fleet_server.access.scoped_change import ScopedLayers, ScopedTwins
 from fleet_server.access.scoped_dispatches import ScopedDispatches
 from fleet_server.access.scoped_evidence import ScopedDeletions, ScopedItems, ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
@@ -34,6 +35,7 @@ from fleet_server.api import (
     audit,
     changes,
     claims,
+    config_layers,
     device_audit,
     devices,
     dispatches,
@@ -61,6 +63,7 @@ from fleet_server.api import (
     tiles,
     times,
     tokens,
+    twins,
     webhooks,
 )
 from fleet_server.api.assignments import Assigning
@@ -126,7 +129,7 @@ class Enrolling:
 class Ports:
     """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
     ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken; ``evidence``:
-    None if the server keeps none; ``timestamps``: of checkpoints.
+    None if the server keeps none; ``timestamps``: of checkpoints; ``change``: None if the server changes no devices.
     """
 
     view: TelemetryView
@@ -146,6 +149,7 @@ class Ports:
     uploads: Callable[[], EvidenceFacts | None] = lambda: None
     evidence: Evidence | None = None
     timestamps: Timestamps | None = None
+    change: twins.Change | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -196,6 +200,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         *_enrolling(ports.enrolling, ports.auditor, clock),
         *_evidence(ports.evidence, registry, view, ports.auditor, clock),
         people.routes(ports.persons, clock),
+        *_change(ports.change, registry, clock),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)
@@ -253,6 +258,16 @@ def _evidence(
         dispatches.routes(calls, books, registry, clock),
         interviews.routes(books, registry, auditor, clock),
         exports.routes(Exporter(pieces, keeping, kept.content, auditor, kept.sources), registry, clock),
+    )
+
+
+def _change(change: twins.Change | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[APIRouter, ...]:
+    if change is None:
+        return ()
+    layers = ScopedLayers(change.layers, change.composer, registry, acting.scope)
+    return (
+        twins.routes(ScopedTwins(change.twins, registry), layers, change.circumstances, clock),
+        config_layers.routes(layers, change.circumstances, clock),
     )
 
 

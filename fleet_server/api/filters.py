@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 from fastapi import Query
 
 from fleet_server.api.problems import bad_request
+from fleet_server.change.twins import Drift
 from fleet_server.registry.model import SLUG_PATTERN, DeviceFilter
 from fleet_server.registry.store import Registry
 
@@ -34,6 +35,7 @@ def filters_of(registry: Registry) -> Callable[..., DeviceFilter]:
             str | None,
             Query(pattern=r"^[!-~]{1,64}$", description="How the id or the serial begins.", examples=["car-"]),
         ] = None,
+        drift: Annotated[Drift | None, Query(description="How its twin stands.")] = None,
     ) -> DeviceFilter:
         path = None
         if node is not None:
@@ -41,6 +43,6 @@ def filters_of(registry: Registry) -> Callable[..., DeviceFilter]:
             if placed is None:
                 raise bad_request("query.node", expected="a node of /v1/org-nodes", got=node)
             path = placed.path
-        return DeviceFilter(device_class, path, unit, connected, reporting, healthy, registered, text)
+        return DeviceFilter(device_class, path, unit, connected, reporting, healthy, registered, text, drift)
 
     return read

@@ -33,6 +33,8 @@ _RETENTION: Final = Rule(P.EVIDENCE_RETENTION, everywhere=True)
 _WHO: Final = Rule(P.ASSIGNMENTS_READ)
 _ASSIGN: Final = Rule(P.ASSIGNMENTS_CHANGE, own_device=True)
 _ITEM: Final = Rule(P.ITEMS_CHANGE)
+_SET: Final = Rule(P.CONFIG_CHANGE)
+_SET_ALL: Final = Rule(P.CONFIG_CHANGE, everywhere=True)
 _DISPATCHES: Final = Rule(P.DISPATCHES_CHANGE, everywhere=True)
 # hashes and no entries: a witness in other hands needs no right to read
 _WITNESS: Final = Rule(None)
@@ -162,6 +164,26 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /v1/evidence/items/{item}/lend": _ITEM,
     "POST /v1/evidence/items/{item}/return": _ITEM,
     "POST /v1/evidence/items/{item}/hand-over": _ITEM,
+    "GET /v1/twins/{device}": _LOOK,
+    "PATCH /v1/twins/{device}": _SET,
+    "GET /v1/twins/{device}/desired": _LOOK,
+    "GET /v1/twins/{device}/reported": _LOOK,
+    "GET /v1/config/layers": _LOOK,
+    "GET /v1/config/layers/fleet": _LOOK,
+    "PUT /v1/config/layers/fleet": _SET_ALL,
+    "GET /v1/config/layers/classes/{device_class}": _LOOK,
+    "PUT /v1/config/layers/classes/{device_class}": _SET_ALL,
+    "GET /v1/config/layers/nodes/{node}": _LOOK,
+    "PUT /v1/config/layers/nodes/{node}": _SET,
+    "GET /v1/config/layers/groups/{group}": Rule(P.FLEET_READ, everywhere=True),
+    "PUT /v1/config/layers/groups/{group}": _SET_ALL,
+    "GET /v1/config/layers/devices/{device}": _LOOK,
+    "PUT /v1/config/layers/devices/{device}": _SET,
+    # who is in a group may be anywhere
+    "GET /v1/config/groups": Rule(P.FLEET_READ, everywhere=True),
+    "GET /v1/config/groups/{group}": Rule(P.FLEET_READ, everywhere=True),
+    "PUT /v1/config/groups/{group}": _SET_ALL,
+    "DELETE /v1/config/groups/{group}": _SET_ALL,
 }
 OPEN: Final = frozenset(
     {

@@ -19,8 +19,8 @@ from broker_config.twin import SETTINGS_MAX, SettingValue
 from fleet_server.registry.model import PATH_SEPARATOR
 
 GROUPS_MAX: Final = 1_000
-MEMBERS_MAX: Final = 20_000
-"""Of one group."""
+MEMBERS_MAX: Final = 2_000
+"""Of one group; what is larger is a class or an organisation node."""
 PRIORITY_MAX: Final = 1_000_000
 COMPOSED_MAX: Final = 10_000
 """Different compositions that are remembered: one for each class, place and set of groups."""
@@ -179,10 +179,11 @@ class Layering:
 
     def __init__(self, layers: Iterable[Layer], groups: Iterable[Group]) -> None:
         self._layers = {layer.name: layer for layer in layers}
-        self._groups: dict[str, list[str]] = {}
-        for group in sorted(groups, key=lambda each: (each.priority, each.created_ms, each.group)):
+        self._groups = {group.group: group for group in groups}
+        self._groups_of: dict[str, list[str]] = {}
+        for group in sorted(self._groups.values(), key=lambda each: (each.priority, each.created_ms, each.group)):
             for member in group.members:
-                self._groups.setdefault(member, []).append(group.group)
+                self._groups_of.setdefault(member, []).append(group.group)
         self._composed: dict[tuple[str, str, tuple[str, ...]], Composed] = {}
 
     def of(self, placed: Placed, own: Layer | None) -> Composed | None:
@@ -191,7 +192,7 @@ class Layering:
         """
         if placed.device_class not in device_classes.names():
             return None
-        groups = tuple(self._groups.get(placed.device, ()))
+        groups = tuple(self._groups_of.get(placed.device, ()))
         if own is not None:
             return self._made(placed, groups, own)
         key = (placed.device_class, placed.path, groups)
@@ -201,6 +202,14 @@ class Layering:
                 self._composed.clear()
             found = self._composed[key] = self._made(placed, groups, None)
         return found
+
+    def with_layer(self, layer: Layer) -> "Layering":
+        """The same with *layer* in the place of the one of its name."""
+        return Layering({**self._layers, layer.name: layer}.values(), self._groups.values())
+
+    def with_group(self, group: Group) -> "Layering":
+        """The same with *group* in the place of the one of its name."""
+        return Layering(self._layers.values(), {**self._groups, group.group: group}.values())
 
     def _made(self, placed: Placed, groups: tuple[str, ...], own: Layer | None) -> Composed:
         found = (self._layers.get(name) for name in _names(placed, groups))

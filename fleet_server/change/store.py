@@ -8,7 +8,7 @@ each device is told to be, though not that it obeys: orders are signed elsewhere
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from broker_config.twin import Reported
+from broker_config.twin import Reported, SettingValue
 from fleet_server.change.layers import Group, Layer, LayerDocument, Layering, LayerName
 from fleet_server.change.twins import Aim, Drift, Report, Twin, Versions, Wish
 
@@ -30,6 +30,9 @@ class TwinStore(Protocol):
 
     def versions(self, devices: Sequence[str]) -> Mapping[str, Versions]:
         """The versions of each of them; cheaper than :meth:`twins`."""
+
+    def configs(self, devices: Sequence[str]) -> Mapping[str, Mapping[str, SettingValue]]:
+        """What is desired of each of which something is; cheaper than :meth:`twins`."""
 
     def desire(self, wishes: Sequence[Wish], *, now_ms: int) -> Mapping[str, int]:
         """Let each of *wishes* be what is desired; the new version of each device whose configuration changed.

@@ -129,7 +129,8 @@ class HeldUnit:
 @dataclass(frozen=True, slots=True)
 class DeviceFilter:
     """What devices are meant; None means any. ``path``: that node and everything below it. ``text``: how its id or
-    its serial begins. ``within``: at one of these nodes or below, beside all else; empty is nowhere.
+    its serial begins. ``drift``: how its twin stands, see change.twins. ``within``: at one of these nodes or below,
+    beside all else; empty is nowhere.
     """
 
     device_class: str | None = None
@@ -140,6 +141,7 @@ class DeviceFilter:
     healthy: bool | None = None
     registered: bool | None = None
     text: str | None = None
+    drift: str | None = None
     within: tuple[str, ...] | None = None
 
 

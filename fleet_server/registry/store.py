@@ -4,7 +4,7 @@ Any thread may call. Each change is one transaction, durable once it returns; af
 Trusted: whoever can write here decides which dashboards, people and, later, changes a device is under.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from fleet_server.projection.labels import Labels
@@ -105,6 +105,14 @@ class Hearing(Protocol):
 
     def knows(self, device: str) -> bool:
         """Whether :meth:`labels` answers from its history; a dictionary's look-up's cost."""
+
+    def placed(self, devices: Sequence[str] | None) -> Sequence[tuple[str, str, str]]:
+        """Device, class and path of those of *devices* that are there; None: of all."""
+
+    def when_placed(self, tell: Callable[[Sequence[str]], None]) -> None:
+        """*tell* of devices whose class or path is another one from now on, once that is committed. It must not
+        wait.
+        """
 
     def labels(self, device: str, at_ms: int) -> Labels:
         """See :class:`fleet_server.projection.labels.LabelsOf`."""

@@ -1,6 +1,7 @@
 """A fleet without a broker: the real ingest, store and view, fed as a broker would feed them."""
 
 import random
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,6 +39,7 @@ from fleet_server.adapters.revocation_list import CrlFile
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.audit import SqlAudit
+from fleet_server.adapters.sql.config_layers import SqlLayers
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.kept_answers import SqlKeptAnswers
@@ -46,10 +48,14 @@ from fleet_server.adapters.sql.people import SqlPeople
 from fleet_server.adapters.sql.persons import SqlPersons
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
+from fleet_server.adapters.sql.twins import SqlTwins
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Enrolling, Ports
 from fleet_server.api.assignments import Assigning
 from fleet_server.api.evidence import Evidence
+from fleet_server.api.twins import Change
+from fleet_server.change.composing import Composer
+from fleet_server.changing import circumstances_of
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.watch import Told
 from fleet_server.projection.projector import Projector, ProjectorSettings
@@ -139,7 +145,18 @@ class Fleet:
             Assigning(self.assignments, readiness.DEFAULTS),
             enrolling=self._enrolling(path.parent, engine, master),
             evidence=self._evidence(path.parent, engine),
+            change=self._change(engine),
         )
+
+    def _change(self, engine: Engine) -> Change:
+        """Without a broker: who is told what is in ``published``."""
+        self.published: list[Mapping[str, int]] = []
+        self.twins, self.layers = SqlTwins(engine), SqlLayers(engine)
+        self.composer = Composer(
+            self.twins, self.layers, self.registry, published=self.published.append, now_ms=lambda: NOW
+        )
+        self.registry.when_placed(self.composer.moved)
+        return Change(self.twins, self.layers, self.composer, circumstances_of(self.registry))
 
     def _evidence(self, directory: Path, engine: Engine) -> Evidence:
         """Of a folder of contents."""

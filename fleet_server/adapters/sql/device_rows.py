@@ -9,6 +9,8 @@ from sqlalchemy import true as sql_true
 
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import device as devices
+from fleet_server.adapters.sql.twin_tables import twin
+from fleet_server.change.twins import Drift
 from fleet_server.registry.model import PATH_SEPARATOR, Device, DeviceFilter, Facts, Registration, Reported
 
 _AFTER_SEPARATOR: Final = chr(ord(PATH_SEPARATOR) + 1)
@@ -38,6 +40,10 @@ def conditions(wanted: DeviceFilter) -> Iterator[ColumnElement[bool]]:
         yield below(wanted.path)
     if wanted.within is not None:
         yield or_(false(), *(below(path) for path in wanted.within))
+    if wanted.drift == Drift.NEVER_REPORTED:
+        yield column.device.not_in(select(twin.c.device).where(twin.c.drift != wanted.drift))
+    elif wanted.drift is not None:
+        yield column.device.in_(select(twin.c.device).where(twin.c.drift == wanted.drift))
     if wanted.text is not None:
         yield or_(column.device.startswith(wanted.text, autoescape=True), _begins(column.serial, wanted.text))
 

@@ -4,7 +4,7 @@ Device, node and unit are each written by one rule: what is to be there is compa
 difference is written. A single change is an import of one row.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -70,6 +70,7 @@ class SqlRegistry:
         """Of a database that is migrated. Raises StoreError."""
         self._engine = engine
         self._changing = Lock()
+        self._tell_placed: list[Callable[[Sequence[str]], None]] = []
         with database.reading(self._engine) as connection:
             rows = connection.execute(select(device_place).order_by(device_place.c.device, device_place.c.from_ms))
             self._places = Places(Place(*row) for row in rows)
@@ -85,6 +86,9 @@ class SqlRegistry:
                     connection.execute(insert(device_place), [place._asdict() for place in places])
             for place in places:
                 self._places.add(place)
+        if places:
+            for tell in self._tell_placed:
+                tell([place.device for place in places])
 
     # devices
 
@@ -217,6 +221,22 @@ class SqlRegistry:
     def knows(self, device: str) -> bool:
         """See the port."""
         return self._places.newest_ms(device) is not None
+
+    def placed(self, devices_: Sequence[str] | None) -> Sequence[tuple[str, str, str]]:
+        """See the port."""
+        query = select(devices.c.device, devices.c.device_class, devices.c.path)
+        with database.reading(self._engine) as connection:
+            if devices_ is None:
+                return [tuple(row) for row in connection.execute(query.order_by(devices.c.device))]
+            return [
+                tuple(row)
+                for some in database.slices(devices_)
+                for row in connection.execute(query.where(devices.c.device.in_(some)))
+            ]
+
+    def when_placed(self, tell: Callable[[Sequence[str]], None]) -> None:
+        """See the port."""
+        self._tell_placed.append(tell)
 
     def labels(self, device: str, at_ms: int) -> Labels:
         """See the port."""

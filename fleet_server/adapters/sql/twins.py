@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Engine, Row, and_, select, update
 
-from broker_config.twin import ApplyWindow, Reported
+from broker_config.twin import ApplyWindow, Reported, SettingValue
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.device_rows import bound
 from fleet_server.adapters.sql.twin_documents import Documents, config_body, provenance_body
@@ -81,6 +81,13 @@ class SqlTwins:
         with database.reading(self._engine) as connection:
             held = held_of(connection, devices)
         return {device: versions_of(held.get(device) or Held(device)) for device in devices}
+
+    def configs(self, devices: Sequence[str]) -> Mapping[str, Mapping[str, SettingValue]]:
+        """See the port."""
+        with database.reading(self._engine) as connection:
+            held = held_of(connection, devices)
+            found = self._documents.configs(connection, (each.document for each in held.values()))
+        return {device: found[each.document] for device, each in held.items() if each.document}
 
     # desired
 

@@ -18,6 +18,7 @@ from fleet_server.access.persons import Identity
 from fleet_server.access.roles import PERMISSIONS, Permission, Role
 from fleet_server.api.app import create_app
 from fleet_server.api.rules import OPEN, RULES
+from fleet_server.change.layers import LayerKind, LayerName
 from fleet_server.evidence.dispatches import Dispatch
 from fleet_server.registry.assignments import Handing, With
 from fleet_server.registry.model import DutyUnit, NodeKind, OrgNode, Registration
@@ -36,6 +37,8 @@ EVIDENCE: Final = (
 )
 SINCE: Final = {"gaps": T0, "evidence/ledger": T0 - DAY_MS, "evidence/dispatches": T0 - 10 * DAY_MS}
 ENDLESS: Final = "GET /v1/changes"
+PLACELESS: Final = ("{token}", "{device_class}")
+"""What is in a path and belongs to no node."""
 MERGE: Final = {"Content-Type": "application/merge-patch+json"}
 CSV: Final = {"Content-Type": "text/csv"}
 
@@ -84,6 +87,10 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask({"kind": "station", "name": at.node, "parent": "hq"}, headers=any_)
         case ("PUT", "/v1/duty-units/{unit}"):
             return Ask({"name": at.unit, "node": at.node}, headers=any_)
+        case ("PUT", path) if path.startswith("/v1/config/layers"):
+            return Ask({"settings": {}}, headers=any_)
+        case ("PUT", "/v1/config/groups/{group}"):
+            return Ask({"priority": 1, "members": []}, headers=any_)
         case ("PUT", "/v1/people/{person}/grants"):
             return Ask({"grants": [{"role": "viewer", "node": at.node}]}, headers=any_)
         case ("PATCH", path) if path.endswith("registration"):
@@ -166,6 +173,8 @@ def named(path: str, at: Place) -> str:
         level=0,
         place="000",
         index=0,
+        device_class="body_camera",
+        group=f"of-{at.node}",
     )
 
 
@@ -192,6 +201,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
         _keep(fleet.custody, at)
         handing = Handing(at.device, With(officer=at.officer), "ann", T0, T0 + 1)
         ASSIGNMENTS[at] = fleet.assignments.check_out(handing, now_ms=NOW).assignment
+        fleet.layers.put_group(f"of-{at.node}", 1, [at.device], expected=None, now_ms=T0)
+        own = LayerName(LayerKind.ORG_NODE, at.node)
+        fleet.layers.put_layer(own, {"keep_alive_s": 30}, expected=None, by="ann", now_ms=T0)
     return fleet
 
 
@@ -272,7 +284,7 @@ async def test_who_may_what_where(app: FastAPI, tokens: dict[str, str], golden: 
                 assert (own, foreign) == (403, 403), (operation, who)
             else:
                 assert own not in {401, 403}, (operation, who)
-                if "{" in operation and "{token}" not in operation:
+                if "{" in operation and not any(each in operation for each in PLACELESS):
                     assert foreign in {403, 404, 409, 422}, (operation, who)
     width = max(map(len, columns))
     lines = [" " * width + "".join(f"  {who:>18}" for who in tokens)]
@@ -293,6 +305,7 @@ async def test_a_list_has_nothing_of_a_foreign_node(app: FastAPI, tokens: dict[s
             "happenings",
             "quarantine",
             "assignments",
+            "config/layers",
             *EVIDENCE,
         ):
             answer = await client.get(f"/v1/{path}", params={"from": SINCE[path]} if path in SINCE else {})

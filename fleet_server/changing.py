@@ -1,0 +1,173 @@
+"""Wires what changes devices at a distance: twins and layers in the database, composing, the link, the threads."""
+
+import asyncio
+import random
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+import uvloop
+from sqlalchemy import Engine
+
+from broker_config.ids import SiteId, server_client_id
+from broker_config.signing import LIFETIME_MS_MAX
+from fleet_server.adapters.mqtt import LinkSettings
+from fleet_server.adapters.signer_socket import SocketSigner
+from fleet_server.adapters.sql.config_layers import SqlLayers
+from fleet_server.adapters.sql.registry import SqlRegistry
+from fleet_server.adapters.sql.twins import SqlTwins
+from fleet_server.api.twins import Change
+from fleet_server.change.circumstances import Circumstances, CircumstancesOf
+from fleet_server.change.composing import Composer
+from fleet_server.change.service import TwinFacts, TwinService, TwinSettings
+from fleet_server.config import Config
+from fleet_server.projection.labels import CLASS_UNKNOWN, ORG_UNASSIGNED
+from fleet_server.registry.keeper import Keeper
+from fleet_server.telemetry.view import TelemetryView
+
+STOP_S: Final = 10.0
+AGAIN_S: Final = 5.0
+"""Between two tries to begin."""
+
+log = structlog.get_logger()
+
+
+class Changing:
+    """What runs beside telemetry: a thread that composes, and one with a loop of its own for the link. Without a
+    signer what is desired is kept, and told nobody.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        registry: SqlRegistry,
+        keeper: Keeper,
+        view: TelemetryView,
+        security: ssl.SSLContext,
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._keeper = keeper
+        self._view = view
+        self._security = security
+        self._now_ms = now_ms
+        self.twins = SqlTwins(engine)
+        self.layers = SqlLayers(engine)
+        self.composer = Composer(self.twins, self.layers, registry, published=self._published, now_ms=now_ms)
+        registry.when_placed(self.composer.moved)
+        self._service: TwinService | None = None
+        self._stopping = threading.Event()
+        self._stop: Callable[[], None] = lambda: None
+        self._threads = [threading.Thread(target=self._compose, name="composer", daemon=True)]
+        if config.signer.socket_file is not None:
+            self._threads.append(threading.Thread(target=self._run, name="twins", daemon=True))
+
+    @property
+    def ports(self) -> Change:
+        """What the API stands on."""
+        return Change(self.twins, self.layers, self.composer, circumstances_of(self._registry))
+
+    def start(self) -> None:
+        """Compose, and speak with devices."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """In order; what is not composed is at the next start."""
+        self._stopping.set()
+        self._stop()
+        self.composer.wake()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(STOP_S)
+
+    def facts(self) -> TwinFacts | None:
+        """None: it has not begun, or there is no signer."""
+        return None if self._service is None else self._service.facts()
+
+    def _published(self, made: Mapping[str, int]) -> None:
+        if self._service is not None:
+            self._service.published(made)
+
+    def _compose(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.composer.run(self._stopping)
+            except Exception:
+                log.exception("composing ended; it begins again")
+                self._stopping.wait(AGAIN_S)
+
+    def _run(self) -> None:
+        """Begin, and begin again from what is durable whatever ended it: nothing else is trusted then."""
+        while not self._stopping.is_set():
+            try:
+                uvloop.run(self._serve())
+            except Exception:
+                log.exception("twins ended; they begin again from what is durable")
+            self._stopping.wait(AGAIN_S)
+
+    async def _serve(self) -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def end() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+
+        self._stop = end
+        if self._stopping.is_set():
+            return
+        self._service = self._made()
+        await self._service.run(stop)
+
+    def _made(self) -> TwinService:
+        config = self._config
+        first, last = config.shards
+        assert config.signer.socket_file is not None
+        return TwinService(
+            TwinSettings((first, last), min(LIFETIME_MS_MAX, 1000 * config.signer.lifetime_s_max)),
+            LinkSettings(
+                host=config.broker.host,
+                port=config.broker.port,
+                client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}", work="twins"),
+                keep_alive_s=config.broker.keep_alive_s,
+                security=self._security,
+            ),
+            self.twins,
+            SocketSigner(config.signer.socket_file),
+            known=self._knows,
+            connected=self._is_connected,
+            now_ms=self._now_ms,
+            rng=random.Random(),  # noqa: S311 - jitter
+        )
+
+    def _knows(self, device: str) -> bool:
+        """A new device speaks of its twin as soon as of itself: then its birth is entered first."""
+        if not self._registry.knows(device):
+            while self._keeper.look():
+                pass
+        return self._registry.knows(device)
+
+    def _is_connected(self, device: str) -> bool:
+        found = self._view.presence_of(device)
+        return found is not None and found.connected
+
+
+def circumstances_of(registry: SqlRegistry) -> CircumstancesOf:
+    """As the registry knows them."""
+
+    def circumstances(device: str, at_ms: int) -> Circumstances:
+        found_class, found_path = registry.labels(device, at_ms)
+        device_class = "" if found_class == CLASS_UNKNOWN else found_class
+        path = "" if found_path == ORG_UNASSIGNED else found_path
+        found = registry.device(device)
+        if found is None or found.reported.at_ms is None or found.reported.at_ms > at_ms:
+            return Circumstances(device_class, path)
+        said = found.reported
+        return Circumstances(device_class, path, said.agent, said.hardware, said.profile, said.profile_digest)
+
+    return circumstances
