@@ -32,7 +32,7 @@ VALUES: Mapping[str, st.SearchStrategy[LayerValue]] = {
     "battery_low_pct": st.floats(5, 50),
     "mute_allowed": st.booleans(),
     "video": st.sampled_from(["720p", "1080p"]),
-    "keep_alive_s": st.integers(5, 600),
+    "keep_alive_s": st.integers(5, 120),
     "no_such_setting": st.integers(),  # another class's
 }
 documents = st.fixed_dictionaries({}, optional={name: values | st.none() for name, values in VALUES.items()})

@@ -25,8 +25,8 @@ from fleet_server.adapters.sql.twins import SqlTwins
 from fleet_server.change.service import TwinService, TwinSettings
 from fleet_server.change.twins import Drift, Versions, Wish
 from fleet_server.telemetry.store import StoreError
-from tests.fleet_server.evidence.served import RealSigner
 from tests.fleet_server.telemetry.service_rig import now_ms, until
+from tests.orders import RealSigner
 from tests.servers import HOST, Mosquitto, mosquitto
 
 pytestmark = pytest.mark.server("mosquitto")
