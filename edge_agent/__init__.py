@@ -12,12 +12,13 @@ with left_out("ast", "ipaddress", "asyncio.sslproto"):
     import urllib.parse  # noqa: F401
 
 # msgspec takes typing_extensions where it finds them, nearly a megabyte, for what Python 3.11 has itself. Whoever
-# imports them later gets the real ones. Its own inspection of types is for who writes schemas.
+# imports them later gets the real ones. Its own inspection of types is for who writes schemas, and nothing here is a
+# decimal number.
 _EXTENSIONS = "typing_extensions"
 if _EXTENSIONS not in sys.modules:
     sys.modules[_EXTENSIONS] = None  # type: ignore[assignment]  # what the import system takes for "not there"
     try:
-        with left_out("msgspec.inspect"):
+        with left_out("msgspec.inspect", "msgspec._json_schema", "decimal"):
             import msgspec  # noqa: F401
     finally:
         del sys.modules[_EXTENSIONS]

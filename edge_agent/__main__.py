@@ -22,6 +22,7 @@ from edge_agent.adapters import files
 from edge_agent.adapters.system import System, system, use_one_heap
 from edge_agent.config import ConfigError, Settings
 from firmware_bridge.driver import Driver
+from firmware_bridge.left_out import left_out
 from firmware_bridge.readings import Failed, Results
 from firmware_bridge.registry import driver_class
 
@@ -268,7 +269,8 @@ _FOR_ARGUMENTS: Final = ("argparse", "gettext", "locale")
 def _arguments(argv: Sequence[str] | None) -> "argparse.Namespace":
     """Read the command line; what did it is forgotten, so that what is loaded next has its place."""
     there = set(sys.modules)
-    arguments = _parser().parse_args(argv)
+    with left_out("bz2", "lzma"):  # shutil wants them, to unpack archives
+        arguments = _parser().parse_args(argv)
     for name in _FOR_ARGUMENTS:
         if name not in there:
             sys.modules.pop(name, None)

@@ -26,10 +26,12 @@ from edge_agent.adapters.counters import COUNTERS_NAME, Counters
 from edge_agent.adapters.mqtt import DatesRefusedError, Endpoint, Incoming, Link, LinkError, Outgoing
 from edge_agent.adapters.sqlite import summary
 from edge_agent.adapters.system import System, give_back_memory, hardware, random_hex16
+from edge_agent.adapters.twin_file import TwinFile
 from edge_agent.clock import Facts
 from edge_agent.commanding import Commands, Handler
 from edge_agent.commands import LOGS, supported
 from edge_agent.config import Settings
+from edge_agent.configuring import Configuring, Own
 from edge_agent.identity import Pair
 from edge_agent.journal import Kind
 from edge_agent.keeper import Keeper
@@ -90,7 +92,7 @@ class Agent:
             settings.profile.guards,
             self._keeper,
             mono_ms=system.mono_ms,
-            now_ms=lambda: clock.trusted_ms(self._keeper.clock, system.facts()),
+            now_ms=self._trusted_ms,
         )
         self._window = Window(
             in_flight_max=file.receipts.unreceipted_batches_max,
@@ -102,6 +104,9 @@ class Agent:
         self._uploading = self._make_uploading() if settings.uploads is not None else None
         counters = Counters(settings.state_dir / COUNTERS_NAME)
         self._commands = self._make_commands(counters)
+        broker = file.broker
+        self._own = Own(broker.host, broker.port, broker.keep_alive_s)
+        self._configuring = self._make_configuring()
         self._orders = Orders(
             settings.device,
             keys.roots,
@@ -110,7 +115,10 @@ class Agent:
             journal=self._keeper,
             tell=self._tell_command,
             times=self._order_times,
-            carriers={} if self._uploading is None else {Ordered.EVIDENCE_RECEIPT: self._uploading},
+            carriers={
+                Ordered.TWIN: self._configuring,
+                **({} if self._uploading is None else {Ordered.EVIDENCE_RECEIPT: self._uploading}),
+            },
         )
         self._state = State.OFFLINE
         self._failures = 0
@@ -128,6 +136,7 @@ class Agent:
         self._left = asyncio.Event()
         self._new_identity = asyncio.Event()
         self._time_told = asyncio.Event()
+        self._new_settings = asyncio.Event()
         self._hint = Hint(self._uniform)
         self._retry: asyncio.TimerHandle | None = None
         self._connection: asyncio.Task[None] | None = None
@@ -178,6 +187,23 @@ class Agent:
             status=self._status,
         )
 
+    def _make_configuring(self) -> Configuring:
+        settings = self._settings
+        return Configuring(
+            settings.device_class,
+            settings.profile.handlers,
+            self._own,
+            TwinFile(settings.state_dir, lambda _step: None),
+            self._system,
+            journal=self._keeper,
+            waits_for=lambda: self._leases.waits_for(Change.CONFIG),
+            now_ms=self._trusted_ms,
+            wall_ms=lambda: self._system.facts().wall_ms,
+            say=lambda payload: self._send(Up.TWIN, payload),
+            come_back=self._come_back,
+            ready=lambda: self._orders.ready,
+        )
+
     # The run ----------------------------------------------------------------------------------------------------
 
     async def run(self, drivers: Mapping[str, Driver], stop: asyncio.Event) -> None:
@@ -193,6 +219,7 @@ class Agent:
             if wire.stream in drivers
         ]
         self._wires.append(asyncio.create_task(self._orders.run()))
+        self._wires.append(asyncio.create_task(self._configuring.run()))
         if self._uploading is not None:
             self._wires.append(asyncio.create_task(self._uploading.run()))
         if self._settings.file.enrolment is not None:
@@ -259,6 +286,7 @@ class Agent:
         self._keeper.turn(facts)
         self._leases.turn()
         self._orders.turn()
+        self._configuring.turn()
         if self._keeper.ready and self._state is State.OFFLINE and not self._stopping:
             self._happened(Event.START)
         self._turn_connection(facts, now_s)
@@ -269,9 +297,9 @@ class Agent:
         now_ms = self._system.mono_ms()
         due_ms = self._keeper.due_ms()
         dues = [] if due_ms is None else [due_ms]
-        again_s = self._window.next_s() if self._link is not None else None
-        if again_s is not None:
-            dues.append(int(again_s * 1000) + 1)
+        if self._link is not None:
+            agains = (self._window.next_s(), self._configuring.next_s())
+            dues.extend(int(again_s * 1000) + 1 for again_s in agains if again_s is not None)
         if self._state is State.DRAINING:
             dues.append(int(self._t.drain_until * 1000) + 1)
         return min(TURN_S, max(TURN_S_MIN, (min(dues, default=now_ms + 60_000) - now_ms) / 1000))
@@ -333,13 +361,26 @@ class Agent:
         self._failures += 1
         backoff = self._settings.file.backoff
         bound_s = session.bound_s(self._failures, s_min=backoff.s_min, s_cap=backoff.s_cap)
-        delay_s = wait_s(bound_s, spread_s=self._spread_s, uniform=self._uniform)
+        hurry_s = self._configuring.hurry_s
+        spread_s = self._spread_s
+        if hurry_s is not None:  # else a change could not prove itself in its time
+            bound_s, spread_s = min(bound_s, hurry_s), min(spread_s, hurry_s)
+        delay_s = wait_s(bound_s, spread_s=spread_s, uniform=self._uniform)
         self._retry = asyncio.get_running_loop().call_later(delay_s, self._happened, Event.RETRY)
+
+    def _come_back(self) -> None:
+        """To where the settings say now: at once where there is a connection, else as after a lost one."""
+        self._new_settings.set()
+        if self._state is State.WAITING and self._retry is not None:
+            self._retry.cancel()
+            self._failures = 0
+            self._connect_later(session.return_s)
 
     async def _connect(self) -> None:
         """One attempt, and the connection if it succeeds; tells the session how it ended."""
         device = self._settings.device
-        broker = self._settings.file.broker
+        self._own = self._configuring.connecting()
+        self._new_settings.clear()
         own = Pair(self._settings.cert_file, self._settings.key_file)
         pairs = files.pairs(own)
         pair = pairs[self._failures % len(pairs)]  # a new one first, and at each failure the other one
@@ -347,10 +388,10 @@ class Agent:
         cert = b"" if pair is own else files.certificate(pair)
         self._new_identity.clear()
         endpoint = Endpoint(
-            broker.host,
-            broker.port,
+            self._own.host,
+            self._own.port,
             device,
-            broker.keep_alive_s,
+            self._own.keep_alive_s,
             self._settings.ca_file,
             pair.cert_file,
             pair.key_file,
@@ -368,6 +409,7 @@ class Agent:
             ) as link:
                 self._link = link
                 self._happened(Event.UP)
+                self._configuring.connected()
                 if self._uploading is not None:
                     self._uploading.connected()
                 ended = Event.LOST
@@ -381,6 +423,7 @@ class Agent:
             self._why_down = str(error)
         finally:
             self._link = None
+            self._configuring.disconnected()
             if self._uploading is not None:
                 self._uploading.disconnected()
         if ended is not Event.LOST:
@@ -390,7 +433,9 @@ class Agent:
             self._happened(ended)
 
     async def _listen(self, link: Link) -> None:
-        """Hear the broker until the connection ends (LinkError), the agent leaves, or there is a new certificate."""
+        """Hear the broker until the connection ends (LinkError), the agent leaves, or there is something new to
+        connect with.
+        """
 
         async def hear() -> None:
             async for message in link.incoming():
@@ -399,18 +444,23 @@ class Agent:
         hearing = asyncio.create_task(hear())
         leaving = asyncio.create_task(self._left.wait())
         renewed = asyncio.create_task(self._new_identity.wait())
+        changed = asyncio.create_task(self._new_settings.wait())
+        tasks = (hearing, leaving, renewed, changed)
         try:
-            await asyncio.wait((hearing, leaving, renewed), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if hearing.done():
                 await hearing
             elif renewed.done() and not leaving.done():
                 raise LinkError("to come back with the new certificate")
+            elif changed.done() and not leaving.done():
+                await link.sent(FAREWELL_S)
+                raise LinkError("to come back with the new settings")
             else:
                 await link.sent(FAREWELL_S)
         finally:
-            for task in (hearing, leaving, renewed):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(hearing, leaving, renewed, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _turn_connection(self, facts: Facts, now_s: float) -> None:
         if self._link is None:
@@ -423,7 +473,7 @@ class Agent:
             wanted = self._birth_wanted or self._explained != self._to_explain()
             if wanted and now_s - self._t.birth >= BIRTH_AGAIN_S:
                 self._send_birth()
-            elif now_s - self._t.sent >= self._lost.every_s(file.broker.keep_alive_s):
+            elif now_s - self._t.sent >= self._lost.every_s(self._own.keep_alive_s):
                 self._happened(Event.SILENT)
             wait_s = clock.next_ask_s(
                 self._keeper.clock,
@@ -485,7 +535,7 @@ class Agent:
             epoch=self._epoch,
             boot=self._system.boot,
             mono=self._system.mono_ms(),
-            keep_alive_s=self._settings.file.broker.keep_alive_s,
+            keep_alive_s=self._own.keep_alive_s,
             agent=AGENT,
             device_class=self._settings.device_class.name,
             profile=self._settings.profile.name[:64],
@@ -556,7 +606,8 @@ class Agent:
         elif message.topic == topics.down(device, Down.COMMAND):
             self._orders.told(Ordered.COMMAND, message.payload)
         elif message.topic == topics.down(device, Down.TWIN):
-            self._orders.told(Ordered.TWIN, message.payload)
+            if not self._configuring.told(message.payload):
+                self._orders.told(Ordered.TWIN, message.payload)
         elif message.topic == topics.down(device, Down.UPLOAD):
             if self._uploading is not None and not self._uploading.told(message.payload):
                 self._orders.told(Ordered.EVIDENCE_RECEIPT, message.payload)
@@ -618,6 +669,8 @@ class Agent:
         logger.debug("time", extra={"off_ms": clock.off(state, facts)})
         self._keeper.look(facts)
         self._time_told.set()
+        self._configuring.heard_server()
+        self._wake.set()
 
     def _told_server(self, state: ServerState) -> None:
         """A server that may be another one, or has lost what it had in memory. Nobody vouches for this message, so it
@@ -640,6 +693,9 @@ class Agent:
 
     def _tell_command(self, status: CommandStatus) -> None:
         self._send(Up.COMMAND, messages.encode(status))
+
+    def _trusted_ms(self) -> int | None:
+        return clock.trusted_ms(self._keeper.clock, self._system.facts())
 
     def _order_times(self) -> Times:
         facts = self._system.facts()
@@ -668,6 +724,7 @@ class Agent:
             "streams": [summary(ledger) for ledger in self._keeper.ledgers()],
             "lost": bool(self._lost),
         }
+        status["twin"] = self._configuring.status()
         if self._uploading is not None:
             status["uploads"] = self._uploading.status()
         return status

@@ -15,6 +15,7 @@ from broker_config.device_classes import DeviceClass
 from broker_config.ids import ContractError, DeviceId
 from broker_config.text import shown
 from edge_agent import profile
+from edge_agent.handlers import HOST_PATTERN
 from edge_agent.profile import Profile
 from firmware_bridge.tables import read_table
 
@@ -28,7 +29,7 @@ Path_ = Annotated[str, Meta(min_length=1, max_length=4096)]
 class BrokerTable(Struct, frozen=True):
     """``[broker]``."""
 
-    host: Annotated[str, Meta(min_length=1, max_length=255)]
+    host: Annotated[str, Meta(max_length=255, pattern=HOST_PATTERN)]
     port: Annotated[int, Meta(ge=1, le=65_535)]
     ca_file: Path_
     cert_file: Path_

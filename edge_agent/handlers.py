@@ -3,6 +3,7 @@
 Every handler may be asked twice for the same: a power cut repeats what it interrupted.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias
@@ -15,6 +16,8 @@ from broker_config.twin import SettingValue
 
 AGENTS_OWN: Final = frozenset({"broker_host", "broker_port", "keep_alive_s"})
 """What the agent applies to itself. What is not set has the value of agent.toml."""
+HOST_PATTERN: Final = r"^[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_:%-]{1,63})*\.?\Z"
+"""Of the broker: a name in ASCII, or an address."""
 ARGUMENTS_MAX: Final = 32
 
 Argument = Annotated[str, Meta(max_length=4096)]
@@ -129,4 +132,7 @@ def faults_of(device_class: DeviceClass, handlers: Mapping[str, Handler], config
         for name, value in config.items()
         if name in device_class.config and name not in handlers and value != device_class.config[name].default
     ]
-    return [*device_class.config_faults(config), *unhandled]
+    host = config.get("broker_host", "localhost")
+    nowhere = isinstance(host, str) and not re.match(HOST_PATTERN, host)
+    no_host = [f"broker_host: expected a host's name or address, got {shown(host, 30)!r}"] if nowhere else []
+    return [*device_class.config_faults(config), *no_host, *unhandled]

@@ -40,13 +40,17 @@ class Times(NamedTuple):
 
 
 class Carrier(Protocol):
-    """Carries out the orders of a kind that is no command. What it does may be lost, and is then ordered anew."""
+    """Carries out the orders of a kind that is no command. What it does may be repeated, and may be lost: it is then
+    ordered anew, perhaps under the same counter.
+    """
 
     def fits(self, claims: Claims) -> bool:
         """Whether the body is what its kind says."""
 
-    def carry_out(self, order: Order) -> None:
-        """Do it: its signatures, device, time and counter were right, and the counter is written down."""
+    def carry_out(self, order: Order) -> bool:
+        """Do it: its signatures, device, time and counter were right, and the counter is written down. False: it was
+        not done, and may come again.
+        """
 
 
 class Orders:
@@ -101,6 +105,11 @@ class Orders:
     def trust(self, roots: Roots) -> None:
         """Whose orders count from now on, those that wait among them."""
         self._roots = roots
+
+    @property
+    def ready(self) -> bool:
+        """Whether an order that is signed now could be obeyed."""
+        return self._floor is not None and self._times().now_ms is not None
 
     def turn(self, *, ending: bool = False) -> None:
         """What time alone makes due; *ending*: nothing is kept back for later."""
@@ -185,7 +194,9 @@ class Orders:
             self._refuse(claims.kind, Refuse(Refusal.NOT_KEPT))
             return
         self._last[claims.kind] = claims.counter
-        self._carriers[claims.kind].carry_out(order)
+        if not self._carriers[claims.kind].carry_out(order):
+            self._last[claims.kind] = claims.counter - 1
+            return
         self._journal.seal()
         self._end(claims.kind)
 
@@ -206,8 +217,8 @@ class Orders:
             return
         self._last, self._floor, self._loaded = kept.last, kept.floor, True
         for kind, name in kept.interrupted.items():
-            if kind is not Kind.COMMAND:  # is ordered anew, and nobody waits for word of it
-                self._end(kind)
+            if kind is not Kind.COMMAND:  # nobody waits for word of it; it may come again, and be repeated
+                self._last[kind] -= 1
                 continue
             self._journal.note(Noted.COMMAND_INTERRUPTED, {"id": name, "kind": kind.value})
             self._tell(CommandStatus(1, name, "interrupted"))

@@ -169,13 +169,13 @@ class Uploading:
             return False
         return True
 
-    def carry_out(self, order: Order) -> None:
+    def carry_out(self, order: Order) -> bool:
         """Take a receipt that is rightly signed, meant for this device and new. One that cannot be kept is lost, and
         comes again with the next offer.
         """
         now_ms = clock.trusted_ms(self._keeper.clock, self._system.facts())
         if self._outbox is None or now_ms is None:
-            return
+            return True
         receipt = transfer.decode_receipt(bytes(order.claims.body))
         rows: list[Row] = []
         with self._faults():
@@ -195,6 +195,7 @@ class Uploading:
             self._keeper.note(Kind.FILE_RECEIPTED, {**told, "log": each.log, "number": each.number})
             logger.info("file receipted", extra=told)
         self._wake.set()
+        return True
 
     def _wanted(self, row: Row) -> StorageClass:
         told = self._uploads.table.folders.get(row.file_class)

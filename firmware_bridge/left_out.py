@@ -12,7 +12,7 @@ class _LeftOut(ModuleType):
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
-        return object
+        return type(name, (), {})  # of its own each: they are not to be taken for one another
 
 
 @contextmanager

@@ -15,9 +15,13 @@ from broker_config import limits
 from broker_config.text import shown
 from firmware_bridge.left_out import left_out
 
-# with http and email behind it a megabyte, to find proxies for web sockets, which the agent does not speak; and uuid
-# for who has no name
-with left_out("urllib.request", "uuid"):
+# a name of a host goes through this codec, which wants tables of Unicode, a quarter of a megabyte, for names that are
+# not ASCII: those are written in their xn-- form
+with left_out("stringprep", "unicodedata"):
+    import encodings.idna  # noqa: F401
+
+# with http and email behind it a megabyte, to find proxies for web sockets, which the agent does not speak
+with left_out("urllib.request"):
     import aiomqtt
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
@@ -196,6 +200,9 @@ async def connected(
         cause = error.__context__  # aiomqtt raises "from None"; what the handshake said is only there
         if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in DATE_CODES:
             raise DatesRefusedError(shown(cause.verify_message)) from error
+        raise LinkError(shown(error)) from error
+    except UnicodeError as error:  # a name that no host can have
+        _abandon(client)
         raise LinkError(shown(error)) from error
     except BaseException:
         _abandon(client)

@@ -145,7 +145,7 @@ class Server:
     conflicts: list[Key] = field(default_factory=list)
     repeated: int = 0
     other: Callable[[Up, bytes], Awaitable[None]] = _nothing
-    """Takes what is said of uploads."""
+    """Takes what is said of uploads and twins, by who subscribes to it."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def decoded(self, stream: str) -> list[Record]:
@@ -191,7 +191,7 @@ class Server:
                     await self._answer_time(messages.decode(message.payload, AskTime))
             elif topic.channel is Up.COMMAND:
                 self.statuses.append(messages.decode(message.payload, CommandStatus))
-            elif topic.channel in {Up.UPLOAD, Up.CHUNK}:
+            elif topic.channel in {Up.UPLOAD, Up.CHUNK, Up.TWIN}:
                 await self.other(topic.channel, message.payload)
             else:
                 assert message.properties is not None
