@@ -198,7 +198,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         tokens.routes(ports.people, clock),
         *_assigning(ports, registry, view, clock),
         *_enrolling(ports.enrolling, ports.auditor, clock),
-        *_evidence(ports.evidence, registry, view, ports.auditor, clock),
+        *_evidence(ports, registry, view, clock),
         people.routes(ports.persons, clock),
         *_change(ports.change, registry, clock),
     ):
@@ -238,15 +238,15 @@ def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock
     )
 
 
-def _evidence(
-    kept: Evidence | None, registry: ScopedRegistry, view: ScopedView, auditor: Auditor, clock: times.Clock
-) -> tuple[APIRouter, ...]:
+def _evidence(ports: Ports, registry: ScopedRegistry, view: ScopedView, clock: times.Clock) -> tuple[APIRouter, ...]:
+    kept, auditor = ports.evidence, ports.auditor
     if kept is None:
         return ()
     pieces = ScopedPieces(kept.pieces, acting.scope)
     keeping = ScopedKeeping(kept.keeping, pieces)
     deletions = ScopedDeletions(kept.deletions, pieces, acting.scope)
-    books = Books(view, pieces)
+    # whose a recording is that they see, whoever gave the device out
+    books = Books(view, pieces, ports.assigning.book)
     calls = ScopedDispatches(kept.dispatches, acting.scope)
     return (
         evidence.routes(pieces, keeping, kept.retention, kept.content, registry, clock),

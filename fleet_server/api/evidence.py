@@ -20,7 +20,7 @@ from fleet_server.api.problems import ProblemError, bad_request, not_found, resp
 from fleet_server.evidence.content import Content, ContentError, MissingContentError
 from fleet_server.evidence.custodian import Custodian
 from fleet_server.evidence.custody import Entered, Event
-from fleet_server.evidence.dispatches import Dispatches
+from fleet_server.evidence.dispatches import WORDS_PATTERN, Dispatches
 from fleet_server.evidence.exporting import Sources
 from fleet_server.evidence.items import Items
 from fleet_server.evidence.pieces import (
@@ -94,6 +94,10 @@ def routes(
     def listed(
         device: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, examples=["cam-7"])] = None,
         node: Annotated[str | None, Query(pattern=SLUG_PATTERN, description="At this node or below.")] = None,
+        holder: Annotated[
+            str | None,
+            Query(pattern=WORDS_PATTERN, description="The officer: by the manifest, or else by assignment."),
+        ] = None,
         recording: Slug = None,
         file_class: Annotated[str | None, Query(pattern=STREAM_PATTERN, examples=["recordings"])] = None,
         evidence_class: Annotated[
@@ -111,6 +115,7 @@ def routes(
         """Pieces in the order of their arrival; `from` and `to` are of the device's own time."""
         wanted = PieceFilter(
             device=device,
+            holder=holder or None,
             path=None if node is None else path_of(registry, node, "query.node"),
             recording=recording,
             file_class=file_class,

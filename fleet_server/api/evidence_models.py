@@ -9,7 +9,7 @@ from fleet_server.access import audit
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.evidence import retention
 from fleet_server.evidence.custody import NOTE_CHARS_MAX, Entered
-from fleet_server.evidence.pieces import CLASSES_MAX, Damage, Hold, Piece, State
+from fleet_server.evidence.pieces import CLASSES_MAX, Damage, Hold, HolderBy, Piece, State
 from fleet_server.evidence.retention import KEEP_D_MAX, Cause, Change, Deletion, Due, Rules
 from fleet_server.evidence.store import Effect, Effects
 from fleet_server.registry.model import SLUG_PATTERN, TEXT_PATTERN
@@ -57,7 +57,13 @@ class EvidencePiece(BaseModel):
     end_at: TimeAt
     end_unc_ms: int = Field(examples=[40])
     clock: str = Field(description="Who set the device's clock.", examples=["ntp"])
-    holder: str | None = Field(description="To whom the device was given then, as it knew.", examples=["4711"])
+    holder: str | None = Field(
+        description="Who had the device when it began: as it knew, or else by assignment.", examples=["4711"]
+    )
+    holder_by: HolderBy | None = Field(description="Who says so; only `manifest` is signed by the device.")
+    assigned: str | None = Field(
+        description="Who had the device then, by assignment, whatever the device says.", examples=["4711"]
+    )
     journal_life: str = Field(examples=["9f0c2b1a77d3e458"])
     journal_first: int = Field(description="Batches of the device's journal that tell of it.", examples=[4])
     journal_last: int = Field(examples=[5])
@@ -83,7 +89,9 @@ class EvidencePiece(BaseModel):
             "org": piece.path or None,
             "recording": piece.recording or None,
             "segment": piece.segment or None,
-            "holder": piece.holder or None,
+            "holder": piece.holder or piece.assigned or None,
+            "holder_by": piece.holder_by,
+            "assigned": piece.assigned or None,
             "begin_at": rfc3339(piece.begin_ms),
             "end_at": rfc3339(piece.end_ms),
             "received_at": rfc3339(piece.received_ms),

@@ -11,6 +11,7 @@ from fleet_server.api.devices import From, To
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.evidence import ledger
 from fleet_server.evidence.ledger import Row, Standing, Totals
+from fleet_server.evidence.pieces import HolderBy
 from fleet_server.evidence.reconciling import Books
 from fleet_server.registry.model import Device
 from fleet_server.registry.store import Registry
@@ -25,7 +26,8 @@ class LedgerRow(BaseModel):
     recording: str | None = Field(description="null: a start that nothing followed, or a file that stands alone.")
     upload: str | None = Field(description="Of a file that stands alone.", examples=["0f" * 16])
     file_class: str | None = Field(examples=["recordings"])
-    holder: str | None = Field(description="To whom the device was given then.", examples=["4711"])
+    holder: str | None = Field(description="Who had the device when it began.", examples=["4711"])
+    holder_by: HolderBy | None = Field(description="Who says so.")
     trigger: str = Field(examples=["button"])
     reason: str = Field(description="Why it ended.", examples=["button"])
     begin_ms: TimeMs

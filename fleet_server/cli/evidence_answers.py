@@ -34,6 +34,7 @@ class Piece(Struct, frozen=True):
     begin_unc_ms: int
     clock: str
     holder: str | None
+    holder_by: str | None
     received_ms: int
     state: str
     damage: str
@@ -256,7 +257,7 @@ def piece(found: Piece) -> Table:
         "sha256": found.sha256,
         "recording": "stands alone" if found.recording is None else f"{found.recording}, segment {found.segment}",
         "recorded": f"{utc(found.begin_ms)} to {utc(found.end_ms)}, within {found.begin_unc_ms} ms by {found.clock}",
-        "holder": found.holder or "not known",
+        "holder": f"{found.holder}, by its {found.holder_by}" if found.holder else "not known",
         "received": utc(found.received_ms),
         "classes": ", ".join(found.classes) or "unclassified",
         "holds": ", ".join(found.holds) or "none",

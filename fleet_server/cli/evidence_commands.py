@@ -61,6 +61,7 @@ export_commands.add_commands(app)
 def list_(
     device: Annotated[str | None, typer.Option(help="Only of this device.")] = None,
     node: Annotated[str | None, typer.Option(help="Only what was at this organisation node or below.")] = None,
+    officer: Annotated[str | None, typer.Option(help="Only what this one had the device for.")] = None,
     recording: Annotated[str | None, typer.Option(help="Only of this recording.")] = None,
     evidence_class: Annotated[str | None, typer.Option("--class", help="Only of this class; unclassified.")] = None,
     hold: Annotated[str | None, typer.Option(help="Only what this hold keeps.")] = None,
@@ -80,6 +81,7 @@ def list_(
     parameters: Parameters = {
         "device": device,
         "node": node,
+        "holder": officer,
         "recording": recording,
         "evidence_class": evidence_class,
         "hold": hold,

@@ -16,7 +16,9 @@ from typing import Final, NamedTuple
 from broker_config import limits
 from broker_config.ranges import Ranges, from_numbers, holes, minus, normal
 from fleet_server.evidence.journal import Note, Noted
-from fleet_server.evidence.pieces import Damage, Piece
+from fleet_server.evidence.pieces import Damage, HolderBy, Piece
+from fleet_server.registry import assignments
+from fleet_server.registry.assignments import Assignment
 
 OVERDUE_MS: Final = 24 * 3_600_000
 """From the end of a recording, or the last that was heard of one that never ended, until all of it is to be here."""
@@ -66,7 +68,8 @@ class Row:
     ``end_ms``: None: not ended, or not known. ``closed``: it is known how many ``segments`` there are; else that is
     how many are known of. ``sealed``, ``verified``, ``skipped``, ``missing``: numbers of segments; ``missing`` are
     those neither verified nor skipped. ``done_ms``: when the last of it was verified. ``due_ms``: when all of it is
-    to be here. ``path``: of the organisation node at its arrival, empty if nothing has come.
+    to be here. ``holder_by``: who says who had the device; None: nobody, and ``holder`` is empty. ``path``: of the
+    organisation node at its arrival, empty if nothing has come.
     """
 
     recording: str
@@ -75,6 +78,7 @@ class Row:
     trigger: str
     reason: str
     holder: str
+    holder_by: HolderBy | None
     path: str
     begin_ms: int
     end_ms: int | None
@@ -116,22 +120,31 @@ class _Making:
     trigger: str = ""
     reason: str = ""
     holder: str = ""
+    holder_by: HolderBy | None = None
     ended_ms: int | None = None
     closed_at: int | None = None  # the number of segments
     sealed: set[int] = field(default_factory=set)
     skipped: list[tuple[int, int]] = field(default_factory=list)
     pieces: dict[int, Piece] = field(default_factory=dict)
 
+    def given_to(self, holder: str, by: HolderBy) -> None:
+        """Who says so first is believed."""
+        if holder and not self.holder:
+            self.holder, self.holder_by = holder, by
+
     def hear(self, at_ms: int) -> None:
         self.begin_ms, self.heard_ms = min(self.begin_ms, at_ms), max(self.heard_ms, at_ms)
 
 
-def rows(notes: Sequence[Note], pieces: Iterable[Piece], *, now_ms: int) -> list[Row]:
+def rows(
+    notes: Sequence[Note], pieces: Iterable[Piece], *, now_ms: int, held: Sequence[Assignment] = ()
+) -> list[Row]:
     """All that *notes* and *pieces* of one device tell of, in their order.
 
     Args:
         notes: oldest first, of a time that holds a recording whole; one that began before is told of from there.
         pieces: whose recordings touch that time.
+        held: who had the device then, by the book of assignments.
     """
     making: dict[Key, _Making] = {}
     for note in notes:
@@ -139,7 +152,7 @@ def rows(notes: Sequence[Note], pieces: Iterable[Piece], *, now_ms: int) -> list
     for piece in pieces:
         _take_piece(making, piece)
     _take_starts(making, notes)
-    _assign(making, notes)
+    _assign(making, notes, held)
     return sorted((_row(each, now_ms) for each in making.values()), key=lambda row: row.place)
 
 
@@ -177,7 +190,7 @@ def _take_piece(making: dict[Key, _Making], piece: Piece) -> None:
     found = making.setdefault(key, _Making(key, piece.begin_ms, piece.end_ms))
     found.hear(piece.begin_ms)
     found.hear(piece.end_ms)
-    found.holder = found.holder or piece.holder
+    found.given_to(piece.holder, HolderBy.MANIFEST)
     found.pieces[piece.segment or 1] = piece
 
 
@@ -209,14 +222,16 @@ def _covers(recording: _Making, at_ms: int) -> bool:
     return recording.begin_ms - ANSWER_MS <= at_ms <= ends + ANSWER_MS
 
 
-def _assign(making: dict[Key, _Making], notes: Sequence[Note]) -> None:
-    """Whose device it was when it began, where no manifest says."""
+def _assign(making: dict[Key, _Making], notes: Sequence[Note], held: Sequence[Assignment]) -> None:
+    """Whose device it was when it began, where no manifest says; never whoever had it last."""
     handed = [note for note in notes if note.kind in {Noted.ASSIGNED, Noted.UNASSIGNED}]
     for each in making.values():
-        if not each.holder:
-            before = [note for note in handed if note.at_ms <= each.begin_ms]
-            if before and before[-1].kind is Noted.ASSIGNED:
-                each.holder = before[-1].text("holder")
+        before = [note for note in handed if note.at_ms <= each.begin_ms]
+        if before and before[-1].kind is Noted.ASSIGNED:
+            each.given_to(before[-1].text("holder"), HolderBy.JOURNAL)
+        given = assignments.holding(held, each.begin_ms)
+        if given is not None:
+            each.given_to(given.whom.officer, HolderBy.ASSIGNMENT)
 
 
 def _row(made: _Making, now_ms: int) -> Row:
@@ -243,6 +258,7 @@ def _row(made: _Making, now_ms: int) -> Row:
         trigger=made.trigger,
         reason=made.reason,
         holder=made.holder,
+        holder_by=made.holder_by,
         path=paths[0] if paths else "",
         begin_ms=made.begin_ms,
         end_ms=ended,

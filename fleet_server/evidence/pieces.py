@@ -57,6 +57,16 @@ class Damage(StrEnum):
     """The index does not say what the log says."""
 
 
+class HolderBy(StrEnum):
+    """Who says whose the device was: its signed manifest, its journal, or, by the server's clock, the book of
+    assignments. What the device says goes before.
+    """
+
+    MANIFEST = "manifest"
+    JOURNAL = "journal"
+    ASSIGNMENT = "assignment"
+
+
 class Hold(NamedTuple):
     """A reason to keep a piece whatever its retention is; ``hold``: its name, such as a case's."""
 
@@ -77,7 +87,8 @@ class Piece:
     ``certificate``: PEM); ``segment`` 0: it is no part of a recording. ``kind``: None if the device's class does not
     know the folder. ``path``: of the organisation node as at arrival, empty without one. Times are ms since the
     epoch, ``begin_ms`` and ``end_ms`` by the device's clock (``clock``: its source), the others by the server's.
-    ``holds``: names of those that hold it. ``log``, ``entry``: of ``evidence.verified``.
+    ``holds``: names of those that hold it. ``log``, ``entry``: of ``evidence.verified``. ``assigned``: the officer
+    who had the device when it began, by the book of assignments as it is now; beside the piece, and not kept with it.
     """
 
     piece: str
@@ -114,13 +125,22 @@ class Piece:
     entry: int
     classes: tuple[str, ...] = ()
     holds: tuple[str, ...] = ()
+    assigned: str = ""
+
+    @property
+    def holder_by(self) -> HolderBy | None:
+        """Who says who had the device; None: nobody."""
+        if self.holder:
+            return HolderBy.MANIFEST
+        return HolderBy.ASSIGNMENT if self.assigned else None
 
 
 @dataclass(frozen=True, slots=True)
 class PieceFilter:
-    """Which pieces; None is any. ``path``: at that node and below. ``from_ms``, ``to_ms``: whose recording, by the
-    device's clock, touches that time. ``within``: at one of these nodes or below, beside all else; empty is nowhere.
-    ``evidence_class``: UNCLASSIFIED is those without one.
+    """Which pieces; None is any. ``holder``: by the manifest, or if that names nobody, by assignment. ``path``: at
+    that node and below. ``from_ms``, ``to_ms``: whose recording, by the device's clock, touches that time.
+    ``within``: at one of these nodes or below, beside all else; empty is nowhere. ``evidence_class``: UNCLASSIFIED is
+    those without one.
     """
 
     device: str | None = None

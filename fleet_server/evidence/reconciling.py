@@ -1,4 +1,4 @@
-"""Reads what the ledger stands on: a device's journal and the pieces of it, over a time with bounds."""
+"""Reads what the ledger stands on: a device's journal, its pieces, and who had it, over a time with bounds."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
@@ -9,6 +9,8 @@ from fleet_server.evidence.interviews import Interview
 from fleet_server.evidence.journal import Note
 from fleet_server.evidence.ledger import DAY_MS, Row, Span
 from fleet_server.evidence.pieces import BEGINNING, After, Piece, PieceFilter, Pieces
+from fleet_server.registry.assignment_store import AssignmentFilter, Holders
+from fleet_server.registry.assignments import Assignment
 from fleet_server.telemetry.store import EventFact
 
 MARGIN_MS: Final = DAY_MS
@@ -16,7 +18,9 @@ MARGIN_MS: Final = DAY_MS
 EVENTS_MAX: Final = 50_000
 PIECES_MAX: Final = 20_000
 PIECES_A_READ: Final = 1_000
-DEVICES_MAX: Final = 4
+HELD_MAX: Final = 1_000
+"""Assignments of a device or an officer."""
+DEVICES_MAX: Final = 8
 """Of one officer, that are looked at."""
 
 
@@ -41,9 +45,10 @@ class Read(NamedTuple):
 class Books:
     """Any thread may call; every method raises StoreError and TooMuchError."""
 
-    def __init__(self, journals: Journals, pieces: Pieces) -> None:
+    def __init__(self, journals: Journals, pieces: Pieces, holders: Holders) -> None:
         self._journals = journals
         self._pieces = pieces
+        self._holders = holders
 
     def read(self, device: str, span: Span) -> Read:
         """What there is of that time and MARGIN_MS on either side."""
@@ -56,12 +61,23 @@ class Books:
     def rows(self, device: str, span: Span, *, now_ms: int) -> list[Row]:
         """Recordings that began in that time."""
         read = self.read(device, span)
-        return list(ledger.within(ledger.rows(read.notes, read.pieces, now_ms=now_ms), span))
+        held = self._held(AssignmentFilter(device=device, from_ms=span.from_ms - MARGIN_MS, to_ms=span.to_ms))
+        return list(ledger.within(ledger.rows(read.notes, read.pieces, now_ms=now_ms, held=held), span))
 
     def devices_of(self, holder: str, span: Span) -> Sequence[str]:
-        """Whose manifests say that this officer had them about that time, DEVICES_MAX at most."""
+        """Of which manifests or the book of assignments say that this officer had them about that time, DEVICES_MAX
+        at most.
+        """
         wanted = PieceFilter(holder=holder, from_ms=span.from_ms - MARGIN_MS, to_ms=span.to_ms + MARGIN_MS)
-        return sorted({piece.device for piece in self._all(wanted)})[:DEVICES_MAX]
+        held = self._held(AssignmentFilter(officer=holder, from_ms=span.from_ms, to_ms=span.to_ms))
+        found = {piece.device for piece in self._all(wanted)} | {each.device for each in held}
+        return sorted(found)[:DEVICES_MAX]
+
+    def _held(self, wanted: AssignmentFilter) -> Sequence[Assignment]:
+        found = self._holders.assignments(wanted, rows_max=HELD_MAX + 1)
+        if len(found) > HELD_MAX:
+            raise TooMuchError(f"{wanted.device or wanted.officer}: more than {HELD_MAX} assignments")
+        return found
 
     def _all(self, wanted: PieceFilter) -> list[Piece]:
         found: list[Piece] = []

@@ -12,6 +12,8 @@ from broker_config import device_classes, manifest
 from broker_config.device_classes import FileKind, UnknownClassError
 from fleet_server.access.audit import Place
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.assignment_tables import assignment as assignments
+from fleet_server.adapters.sql.assignments import counting
 from fleet_server.adapters.sql.custody import CustodyLog, Entering
 from fleet_server.adapters.sql.device_rows import below
 from fleet_server.adapters.sql.evidence_tables import evidence_class, evidence_hold
@@ -126,6 +128,7 @@ def _with_sayings(connection: Connection, rows: Sequence[RowMapping]) -> list[Pi
     names = [row["piece"] for row in rows]
     classes: defaultdict[str, list[str]] = defaultdict(list)
     holds: defaultdict[str, list[str]] = defaultdict(list)
+    assigned: dict[str, str] = {}
     for some in database.slices(names):
         of = evidence_class.c
         for row in connection.execute(select(of.piece, of.evidence_class).where(of.piece.in_(some))):
@@ -134,14 +137,23 @@ def _with_sayings(connection: Connection, rows: Sequence[RowMapping]) -> list[Pi
         holding = hold.piece.in_(some) & hold.released_ms.is_(None)
         for row in connection.execute(select(hold.piece, hold.hold).where(holding)):
             holds[row.piece].append(row.hold)
-    return [_piece(row, classes[row["piece"]], holds[row["piece"]]) for row in rows]
+        had = select(pieces.c.piece, assignments.c.officer).join(assignments, _had_it())
+        assigned.update((row.piece, row.officer) for row in connection.execute(had.where(pieces.c.piece.in_(some))))
+    return [_piece(row, classes[row["piece"]], holds[row["piece"]], assigned.get(row["piece"], "")) for row in rows]
 
 
-def _piece(row: RowMapping, classes: Iterable[str], holds: Iterable[str]) -> Piece:
+def _had_it() -> ColumnElement[bool]:
+    """An assignment of the piece's device, when it began by the device's clock."""
+    said, column = assignments.c, pieces.c
+    lasts = or_(said.to_ms.is_(None), said.to_ms > column.begin_ms)
+    return and_(said.device == column.device, counting(None), said.from_ms <= column.begin_ms, lasts)
+
+
+def _piece(row: RowMapping, classes: Iterable[str], holds: Iterable[str], assigned: str) -> Piece:
     values: dict[str, Any] = {name: row[name] for name in _COLUMNS}
     values["kind"] = FileKind(row["kind"]) if row["kind"] else None
     values["state"], values["damage"] = State(row["state"]), Damage(row["damage"])
-    return Piece(**values, classes=tuple(sorted(classes)), holds=tuple(sorted(holds)))
+    return Piece(**values, classes=tuple(sorted(classes)), holds=tuple(sorted(holds)), assigned=assigned)
 
 
 def _said(arrival: Arrival, kind: FileKind | None) -> dict[str, Any]:
@@ -188,10 +200,12 @@ def _kind(device_class: str, file_class: str) -> FileKind | None:
 
 def _chosen(wanted: PieceFilter) -> Iterator[ColumnElement[bool]]:
     column = pieces.c
-    for name in ("device", "holder", "recording", "file_class", "sha256"):
+    for name in ("device", "recording", "file_class", "sha256"):
         value = getattr(wanted, name)
         if value is not None:
             yield column[name] == value
+    if wanted.holder is not None:
+        yield or_(column.holder == wanted.holder, _assigned(wanted.holder))
     if wanted.state is not None:
         yield column.state == wanted.state.value
     if wanted.damaged is not None:
@@ -213,6 +227,15 @@ def _chosen(wanted: PieceFilter) -> Iterator[ColumnElement[bool]]:
     if wanted.hold is not None:
         hold = evidence_hold.c
         yield exists().where(hold.piece == column.piece, hold.hold == wanted.hold, hold.released_ms.is_(None))
+
+
+def _assigned(officer: str) -> ColumnElement[bool]:
+    """Of which the manifest names nobody, and the book of assignments them."""
+    said, column = assignments.c, pieces.c
+    # their devices first: an index has those, and the pieces of each
+    theirs = select(said.device).where(said.officer == officer, counting(None))
+    had_it = exists().where(_had_it(), said.officer == officer)
+    return and_(column.holder == "", column.device.in_(theirs), had_it)
 
 
 def _classed(name: str) -> ColumnElement[bool]:

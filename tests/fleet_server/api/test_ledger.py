@@ -15,6 +15,7 @@ from fleet_server.access.people import ROOT, NodeGrant
 from fleet_server.access.roles import Role
 from fleet_server.api.app import create_app
 from fleet_server.evidence import certificate
+from fleet_server.registry.assignments import Handing, With
 from fleet_server.registry.model import DutyUnit, NodeKind, OrgNode, Registration
 from tests.fleet_server.access.drafts import SIGNER
 from tests.fleet_server.api.conftest import client_of
@@ -159,6 +160,37 @@ async def test_a_call_with_a_recording_of_its_officer_is_recorded_and_one_withou
     assert [(each["org"], each["dispatches"], each["recorded"], each["explained"]) for each in rates] == [
         ("hq/station-7", 2, 1, 1)
     ]
+
+
+async def test_a_call_is_answered_by_a_recording_of_whoever_had_the_device_by_assignment(desk: Desk) -> None:
+    """r-3 is in the journal alone, and so is known to be 4713's by the book alone."""
+    handing = Handing(CAMERA, With(officer="4713"), "ann", T0, T0 + 60 * S)
+    desk.fleet.assignments.check_out(handing, now_ms=NOW)
+    calls = HEADER + "call-7,station-7,2026-01-01T08:00:00Z,2026-01-01T08:10:00Z,4713,\n"
+    await answered(await desk.admin.post("/v1/imports/dispatches", content=calls, headers=CSV))
+    (call,) = (await answered(await desk.ann.get("/v1/evidence/dispatches", params=SINCE)))["dispatches"]
+    assert (call["outcome"], call["answered_by"], call["recording"]) == ("recorded", CAMERA, "r-3")
+    rows = (await answered(await desk.ann.get("/v1/evidence/ledger", params={**SINCE, "device": CAMERA})))["rows"]
+    assert {each["recording"]: (each["holder"], each["holder_by"]) for each in rows} == {
+        "r-1": ("4711", "manifest"),
+        "r-2": ("4711", "manifest"),
+        "r-3": ("4713", "assignment"),
+    }
+
+
+async def test_pieces_are_found_by_whose_device_it_was_and_say_who_says_so(desk: Desk) -> None:
+    handing = Handing(ROOM, With(officer="4713"), "ann", T0 - 60 * S, T0 + 60 * S)
+    desk.fleet.assignments.check_out(handing, now_ms=NOW)
+    path = "/v1/evidence/pieces"
+    (theirs,) = (await answered(await desk.ann.get(path, params={"holder": "4713"})))["pieces"]
+    assert (theirs["device"], theirs["holder"], theirs["holder_by"], theirs["assigned"]) == (
+        ROOM,
+        "4713",
+        "assignment",
+        "4713",
+    )
+    said = (await answered(await desk.ann.get(path, params={"holder": "4711"})))["pieces"]
+    assert {(each["holder"], each["holder_by"], each["assigned"]) for each in said} == {("4711", "manifest", None)}
 
 
 async def test_every_fault_of_an_import_is_told_with_its_line_and_nothing_is_kept(desk: Desk) -> None:

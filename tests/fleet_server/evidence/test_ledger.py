@@ -12,7 +12,9 @@ from broker_config.ranges import Ranges
 from fleet_server.evidence import journal, ledger
 from fleet_server.evidence.journal import Note
 from fleet_server.evidence.ledger import OVERDUE_MS, Row, Standing, Totals
-from fleet_server.evidence.pieces import Damage, Piece, State
+from fleet_server.evidence.pieces import Damage, HolderBy, Piece, State
+from fleet_server.registry import assignments
+from fleet_server.registry.assignments import Assignment, Handing, With
 from fleet_server.telemetry.store import EventFact, StreamKey
 from tests.fleet_server.evidence.arrivals import DAY_MS, T0
 
@@ -190,3 +192,27 @@ def test_each_segment_up_to_the_last_known_is_verified_skipped_or_missing(
 
 def _numbers(ranges: Ranges) -> list[int]:
     return [number for low, high in ranges for number in range(low, high + 1)]
+
+
+def handed(officer: str, from_s: float, to_s: float | None) -> Assignment:
+    end_ms = None if to_s is None else T0 + int(to_s * S)
+    handing = Handing("cam-7", With(officer=officer), "ann", T0 + int(from_s * S), end_ms)
+    return assignments.checked_out([], handing, name="0" * 16, path="hq", now_ms=LATER)
+
+
+@pytest.mark.parametrize(
+    ("notes", "manifest", "held", "holder", "by"),
+    [
+        ([], "4711", [handed("4712", -60, None)], "4711", HolderBy.MANIFEST),  # what is signed goes before
+        ([note("assign", -60, holder="4711")], "", [handed("4712", -60, None)], "4711", HolderBy.JOURNAL),
+        ([], "", [handed("4712", -60, None)], "4712", HolderBy.ASSIGNMENT),
+        ([], "", [handed("4712", -60, 0), handed("4711", 0, None)], "4711", HolderBy.ASSIGNMENT),  # half open
+        ([], "", [handed("4712", -60, -30)], "", None),  # never whoever had it last
+        ([], "", [], "", None),
+    ],
+)
+def test_whose_a_recording_is_the_first_who_knows_says(
+    notes: list[Note], manifest: str, held: list[Assignment], holder: str, by: HolderBy | None
+) -> None:
+    (row,) = ledger.rows(notes, [piece(1, holder=manifest)], now_ms=NOW, held=held)
+    assert (row.holder, row.holder_by) == (holder, by)

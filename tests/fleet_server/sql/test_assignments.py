@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -9,10 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, insert, select, text
 
+from broker_config.ids import DeviceId
+from broker_config.manifest import Moment
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.assignment_tables import assignment as table
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.registry import SqlRegistry
+from fleet_server.evidence.pieces import HolderBy, PieceFilter
 from fleet_server.registry import assignments as rules
 from fleet_server.registry.assignment_store import After, AssignmentFilter
 from fleet_server.registry.assignments import (
@@ -27,6 +31,8 @@ from fleet_server.registry.assignments import (
 )
 from fleet_server.registry.model import DutyUnit, Registration, StaleError, UnknownError
 from fleet_server.telemetry.store import StoreError
+from tests.fleet_server.evidence.arrivals import T0
+from tests.fleet_server.evidence.rig import Custody
 
 T: Final = 1_000
 ANN: Final = With(officer="4711")
@@ -180,6 +186,59 @@ def test_the_database_itself_has_one_holder_that_lasts(book: SqlAssignments, eng
     with pytest.raises(StoreError), database.writing(engine) as connection:
         connection.execute(insert(table).values({**row, "assignment": "f" * 16}))
     assert told(book) == [made]
+
+
+@pytest.fixture
+def custody(book: SqlAssignments, engine: Engine, tmp_path: Path) -> Custody:
+    """Cameras of which the book says who had them: 4711 from T0 to T0 + 9, then 4712."""
+    rows = [
+        Handing("cam-7", ANN, "ann", T0, T0 + 9),
+        Handing("cam-7", BEN, "ann", T0 + 9, None),
+        Handing("cam-8", With(vehicle="car-117"), "ann", T0, None),
+    ]
+    book.enter(rows, now_ms=T0 + 100, dry_run=False)
+    return Custody(engine, tmp_path)
+
+
+def entered(custody: Custody, begin_ms: int, holder: str = "", device: str = "cam-7") -> str:
+    begin = Moment(begin_ms, unc_ms=40, src="ntp", boot="5c1d7a90be2f4436", mono=1_000)
+    return custody.entered(holder=holder, device=DeviceId(device), begin=begin)
+
+
+def test_a_piece_without_an_officer_gets_the_one_who_had_the_device_when_it_began(custody: Custody) -> None:
+    mine, his = entered(custody, T0 + 8), entered(custody, T0 + 9)
+    before, car = entered(custody, T0 - 1), entered(custody, T0, device="cam-8")
+    said = entered(custody, T0 + 9, holder="4711")
+    found = {
+        each.piece: (each.holder, each.assigned, each.holder_by)
+        for each in custody.pieces.pieces(PieceFilter(), rows_max=9)
+    }
+    assert found == {
+        mine: ("", "4711", HolderBy.ASSIGNMENT),
+        his: ("", "4712", HolderBy.ASSIGNMENT),
+        before: ("", "", None),
+        car: ("", "", None),
+        said: ("4711", "4712", HolderBy.MANIFEST),
+    }
+
+    def of(officer: str) -> set[str]:
+        return {each.piece for each in custody.pieces.pieces(PieceFilter(holder=officer), rows_max=9)}
+
+    assert (of("4711"), of("4712"), of("car-117")) == ({mine, said}, {his}, set())
+
+
+def test_a_correction_moves_pieces_and_what_was_withdrawn_has_none(custody: Custody, book: SqlAssignments) -> None:
+    mine = entered(custody, T0 + 8)
+    (first,) = told(book, officer="4711")
+    book.correct(first.assignment, Correction("x", "ben", officer="4713"), expected=None, now_ms=T0 + 200)
+    assert custody.pieces.piece(mine).assigned == "4713"  # type: ignore[union-attr]
+    book.correct(first.assignment, Correction("x", "ben", withdraw=True), expected=None, now_ms=T0 + 200)
+    assert custody.pieces.piece(mine).assigned == ""  # type: ignore[union-attr]
+
+
+def test_no_officer_is_ever_in_the_log(custody: Custody) -> None:
+    mine = entered(custody, T0 + 8)
+    assert "4711" not in str(custody.events(mine))
 
 
 acts = st.one_of(
