@@ -23,7 +23,7 @@ BATTERY: Final = ("power", "battery_pct")
 FREE_SPACE: Final = ("storage", "free_bytes")
 """Stream and field, as every class names them."""
 SELF_TEST: Final = "self.test"
-PASSED, FAILED = "command.done", "command.failed"
+DONE, FAILED = "command.done", "command.failed"
 EVENTS_MAX: Final = 20_000
 """Of a journal, looked through for a self-test; in more than that none is found."""
 
@@ -71,14 +71,15 @@ class Judges:
 
 
 def last_self_test(facts: Iterable[EventFact]) -> SelfTest | None:
-    """Of a journal, oldest first."""
+    """Of a journal, oldest first. One that was done says itself whether it ``passed``; without that word it did not."""
     last: SelfTest | None = None
     for fact in facts:
-        if fact.kind not in {PASSED, FAILED}:
+        if fact.kind not in {DONE, FAILED}:
             continue
         data = _DATA.decode(fact.data_json)
         if data.get("name") == SELF_TEST:
-            last = SelfTest(fact.kind == PASSED, fact.at_ms, str(data.get("reason") or ""))
+            passed = fact.kind == DONE and data.get("passed") is True
+            last = SelfTest(passed, fact.at_ms, str(data.get("faults") or data.get("reason") or ""))
     return last
 
 

@@ -106,13 +106,16 @@ async def test_a_self_test_in_the_journal_is_heard_of(desk: Desk) -> None:
         (one,) = [each for each in found["answers"] if each["rule"] == "self_test"]
         return one["outcome"], one["got"]
 
-    done = Event("command.done", {"id": "1", "name": "self.test"})
+    done = Event("command.done", {"id": "1", "name": "self.test", "passed": True})
     other = Event("command.done", {"id": "2", "name": "identify"})
     desk.fleet.arrive(record(CAMERA, journal(1, t0=T0, events=[done, other])))
     assert await self_test() == ("ok", "passed 0.2 h ago")
-    failed = Event("command.failed", {"id": "3", "name": "self.test", "reason": "no microphone"})
-    desk.fleet.arrive(record(CAMERA, journal(2, t0=T0 + 60 * S, events=[failed])))
-    assert await self_test() == ("not_ok", "failed: no microphone")
+    found = Event("command.done", {"id": "3", "name": "self.test", "passed": False, "faults": "driver: power"})
+    desk.fleet.arrive(record(CAMERA, journal(2, t0=T0 + 60 * S, events=[found])))
+    assert await self_test() == ("not_ok", "failed: driver: power")
+    failed = Event("command.failed", {"id": "4", "name": "self.test", "reason": "timeout"})
+    desk.fleet.arrive(record(CAMERA, journal(3, t0=T0 + 120 * S, events=[failed])))
+    assert await self_test() == ("not_ok", "failed: timeout")
 
 
 async def test_a_device_goes_out_over_and_back_and_every_moment_has_one_answer(desk: Desk) -> None:
