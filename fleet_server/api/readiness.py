@@ -71,7 +71,7 @@ class Judges:
 
 
 def last_self_test(facts: Iterable[EventFact]) -> SelfTest | None:
-    """Of a journal, oldest first. One that was done says itself whether it ``passed``; without that word it did not."""
+    """Of a journal, oldest first. One that was done says whether it ``passed``; without that word it did not."""
     last: SelfTest | None = None
     for fact in facts:
         if fact.kind not in {DONE, FAILED}:
