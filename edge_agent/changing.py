@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from broker_config import twin
 from broker_config.text import shown
 from broker_config.twin import ApplyWindow, ChangeState, Desired, Document, Reported
+from edge_agent.journal import Data, Kind
 
 STARTS_MAX: Final = 3
 """Starts of the agent that a change outlives before it has proved itself."""
@@ -292,3 +293,26 @@ def told(kept: Kept, *, boot: str, now_ms: int, config: Document, known: int = 0
     if now == last and version >= known:
         return kept
     return replace(kept, reported=replace(now, version=twin.next_version(max(version, known), now_ms)))
+
+
+def event(before: Kept, now: Kept) -> tuple[Kind, Data] | None:
+    """What the journal is told of a step; None: nothing."""
+    version: dict[str, float | bool | str | None] = {"version": now.taken}
+    if now.taken != before.taken:
+        if now.state is ChangeState.REFUSED and now.stage is Stage.IDLE:
+            return Kind.CONFIG_REFUSED, version | {"reason": now.reason}
+        if now.stage is Stage.WAITING:
+            return Kind.CONFIG_TAKEN, version
+    if now.waits_for and now.waits_for != before.waits_for:
+        return Kind.CONFIG_DEFERRED, version | {"waits_for": now.waits_for}
+    match before.stage, now.stage:
+        case Stage.APPLYING, Stage.CONFIRMING:
+            return Kind.CONFIG_APPLIED, version
+        case Stage.CONFIRMING, Stage.IDLE:
+            return Kind.CONFIG_CONFIRMED, version
+        case Stage.REVERTING, Stage.IDLE if now.state is ChangeState.REVERTED:
+            return Kind.CONFIG_REVERTED, version | {"to": now.in_force, "reason": now.reason}
+        case Stage.REVERTING, Stage.IDLE:
+            return Kind.CONFIG_FAILED, version | {"reason": now.reason}
+        case _:
+            return None

@@ -14,13 +14,13 @@ from broker_config import limits, twin
 from broker_config.device_classes import DeviceClass
 from broker_config.signing import BadEnvelopeError, Claims
 from broker_config.text import shown
-from broker_config.twin import AskTwin, ChangeState, Desired, Document, SettingValue
-from edge_agent import changing, handlers
-from edge_agent.adapters import applying
+from broker_config.twin import AskTwin, Document
+from edge_agent import changing
+from edge_agent.adapters.applying import Applying
 from edge_agent.adapters.transaction import Failpoint
 from edge_agent.adapters.twin_file import TwinFile
 from edge_agent.changing import Kept, Stage
-from edge_agent.handlers import ByAgent, Handler
+from edge_agent.handlers import Handler
 from edge_agent.journal import Data, Kind
 from edge_agent.obeying import Order
 from edge_agent.reporting import Reporting
@@ -90,9 +90,8 @@ class Configuring:
         anybody vouches for it; *wall_ms*: what the board's clock says. *say*: on ``up/twin``. *come_back*: has the
         agent connect anew. *ready*: whether an order that comes now could be obeyed.
         """
-        self._class = device_class
-        self._handlers = applied_by
-        self._own: Document = {"broker_host": own.host, "broker_port": own.port, "keep_alive_s": own.keep_alive_s}
+        by_file: Document = {"broker_host": own.host, "broker_port": own.port, "keep_alive_s": own.keep_alive_s}
+        self._applying = Applying(device_class, applied_by, by_file, failpoint)
         self._file = file
         self._board = board
         self._journal = journal
@@ -102,7 +101,6 @@ class Configuring:
         self._say = say
         self._come_back = come_back
         self._ready = ready
-        self._failpoint = failpoint
         self._kept = Kept()
         self._loaded = self._disk_bad = False
         self._known = 0
@@ -147,17 +145,14 @@ class Configuring:
         if desired.version <= self._kept.have:
             return True
         self._wake.set()
-        return self._save(changing.come(self._kept, desired, self._faults(desired)))
-
-    def _faults(self, desired: Desired) -> list[str]:
-        return list(handlers.faults_of(self._class, self._handlers, desired.config))
+        return self._save(changing.come(self._kept, desired, self._applying.faults(desired.config)))
 
     # The connection ---------------------------------------------------------------------------------------------
 
     def connecting(self) -> Own:
         """With what an attempt is made that begins now."""
         self._attempt = self._generation
-        filled = {**self._own, **self._filled(changing.in_trial(self._kept)[1])}
+        filled = self._applying.own(changing.in_trial(self._kept)[1])
         return Own(
             str(filled["broker_host"]), cast("int", filled["broker_port"]), cast("int", filled["keep_alive_s"])
         )
@@ -204,7 +199,9 @@ class Configuring:
     def hurry_s(self) -> float | None:
         """How long may pass between two attempts to connect; None: as long as usual."""
         trying = self._kept.trying
-        hurries = self._kept.stage is Stage.CONFIRMING and trying is not None and self._needs_server()
+        hurries = (
+            self._kept.stage is Stage.CONFIRMING and trying is not None and self._applying.needs_server(self._kept)
+        )
         return trying.confirm_s / HURRY if hurries and trying is not None else None
 
     def turn(self) -> None:
@@ -245,7 +242,7 @@ class Configuring:
             self._load()
         self._save(changing.started(self._kept, boot=self._board.boot, mono_ms=self._board.mono_ms()), anyway=True)
         if self._kept.stage in {Stage.IDLE, Stage.WAITING} and self._kept.in_force:
-            fault = await self._apply(self._kept.config)
+            fault = await self._applying.apply(self._kept, self._kept.config)
             if fault:
                 logger.warning("not as configured", extra={"why": shown(fault)})
         while True:
@@ -280,7 +277,9 @@ class Configuring:
         match self._kept.stage:
             case Stage.IDLE:
                 following = self._kept.following
-                return following is not None and self._save(changing.follow(self._kept, self._faults(following)))
+                return following is not None and self._save(
+                    changing.follow(self._kept, self._applying.faults(following.config))
+                )
             case Stage.WAITING:
                 return self._look()
             case Stage.APPLYING:
@@ -305,36 +304,36 @@ class Configuring:
 
     async def _go_forward(self) -> bool:
         assert self._kept.trying is not None
-        fault = await self._apply(self._kept.trying.config)
+        fault = await self._applying.apply(self._kept, self._kept.trying.config)
         # what was kept may have changed meanwhile: a newer version that follows
         if fault:
             return self._save(changing.not_applied(self._kept, fault), anyway=True)
         if not self._save(changing.applied(self._kept, boot=self._board.boot, mono_ms=self._board.mono_ms())):
             return False
         self._heard = False
-        if self._needs_server():
+        if self._applying.needs_server(self._kept):
             self._connect_anew()
         return True
 
     async def _confirm(self) -> bool:
         trying = self._kept.trying
         assert trying is not None
-        fault = NOT_HEARD if self._not_heard() else await self._check(trying.config)
+        fault = NOT_HEARD if self._not_heard() else await self._applying.check(trying.config)
         if not fault:
             return self._save(changing.proved(self._kept), good=True)
         if changing.left_ms(self._kept, boot=self._board.boot, mono_ms=self._board.mono_ms()) > 0:
             return False
-        anew = self._needs_server()
+        anew = self._applying.needs_server(self._kept)
         self._save(changing.not_proved(self._kept, fault), anyway=True)
         if anew:
             self._connect_anew()
         return True
 
     def _not_heard(self) -> bool:
-        return self._needs_server() and not self._heard
+        return self._applying.needs_server(self._kept) and not self._heard
 
     async def _go_back(self) -> bool:
-        fault = await self._apply(self._kept.config)
+        fault = await self._applying.apply(self._kept, self._kept.config)
         if not fault:
             return self._save(changing.restored(self._kept), anyway=True)
         logger.error("not undone yet", extra={"why": shown(fault)})
@@ -347,47 +346,6 @@ class Configuring:
         self._fresh = self._heard = False
         self._come_back()
 
-    # The handlers -----------------------------------------------------------------------------------------------
-
-    def _filled(self, config: Document) -> dict[str, SettingValue]:
-        return handlers.filled(self._class, self._handlers, self._own, config)
-
-    def _changes(self) -> dict[Handler, bool]:
-        """Each handler -> whether the change under way means anything to it."""
-        trying = self._kept.trying
-        if trying is None:
-            return {}
-        before = dict(handlers.grouped(self._handlers, self._filled(self._kept.config)))
-        after = dict(handlers.grouped(self._handlers, self._filled(trying.config)))
-        return {handler: before.get(handler) != values for handler, values in after.items()}
-
-    def _needs_server(self) -> bool:
-        return any(changed and handler.needs_server for handler, changed in self._changes().items())
-
-    async def _apply(self, config: Document) -> str:
-        """Have applied what is not in force yet; why not."""
-        changes = self._changes()
-        for handler, values in handlers.grouped(self._handlers, self._filled(config)):
-            if applying.can_tell(handler):
-                wanted = bool(await applying.check(handler, values))
-            else:
-                wanted = changes.get(handler, False) or (bool(changes) and not self._kept.in_force)
-            if not wanted or isinstance(handler, ByAgent):
-                continue
-            self._failpoint("before a handler")
-            fault = await applying.apply(handler, values)
-            self._failpoint("after a handler")
-            if fault:
-                return fault
-        return ""
-
-    async def _check(self, config: Document) -> str:
-        for handler, values in handlers.grouped(self._handlers, self._filled(config)):
-            fault = await applying.check(handler, values)
-            if fault:
-                return fault
-        return ""
-
     # What is kept -----------------------------------------------------------------------------------------------
 
     def _save(self, kept: Kept, *, anyway: bool = False, good: bool = False) -> bool:
@@ -398,7 +356,7 @@ class Configuring:
             kept,
             boot=self._board.boot,
             now_ms=self._wall_ms(),
-            config=self._filled(changing.in_trial(kept)[1]),
+            config=self._applying.filled(changing.in_trial(kept)[1]),
             known=self._known,
         )
         if kept == self._kept:
@@ -428,7 +386,7 @@ class Configuring:
         self._speak()
 
     def _note(self, before: Kept, now: Kept) -> None:
-        found = _event(before, now)
+        found = changing.event(before, now)
         if found is None:
             return
         kind, data = found
@@ -438,26 +396,3 @@ class Configuring:
 
     def _now_s(self) -> float:
         return self._board.mono_ms() / 1000
-
-
-def _event(before: Kept, now: Kept) -> tuple[Kind, Data] | None:
-    """What the journal is told of a step."""
-    version: dict[str, float | bool | str | None] = {"version": now.taken}
-    if now.taken != before.taken:
-        if now.state is ChangeState.REFUSED and now.stage is Stage.IDLE:
-            return Kind.CONFIG_REFUSED, version | {"reason": now.reason}
-        if now.stage is Stage.WAITING:
-            return Kind.CONFIG_TAKEN, version
-    if now.waits_for and now.waits_for != before.waits_for:
-        return Kind.CONFIG_DEFERRED, version | {"waits_for": now.waits_for}
-    match before.stage, now.stage:
-        case Stage.APPLYING, Stage.CONFIRMING:
-            return Kind.CONFIG_APPLIED, version
-        case Stage.CONFIRMING, Stage.IDLE:
-            return Kind.CONFIG_CONFIRMED, version
-        case Stage.REVERTING, Stage.IDLE if now.state is ChangeState.REVERTED:
-            return Kind.CONFIG_REVERTED, version | {"to": now.in_force, "reason": now.reason}
-        case Stage.REVERTING, Stage.IDLE:
-            return Kind.CONFIG_FAILED, version | {"reason": now.reason}
-        case _:
-            return None

@@ -41,11 +41,12 @@ class Event(StrEnum):
 
 
 class Effect(StrEnum):
-    """What is to be done."""
+    """What is to be done. ``hand_over``: the connection goes to those who speak for themselves."""
 
     CONNECT = "connect"
     RETURN_LATER = "return_later"
     RETRY_LATER = "retry_later"
+    HAND_OVER = "hand_over"
     BIRTH = "birth"
     OFFER_AGAIN = "offer_again"
     ASK_TIME = "ask_time"
@@ -67,7 +68,7 @@ S, E, F = State, Event, Effect
 TRANSITIONS: Final[Mapping[tuple[State, Event], tuple[State, tuple[Effect, ...]]]] = {
     (S.OFFLINE, E.START): (S.CONNECTING, (F.CONNECT,)),
     (S.OFFLINE, E.STOP): (S.OFFLINE, (F.LEAVE,)),
-    (S.CONNECTING, E.UP): (S.CONNECTED, (F.NOTE_UP, F.BIRTH, F.ASK_TIME, F.OFFER_AGAIN)),
+    (S.CONNECTING, E.UP): (S.CONNECTED, (F.NOTE_UP, F.BIRTH, F.ASK_TIME, F.OFFER_AGAIN, F.HAND_OVER)),
     (S.CONNECTING, E.FAILED): (S.WAITING, (F.RETRY_LATER,)),
     (S.CONNECTING, E.DATES_REFUSED): (S.WAITING, (F.DISTRUST_CLOCK, F.RETRY_LATER)),
     (S.CONNECTING, E.STOP): (S.OFFLINE, (F.LEAVE,)),

@@ -1,16 +1,20 @@
-"""Has a handler apply its settings, and looks whether they are in force. Both say what went wrong; empty: nothing."""
+"""Has handlers apply settings, and looks whether they are in force. Both say what went wrong; empty: nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, assert_never
 
 import msgspec
 
+from broker_config.device_classes import DeviceClass
 from broker_config.text import shown
-from broker_config.twin import SettingValue
+from broker_config.twin import Document, SettingValue
+from edge_agent import handlers
 from edge_agent.adapters import program
 from edge_agent.adapters.files import write_durably
 from edge_agent.adapters.program import ProgramError
+from edge_agent.adapters.transaction import Failpoint
+from edge_agent.changing import Kept
 from edge_agent.handlers import ByAgent, ByFile, ByProgram, Handler
 
 FILE_MODE: Final = 0o644
@@ -18,7 +22,71 @@ FILE_MODE: Final = 0o644
 Values = Mapping[str, SettingValue]
 
 
-async def apply(handler: Handler, values: Values) -> str:
+class Applying:
+    """Everything that can be set on one device. All calls are the agent's loop's."""
+
+    def __init__(
+        self, device_class: DeviceClass, handlers: Mapping[str, Handler], by_file: Values, failpoint: Failpoint
+    ) -> None:
+        """*handlers*: setting -> what applies it. *by_file*: the agent's own settings, as agent.toml has them."""
+        self._class = device_class
+        self._handlers = handlers
+        self._by_file = by_file
+        self._failpoint = failpoint
+
+    def faults(self, config: Document) -> Sequence[str]:
+        """Why this device cannot be set to *config*."""
+        return handlers.faults_of(self._class, self._handlers, config)
+
+    def filled(self, config: Document) -> dict[str, SettingValue]:
+        """Every setting that can be applied here, as *config* has it; else its default."""
+        return handlers.filled(self._class, self._handlers, self._by_file, config)
+
+    def own(self, config: Document) -> Values:
+        """The agent's own settings among them."""
+        return {**self._by_file, **self.filled(config)}
+
+    def _changes(self, kept: Kept) -> dict[Handler, bool]:
+        """Each handler -> whether the change under way means anything to it."""
+        if kept.trying is None:
+            return {}
+        before = dict(handlers.grouped(self._handlers, self.filled(kept.config)))
+        after = dict(handlers.grouped(self._handlers, self.filled(kept.trying.config)))
+        return {handler: before.get(handler) != values for handler, values in after.items()}
+
+    def needs_server(self, kept: Kept) -> bool:
+        """Whether the change under way has to hear from the server before it is confirmed."""
+        return any(changed and handler.needs_server for handler, changed in self._changes(kept).items())
+
+    async def apply(self, kept: Kept, config: Document) -> str:
+        """Have applied what is not in force yet. Of a handler that cannot tell, that is what the change under way
+        means something to.
+        """
+        changes = self._changes(kept)
+        for handler, values in handlers.grouped(self._handlers, self.filled(config)):
+            if _can_tell(handler):
+                wanted = bool(await _check(handler, values))
+            else:
+                wanted = changes.get(handler, False) or (bool(changes) and not kept.in_force)
+            if not wanted:
+                continue
+            self._failpoint("before a handler")
+            fault = await _apply(handler, values)
+            self._failpoint("after a handler")
+            if fault:
+                return fault
+        return ""
+
+    async def check(self, config: Document) -> str:
+        """Look whether *config* is in force, as far as handlers can tell."""
+        for handler, values in handlers.grouped(self._handlers, self.filled(config)):
+            fault = await _check(handler, values)
+            if fault:
+                return fault
+        return ""
+
+
+async def _apply(handler: Handler, values: Values) -> str:
     """May be repeated, and then changes nothing."""
     match handler:
         case ByAgent():
@@ -31,12 +99,12 @@ async def apply(handler: Handler, values: Values) -> str:
             assert_never(handler)
 
 
-def can_tell(handler: Handler) -> bool:
-    """Whether :func:`check` says anything of what is in force."""
+def _can_tell(handler: Handler) -> bool:
+    """Whether :func:`_check` says anything of what is in force."""
     return not isinstance(handler, ByProgram) or bool(handler.check)
 
 
-async def check(handler: Handler, values: Values) -> str:
+async def _check(handler: Handler, values: Values) -> str:
     """Of a handler that cannot tell nothing is known to be wrong."""
     match handler:
         case ByAgent():

@@ -1,0 +1,147 @@
+"""The parts of an agent, each made from its settings and from what it leans on; and how they do."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from broker_config.device_classes import Change
+from broker_config.messages import CommandStatus
+from broker_config.topics import Up
+from edge_agent import clock
+from edge_agent.adapters.counters import Counters
+from edge_agent.adapters.sqlite import summary
+from edge_agent.adapters.system import System
+from edge_agent.adapters.twin_file import TwinFile
+from edge_agent.commanding import Commands, Handler
+from edge_agent.commands import LOGS, supported
+from edge_agent.config import Settings
+from edge_agent.configuring import Configuring, Own
+from edge_agent.connecting import Connecting
+from edge_agent.keeper import Keeper
+from edge_agent.last_lines import LastLines
+from edge_agent.lease_watch import LeaseWatch
+from edge_agent.lost import Lost
+from edge_agent.session import State
+from edge_agent.window import Window
+
+if TYPE_CHECKING:
+    from edge_agent.uploading import Uploading
+
+
+def uploading(
+    settings: Settings,
+    system: System,
+    keeper: Keeper,
+    lost: Lost,
+    *,
+    send: Callable[[Up, bytes, str, Callable[[], None]], None],
+    pending: Callable[[], int],
+) -> "Uploading | None":
+    """None: no folder holds files to upload."""
+    if settings.uploads is None:
+        return None
+    from edge_agent.uploading import Uploading  # noqa: PLC0415  # a megabyte that others do not need
+
+    return Uploading(settings, system, keeper, send=send, pending=pending, lost=lost)
+
+
+def commands(
+    settings: Settings,
+    system: System,
+    keeper: Keeper,
+    lost: Lost,
+    leases: LeaseWatch,
+    files: "Uploading | None",
+    counters: Counters,
+    *,
+    tell: Callable[[CommandStatus], None],
+    now_ms: Callable[[], int | None],
+    sync_clock: Callable[[], Awaitable[int | None]],
+    status: Callable[[], dict[str, object]],
+) -> Commands:
+    """*files*: what uploads them."""
+    lines = LastLines()
+    folders = () if settings.uploads is None else settings.uploads.paths
+    if LOGS in folders:
+        logging.getLogger().addHandler(lines)
+
+    def made() -> Mapping[str, Handler]:
+        from edge_agent.built_in import handlers  # noqa: PLC0415  # memory that most runs do not need
+
+        return handlers(
+            settings, system, keeper, lost, sync_clock=sync_clock, pulling=files, lines=lines, status=status
+        )
+
+    return Commands(
+        settings.device_class,
+        supported(settings.profile.programs, folders, reboots=bool(settings.file.commands.reboot)),
+        made,
+        counters,
+        journal=keeper,
+        tell=tell,
+        boot=system.boot,
+        mono_ms=system.mono_ms,
+        now_ms=now_ms,
+        lease=lambda: leases.waits_for(Change.COMMAND),
+    )
+
+
+def configuring(
+    settings: Settings,
+    own: Own,
+    system: System,
+    keeper: Keeper,
+    leases: LeaseWatch,
+    *,
+    now_ms: Callable[[], int | None],
+    say: Callable[[bytes], None],
+    come_back: Callable[[], None],
+    ready: Callable[[], bool],
+) -> Configuring:
+    """*own*: as agent.toml has it."""
+    return Configuring(
+        settings.device_class,
+        settings.profile.handlers,
+        own,
+        TwinFile(settings.state_dir, lambda _step: None),
+        system,
+        journal=keeper,
+        waits_for=lambda: leases.waits_for(Change.CONFIG),
+        now_ms=now_ms,
+        wall_ms=lambda: system.facts().wall_ms,
+        say=say,
+        come_back=come_back,
+        ready=ready,
+    )
+
+
+def status(
+    settings: Settings,
+    system: System,
+    keeper: Keeper,
+    lost: Lost,
+    window: Window,
+    connecting: Connecting,
+    configuring: Configuring,
+    files: "Uploading | None",
+    state: State,
+) -> dict[str, object]:
+    """How it does, for people."""
+    facts = system.facts()
+    found: dict[str, object] = {
+        "device": settings.device,
+        "at_ms": facts.wall_ms,
+        "connection": state.value,
+        "in_flight": window.in_flight,
+        "failures": connecting.failures,
+        "why_down": "" if connecting.link is not None else connecting.why_down,
+        "clock": {"src": keeper.clock.source.value, "off_ms": clock.off(keeper.clock, facts)},
+        "disk_ok": keeper.disk_ok,
+        "in_memory": keeper.in_memory,
+        "streams": [summary(ledger) for ledger in keeper.ledgers()],
+        "lost": bool(lost),
+        "twin": configuring.status(),
+    }
+    if files is not None:
+        found["uploads"] = files.status()
+    return found
