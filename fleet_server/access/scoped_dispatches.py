@@ -35,6 +35,14 @@ class ScopedDispatches:
 
     def explain(self, dispatch: str, why: Why, note: str, *, by: str, now_ms: int) -> Dispatch:
         """See the port."""
+        self._check(dispatch)
+        return self._inner.explain(dispatch, why, note, by=by, now_ms=now_ms)
+
+    def erase_notes(self, dispatch: str, *, by: str, now_ms: int) -> int:
+        """See the port."""
+        self._check(dispatch)
+        return self._inner.erase_notes(dispatch, by=by, now_ms=now_ms)
+
+    def _check(self, dispatch: str) -> None:
         if self.dispatch(dispatch) is None:
             raise UnknownPieceError("dispatch", dispatch)
-        return self._inner.explain(dispatch, why, note, by=by, now_ms=now_ms)

@@ -85,6 +85,7 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/evidence/dispatches/{dispatch}/explanation"): Action(
         "custody.explain_dispatch", "dispatch", told=("why",), hushed=True
     ),
+    ("POST", "/v1/evidence/dispatches/{dispatch}/erase-notes"): Action("custody.erase_dispatch_notes", "dispatch"),
     ("POST", "/v1/evidence/interviews/{device}/{begin_ms}/certificate"): Action("custody.certify", "device"),
     ("POST", "/v1/evidence/exports"): Action("custody.export", told=("recording", "device", "from", "to")),
     ("POST", "/v1/evidence/items"): Action("custody.take_in", "item", told=("item",), hushed=True),

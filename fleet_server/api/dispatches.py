@@ -13,6 +13,7 @@ from fleet_server.access import acting
 from fleet_server.api import pages, times, walks
 from fleet_server.api.devices import From, To
 from fleet_server.api.evidence import CHANGE, path_of, refusals
+from fleet_server.api.evidence_models import NotesErased
 from fleet_server.api.imports import CsvBody, DryRun, line_name, sound, told_of
 from fleet_server.api.problems import Fault, invalid, not_found, responses
 from fleet_server.api.registry_models import Imported
@@ -265,6 +266,16 @@ def routes(calls: Dispatches, books: Books, registry: Registry, clock: times.Clo
                 raise RefusedError(f"{dispatch} is {found.outcome}: there is nothing to explain")
             calls.explain(dispatch, body.why, body.note, by=acting.principal().holder, now_ms=clock())
         return EvidenceDispatch.of(judged(dispatch))
+
+    @router.post(
+        "/v1/evidence/dispatches/{dispatch}/erase-notes",
+        summary="Erase what was written of it",
+        responses=responses(*CHANGE),
+    )
+    def erase_notes(dispatch: DispatchId) -> NotesErased:
+        """Beside its explanation, whose reason stays. The log keeps a salted hash, and that it was erased."""
+        with refusals():
+            return NotesErased(notes=calls.erase_notes(dispatch, by=acting.principal().holder, now_ms=clock()))
 
     return router
 

@@ -154,6 +154,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /v1/evidence/dispatches": _DISPATCHES,
     "POST /v1/imports/dispatches": _DISPATCHES,
     "POST /v1/evidence/dispatches/{dispatch}/explanation": Rule(P.DISPATCHES_EXPLAIN),
+    "POST /v1/evidence/dispatches/{dispatch}/erase-notes": _DELETE,
     "GET /v1/evidence/interviews": _EVIDENCE,
     "POST /v1/evidence/interviews/{device}/{begin_ms}/certificate": Rule(P.EVIDENCE_READ),
     "GET /v1/evidence/items": _EVIDENCE,

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from fleet_server.cli import answers, ledger_answers, tables
+from fleet_server.cli import answers, evidence_answers, ledger_answers, tables
 from fleet_server.cli.audit_commands import Key
 from fleet_server.cli.moments import parse
 from fleet_server.cli.options import (
@@ -51,6 +51,9 @@ def add_commands(app: typer.Typer) -> None:
         import_dispatches
     )
     app.command(epilog="Example: fieldfleet evidence explain call-2026-117 --why battery_empty")(explain)
+    app.command("erase-call-notes", epilog="Example: fieldfleet evidence erase-call-notes call-2026-117")(
+        erase_call_notes
+    )
     app.command(epilog="Example: fieldfleet evidence interviews --device room-1 --from -7d")(interviews)
     app.command(epilog="Example: fieldfleet evidence certify room-1 2026-01-01T08:00:00Z --to i-117.json")(certify)
     app.command(epilog="Example: fieldfleet evidence certificate i-117.json --key audit.pub")(certificate)
@@ -171,6 +174,18 @@ def explain(
         document = server.send("POST", f"{CALLS}/{segment(dispatch)}/explanation", json=body)
         found = answers.read(document, ledger_answers.Dispatch)
         typer.echo(f"{found.dispatch}: {found.why}")
+
+
+def erase_call_notes(
+    dispatch: Annotated[str, typer.Argument(metavar="DISPATCH", help="Of `fieldfleet evidence dispatches`.")],
+    site: Site = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Erase what was written beside a call's explanation; its reason stays, and the log has a salted hash."""
+    with server_of(site, url, token_file) as server:
+        document = server.post(f"{CALLS}/{segment(dispatch)}/erase-notes")
+        typer.echo(f"{dispatch}: {answers.read(document, evidence_answers.NotesErased).notes} notes erased")
 
 
 def interviews(

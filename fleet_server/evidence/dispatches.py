@@ -121,6 +121,11 @@ class Dispatches(Protocol):
     def explain(self, dispatch: str, why: Why, note: str, *, by: str, now_ms: int) -> Dispatch:
         """With its event in the audit log. Raises UnknownPieceError; RefusedError: it is explained."""
 
+    def erase_notes(self, dispatch: str, *, by: str, now_ms: int) -> int:
+        """Take away what was written beside its explanation; how many notes. The reason of the closed list stays, and
+        the log's salted hash. Raises UnknownPieceError.
+        """
+
 
 class DispatchLine(Struct, frozen=True, forbid_unknown_fields=True):
     """A row of CSV."""

@@ -9,6 +9,7 @@ from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.audit import APPEND_LOCK
 from fleet_server.adapters.sql.custody import CustodyLog, Entering
 from fleet_server.adapters.sql.device_rows import below, bound
+from fleet_server.adapters.sql.evidence_tables import custody_event
 from fleet_server.adapters.sql.evidence_tables import dispatch as dispatches
 from fleet_server.evidence.custody import Act, Event
 from fleet_server.evidence.dispatches import (
@@ -85,6 +86,24 @@ class SqlDispatches:
             connection.execute(update(dispatches).where(dispatches.c.dispatch == dispatch).values(values))
             entering.event(Act(Event.DISPATCH_EXPLAINED, DISPATCH + dispatch, by, now_ms, {"why": why.value}, note))
             return next(_found(connection, [dispatch]))
+
+        return self._log.entering(work)
+
+    def erase_notes(self, dispatch: str, *, by: str, now_ms: int) -> int:
+        """See the port."""
+        subject = DISPATCH + dispatch
+        written = (custody_event.c.subject == subject) & custody_event.c.note.is_not(None)
+
+        def work(entering: Entering) -> int:
+            connection = entering.connection
+            if next(_found(connection, [dispatch]), None) is None:
+                raise UnknownPieceError("dispatch", dispatch)
+            erased = connection.execute(update(custody_event).where(written).values(note=None)).rowcount
+            explained = (dispatches.c.dispatch == dispatch) & dispatches.c.why.is_not(None)
+            connection.execute(update(dispatches).where(explained).values(note=""))
+            if erased:
+                entering.event(Act(Event.NOTES_ERASED, subject, by, now_ms, {"notes": str(erased)}))
+            return erased
 
         return self._log.entering(work)
 

@@ -130,6 +130,7 @@ def test_paths(document: dict[str, Any]) -> None:
         "post /v1/evidence/deletions/{deletion}/approve",
         "post /v1/evidence/deletions/{deletion}/withdraw",
         "post /v1/evidence/dispatches",
+        "post /v1/evidence/dispatches/{dispatch}/erase-notes",
         "post /v1/evidence/dispatches/{dispatch}/explanation",
         "post /v1/evidence/exports",
         "post /v1/evidence/interviews/{device}/{begin_ms}/certificate",

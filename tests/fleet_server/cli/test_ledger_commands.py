@@ -92,6 +92,7 @@ def test_calls_are_imported_listed_explained_and_counted(desk: Desk, tmp_path: P
     assert "cam-7: r-1" in desk.well("dispatches", *DAY)
     (open_,) = desk.document("dispatches", "--outcome", "unexplained", *DAY)["dispatches"]
     assert "call-2: forgotten" in desk.well("explain", open_["dispatch"], "--why", "forgotten", "--note", "told me")
+    assert "1 notes erased" in desk.well("erase-call-notes", "call-2")
     again = desk.run("ann", "explain", "call-2", "--why", "privacy")
     assert again.exit_code == 1
     assert "once" in again.stderr

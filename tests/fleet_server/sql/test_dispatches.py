@@ -36,6 +36,10 @@ def names(calls: SqlDispatches, **wanted: Any) -> list[str]:
     return [each.dispatch for each in calls.dispatches(replace(ALL, **wanted), after=None, rows_max=100)]
 
 
+def told(calls: SqlDispatches) -> list[Dispatch]:
+    return list(calls.dispatches(ALL, after=None, rows_max=100))
+
+
 def test_what_was_imported_is_found_and_imported_again_is_as_it_was(calls: SqlDispatches) -> None:
     assert calls.put([CALL, NEXT], dry_run=True).created == ("call-1", "call-2")
     assert names(calls) == []
@@ -88,6 +92,23 @@ def test_an_explanation_is_given_once_and_what_is_explained_is_not_changed(
     assert len(custody.events(DISPATCH + "call-1")) == 1
     with pytest.raises(UnknownPieceError):
         calls.explain("call-9", Why.FORGOTTEN, "", by="ben", now_ms=T0)
+
+
+def test_what_was_written_of_a_call_is_erased_and_its_reason_stays(calls: SqlDispatches, custody: Custody) -> None:
+    calls.put([CALL, NEXT], dry_run=False)
+    calls.explain("call-1", Why.PRIVACY, "at her mother's", by="ann", now_ms=T0)
+    calls.explain("call-2", Why.PRIVACY, "at his", by="ann", now_ms=T0)
+    assert calls.erase_notes("call-1", by="ben", now_ms=T0 + 1) == 1
+    assert calls.erase_notes("call-1", by="ben", now_ms=T0 + 2) == 0
+    assert [(found.explanation.why, found.explanation.note) for found in told(calls)] == [  # type: ignore[union-attr]
+        (Why.PRIVACY, ""),
+        (Why.PRIVACY, "at his"),
+    ]
+    assert custody.told(DISPATCH + "call-1") == ["explained", "notes_erased"], "the chain is whole without the words"
+    (kept,) = custody.log.history(DISPATCH + "call-1", from_number=0, rows_max=1)
+    assert kept.note is None
+    with pytest.raises(UnknownPieceError):
+        calls.erase_notes("call-9", by="ben", now_ms=T0)
 
 
 def test_of_many_who_explain_at_once_one_does(calls: SqlDispatches, custody: Custody) -> None:
