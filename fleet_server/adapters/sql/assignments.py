@@ -37,8 +37,14 @@ class SqlAssignments:
 
     def holder_at(self, device: str, at_ms: int, *, known_ms: int | None = None) -> Assignment | None:
         """See the port."""
-        wanted = AssignmentFilter(device=device, from_ms=at_ms, to_ms=at_ms + 1)
-        return next(iter(self.assignments(wanted, known_ms=known_ms, rows_max=1)), None)
+        column = assignments.c
+        # of intervals that share no moment the last that had begun covers it, or none does
+        begun = (column.device == device, column.from_ms <= at_ms, counting(known_ms))
+        query = select(assignments).where(*begun).order_by(column.from_ms.desc()).limit(1)
+        with database.reading(self._engine) as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        found = None if row is None else _assignment(row)
+        return found if found is not None and found.covers(at_ms) else None
 
     def assignments(
         self, wanted: AssignmentFilter, *, known_ms: int | None = None, after: After = BEGINNING, rows_max: int
@@ -46,10 +52,12 @@ class SqlAssignments:
         """See the port."""
         column = assignments.c
         same = and_(column.from_ms == after.from_ms, column.assignment > after.assignment)
+        # an expression keeps the planner from reading all in this order, of which few last
+        begins = column.from_ms + 0 if wanted.lasting else column.from_ms
         query = (
             select(assignments)
-            .where(counting(known_ms), or_(column.from_ms > after.from_ms, same), *_chosen(wanted))
-            .order_by(column.from_ms, column.assignment)
+            .where(counting(known_ms), or_(begins > after.from_ms, same), *_chosen(wanted))
+            .order_by(begins, column.assignment)
         )
         with database.reading(self._engine) as connection:
             return [_assignment(row) for row in connection.execute(query.limit(rows_max)).mappings()]

@@ -6,9 +6,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, false, func, insert, not_, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    ScalarSelect,
+    and_,
+    case,
+    exists,
+    false,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+)
 
-from broker_config import device_classes, manifest
+from broker_config import device_classes, limits, manifest
 from broker_config.device_classes import FileKind, UnknownClassError
 from fleet_server.access.audit import Place
 from fleet_server.adapters.sql import database
@@ -137,16 +151,23 @@ def _with_sayings(connection: Connection, rows: Sequence[RowMapping]) -> list[Pi
         holding = hold.piece.in_(some) & hold.released_ms.is_(None)
         for row in connection.execute(select(hold.piece, hold.hold).where(holding)):
             holds[row.piece].append(row.hold)
-        had = select(pieces.c.piece, assignments.c.officer).join(assignments, _had_it())
-        assigned.update((row.piece, row.officer) for row in connection.execute(had.where(pieces.c.piece.in_(some))))
+        had = select(pieces.c.piece, _officer().label("officer")).where(pieces.c.piece.in_(some))
+        assigned.update((row.piece, row.officer or "") for row in connection.execute(had))
     return [_piece(row, classes[row["piece"]], holds[row["piece"]], assigned.get(row["piece"], "")) for row in rows]
 
 
-def _had_it() -> ColumnElement[bool]:
-    """An assignment of the piece's device, when it began by the device's clock."""
-    said, column = assignments.c, pieces.c
-    lasts = or_(said.to_ms.is_(None), said.to_ms > column.begin_ms)
-    return and_(said.device == column.device, counting(None), said.from_ms <= column.begin_ms, lasts)
+def _lasted() -> ColumnElement[bool]:
+    """Until the piece began, by the device's clock, or longer."""
+    return or_(assignments.c.to_ms.is_(None), assignments.c.to_ms > pieces.c.begin_ms)
+
+
+def _officer() -> ScalarSelect[str]:
+    """Who had the piece's device when it began; null or empty: nobody."""
+    said = assignments.c
+    # of intervals that share no moment the last that had begun is the one, or there is none
+    begun = (said.device == pieces.c.device, said.from_ms <= pieces.c.begin_ms, counting(None))
+    last = select(case((_lasted(), said.officer))).where(*begun).order_by(said.from_ms.desc()).limit(1)
+    return last.scalar_subquery()
 
 
 def _piece(row: RowMapping, classes: Iterable[str], holds: Iterable[str], assigned: str) -> Piece:
@@ -230,12 +251,17 @@ def _chosen(wanted: PieceFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def _assigned(officer: str) -> ColumnElement[bool]:
-    """Of which the manifest names nobody, and the book of assignments them."""
-    said, column = assignments.c, pieces.c
-    # their devices first: an index has those, and the pieces of each
-    theirs = select(said.device).where(said.officer == officer, counting(None))
-    had_it = exists().where(_had_it(), said.officer == officer)
-    return and_(column.holder == "", column.device.in_(theirs), had_it)
+    """Of which the manifest names nobody, and the book of assignments them: few intervals, and the pieces of each."""
+    said, their = assignments.c, pieces.alias("their")
+    within = and_(
+        their.c.device == said.device,
+        their.c.begin_ms >= said.from_ms,
+        their.c.begin_ms < func.coalesce(said.to_ms, limits.TIME_MS_MAX),
+        # an expression keeps the planner from reading all that name nobody, instead of each device's
+        their.c.holder + "" == "",
+    )
+    query = select(their.c.piece).select_from(assignments).join(their, within)
+    return pieces.c.piece.in_(query.where(said.officer == officer, counting(None)))
 
 
 def _classed(name: str) -> ColumnElement[bool]:
