@@ -220,9 +220,19 @@ def _cmd_status(path: Path, *, as_json: bool) -> int:
     print(f"{settings.device}: {connection}; clock {src}; store epoch {store_epoch}")
     if told.get("why_down"):
         print(f"last failure: {told['why_down']}")
+    _print_twin(told.get("twin"))
     names = ("stream", "life", "last", "held", "waiting", "receipted", "gone", "bytes")
     _table(names, [tuple(str(row[name]) for name in names) for row in streams])
     return OK
+
+
+def _print_twin(twin: object) -> None:
+    if not isinstance(twin, dict):
+        return
+    why = "; ".join(str(twin[name]) for name in ("waits_for", "reason") if twin.get(name))
+    in_force = twin.get("in_force") or "defaults"
+    state = f"{twin.get('state')} ({why})" if why else twin.get("state")
+    print(f"configuration {in_force}; newest {twin.get('taken') or 'none'}: {state}")
 
 
 # enroll, renew --------------------------------------------------------------------------------------------------
@@ -293,7 +303,7 @@ def _parser() -> "argparse.ArgumentParser":
     for name, summary in (
         ("run", "run until SIGTERM, which is a clean stop"),
         ("check", "tell every fault of the configuration, and read each driver once"),
-        ("status", "connection, clock, and what the spool holds"),
+        ("status", "connection, clock, configuration, and what the spool holds"),
         ("renew", "get a new certificate now, proved by the old one"),
     ):
         command = commands.add_parser(

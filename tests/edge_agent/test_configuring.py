@@ -41,7 +41,7 @@ def nothing(_step: str) -> None:
         ("has no check", "current"),
     ],
 )
-def test_killed_before_and_after_each_step_it_ends_with_old_or_new_and_says_which(
+def test_pains_31_and_40_killed_before_and_after_each_step_it_ends_with_old_or_new_and_says_which(
     tmp_path: Path, scenario: str, state: str
 ) -> None:
     command = [sys.executable, "-m", "tests.edge_agent.configurer", str(tmp_path / "runs"), scenario]
@@ -104,6 +104,16 @@ async def test_each_step_is_in_the_journal(tmp_path: Path) -> None:
         (Kind.CONFIG_REFUSED, {"version": 10, "reason": "video: expected one of 720p, 1080p, 1440p, got '8k'"}),
     ]
     assert configurer.in_force(tmp_path) == {**DEFAULTS, **OLD}
+
+
+async def test_pain_41_a_report_that_cannot_be_said_undoes_nothing(tmp_path: Path) -> None:
+    found = device(tmp_path, "good", nothing)  # it never connects
+    running = asyncio.create_task(found.run())
+    found.carry_out(ordered(FIRST, NEW))
+    await until(lambda: found.status()["stage"] == "idle" and found.status()["taken"] == FIRST, "it has ended")
+    running.cancel()
+    assert found.status()["state"] == "current"
+    assert configurer.in_force(tmp_path) == {**DEFAULTS, **NEW}
 
 
 async def test_what_comes_while_another_proves_itself_is_taken_up_after_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker_config import twin
+from broker_config.messages import ServerState, ShardEpoch
 from broker_config.twin import ApplyWindow, Desired, Document, TwinState
 from tests.edge_agent import rig as rigs
 from tests.edge_agent import twin_rig
@@ -100,7 +101,38 @@ async def test_a_configuration_that_cuts_the_devices_own_network_is_undone_witho
     assert kinds == ["config.taken", "config.applied", "config.reverted"]
 
 
-async def test_what_was_desired_while_it_was_away_is_asked_for(rig: rigs.Rig, broker: Mosquitto) -> None:
+async def test_killed_while_it_is_cut_off_it_still_goes_back_by_itself(rig: rigs.Rig, broker: Mosquitto) -> None:
+    wanted = desired({"broker_port": 1})
+    stored = rig.state_dir / "twin.json"
+    async with twins(broker) as found:
+        with rigs.agent(rig) as process:
+            await found.server.until(lambda: bool(found.asked), "a question")
+            await found.desire(wanted)
+            await rigs.poll(lambda: json.loads(stored.read_bytes()).get("stage") == "confirming", "it is cut off")
+            process.kill()
+        with rigs.agent(rig) as process:
+            await until(found, wanted.version, "reverted")
+            assert found.last.in_force == 0
+            assert await rigs.stop(process) == 0
+
+
+async def test_a_spread_of_the_fleets_return_does_not_keep_a_change_from_proving_itself(
+    rig: rigs.Rig, broker: Mosquitto
+) -> None:
+    wanted = desired({"keep_alive_s": 17})
+    async with twins(broker) as found:
+        await found.server.announce(ServerState(1, 1, (ShardEpoch(0, 255, 1),), "up", spread_ms=120_000))
+        with rigs.agent(rig) as process:
+            await found.server.until(lambda: bool(found.asked), "a question")
+            await found.desire(wanted)
+            await until(found, wanted.version, "current")
+            assert found.last.in_force == wanted.version
+            assert await rigs.stop(process) == 0
+
+
+async def test_pains_23_and_42_what_was_desired_while_it_was_away_is_asked_for(
+    rig: rigs.Rig, broker: Mosquitto
+) -> None:
     wanted = desired({"keep_alive_s": 9})
     async with twins(broker) as found:
         await found.desire(wanted, say=False)
