@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.evidence_tables import evidence_piece
+from fleet_server.adapters.sql.rollout_tables import rollout
 from fleet_server.adapters.sql.twin_tables import twin
 from fleet_server.telemetry.store import StoreError
 from tests.servers import HOST, free_port
@@ -18,7 +19,7 @@ from tests.servers import HOST, free_port
 def test_migrated_tables_are_those_of_the_code(engine: Engine) -> None:
     database.migrate(engine)
     with database.reading(engine) as connection:
-        assert evidence_piece.metadata is twin.metadata  # each module adds its tables to the one
+        assert evidence_piece.metadata is twin.metadata is rollout.metadata  # each module adds its tables to the one
         assert compare_metadata(MigrationContext.configure(connection), evidence_piece.metadata) == []
 
 
