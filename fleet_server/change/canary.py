@@ -1,15 +1,17 @@
 """Is a wave worse off than devices whose turn it was not yet? Pure.
 
 Each device of the wave that succeeded is compared with controls: members that had no turn, of the same class and at
-the same station if there are any there, else of the same class anywhere. Such a set of devices is a stratum. From
-each value the median of its stratum is taken away, so that a cold station or a worn series is the same for both
-sides; the statistic is the difference of the two sides' medians. How often it is as bad by chance is found by
-permuting, inside each stratum, who is of the wave; the seed is the rollout's id and the wave, so that the answer is
-always the same. With several metrics ``alpha`` is divided among them (Bonferroni). Fewer than ``sample_min`` on a
-side say nothing, and that is not a yes.
+the same station if there are any there, else of the same class anywhere. Such a set of devices is a stratum. How
+much worse the wave is: the difference of the two sides' medians, after the median of its stratum was taken from each
+value, so that a cold station or a worn series is the same for both sides. Whether that is chance: the ranks inside
+each stratum, divided by its size and added up over the wave (van Elteren's test), against what comes of permuting,
+inside each stratum, who is of the wave. Ranks, because single wild readings do not move them; the seed is the
+rollout's id and the wave, so that the answer is always the same. With several metrics ``alpha`` is divided among them
+(Bonferroni). Fewer than ``sample_min`` on a side say nothing, and that is not a yes.
 """
 
 import random
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -19,6 +21,8 @@ from fleet_server.change.rollout_plan import Control, Metric, Plan, Worse
 from fleet_server.change.rollout_state import Known, Rollout, State, World
 
 PERMUTATIONS: Final = 2_000
+ROUNDING: Final = 1e-9
+"""Sums in another order differ by less."""
 
 
 class Verdict(NamedTuple):
@@ -36,10 +40,13 @@ class Sides(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """One stratum: whether each is of the wave, and what was measured, less the stratum's median."""
+    """One stratum: whether each is of the wave; what was measured, less the stratum's median; its rank there, from 0
+    to 1, equal ones sharing theirs.
+    """
 
     of_wave: list[bool]
     values: list[float]
+    ranks: list[float]
 
 
 def asked(rollout: Rollout) -> Sides:
@@ -92,12 +99,13 @@ def compared(
     seen = sign * _difference(strata)
     if seen <= metric.at_least:
         return Verdict(worse=False, text="")
+    ranked = sign * _rank_sum(strata)
     rng = random.Random(seed)  # noqa: S311 - the same each time, on purpose
     as_bad = 0
     for _ in range(PERMUTATIONS):
         for each in strata:
             rng.shuffle(each.of_wave)
-        as_bad += sign * _difference(strata) >= seen
+        as_bad += sign * _rank_sum(strata) >= ranked - ROUNDING
     chance = (as_bad + 1) / (PERMUTATIONS + 1)
     text = f"{metric.fact} is {metric.worse} by {seen:.4g} (median, {ours} against {theirs}, p = {chance:.2g})"
     return Verdict(chance <= control.alpha / len(control.metrics), text)
@@ -121,7 +129,14 @@ def _strata(sides: Sides, values: Mapping[str, float], devices: Mapping[str, Kno
 
 def _centred(stratum: Sequence[tuple[bool, float]]) -> Compared:
     middle = median(value for _, value in stratum)
-    return Compared([of_wave for of_wave, _ in stratum], [value - middle for _, value in stratum])
+    values = [value for _, value in stratum]
+    ordered = sorted(values)
+    ranks = [(bisect_left(ordered, each) + bisect_right(ordered, each)) / (2 * len(values)) for each in values]
+    return Compared([of_wave for of_wave, _ in stratum], [value - middle for value in values], ranks)
+
+
+def _rank_sum(strata: Sequence[Compared]) -> float:
+    return sum(rank for each in strata for rank, of_wave in zip(each.ranks, each.of_wave, strict=True) if of_wave)
 
 
 def _difference(strata: Sequence[Compared]) -> float:

@@ -31,7 +31,8 @@ def held(rollout: Rollout, by: str, reason: str) -> Rollout:
 
 def resumed(plan: Plan, rollout: Rollout) -> Rollout:
     """Go on. What paused it has been seen: bad ends until now break no rule again, a wave that was held up or had too
-    few successes is through, a wave that was worse than its controls is taken as it is.
+    few successes is through, a wave that was worse than its controls is taken as it is, and what goes into the layer
+    counts for those too who have something newer.
     """
     head = rollout.head
     if head.phase is not Phase.PAUSED or head.pause is None:
@@ -42,7 +43,11 @@ def resumed(plan: Plan, rollout: Rollout) -> Rollout:
     running = changed(
         running, head=changed(running.head, accepted=dict(accepted), judged=judged, wave_ms=head.clock_ms)
     )
-    return next_wave(plan, running) if head.pause.why in {PauseWhy.WAVE, PauseWhy.SUCCESS} else running
+    return (
+        next_wave(plan, running)
+        if head.pause.why in {PauseWhy.WAVE, PauseWhy.SUCCESS, PauseWhy.SUPERSEDED}
+        else running
+    )
 
 
 def canceled(rollout: Rollout, by: str, reason: str) -> Rollout:
@@ -52,10 +57,11 @@ def canceled(rollout: Rollout, by: str, reason: str) -> Rollout:
     return in_phase(rollout, Phase.CANCELING, why=f"{by}: {reason}" if reason else by)
 
 
-def rolled_back(rollout: Rollout, by: str, reason: str) -> Rollout:
-    """Who has the change gets what it had. A completed one is undone by another: its change is everybody's."""
-    if rollout.head.phase not in {Phase.RUNNING, Phase.PAUSED, Phase.CANCELING, Phase.CANCELED}:
-        _refuse(rollout, "running, paused, canceling or canceled")
+def rolled_back(plan: Plan, rollout: Rollout, by: str, reason: str) -> Rollout:
+    """Who has the change gets what it had. Once the change is in its layer it is undone by another rollout."""
+    phases = {Phase.RUNNING, Phase.PAUSED, Phase.CANCELING, Phase.CANCELED}
+    if rollout.head.phase not in phases | (set() if plan.into_layer else {Phase.COMPLETED}):
+        _refuse(rollout, "running, paused, canceling or canceled, or whose change is in no layer")
     back = in_phase(rollout, Phase.ROLLING_BACK, why=f"{by}: {reason}" if reason else by)
     return changed(back, head=changed(back.head, ended_ms=None))
 

@@ -162,14 +162,16 @@ class Control(Struct, frozen=True, forbid_unknown_fields=True):
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """All of it. ``layer``: which layer of the configuration is changed, such as ``fleet`` or ``class/body_camera``;
     ``patch``: setting -> value, None takes it out of that layer. ``where``: a selector; none: all that the layer
-    concerns. ``window``, ``confirm_s``: for the device, which keeps them. ``approved_by_second``: also where the
-    device classes do not ask for it.
+    concerns. ``into_layer``: whether the change goes into its layer at the end; if not, those who were meant keep it,
+    and it may be rolled back later. ``window``, ``confirm_s``: for the device, which keeps them.
+    ``approved_by_second``: also where the device classes do not ask for it.
     """
 
     name: Name
     layer: Annotated[str, Meta(min_length=1, max_length=600)]
     patch: Annotated[dict[Stream, SettingValue | None], Meta(min_length=1, max_length=SETTINGS_MAX)]
     where: Annotated[str, Meta(max_length=selector.SELECTOR_CHARS_MAX)] = ""
+    into_layer: bool = True
     members: Members = Members.DYNAMIC
     waves: Annotated[tuple[Wave, ...], Meta(min_length=1, max_length=WAVES_MAX)] = (Wave("all"),)
     rate: Rate = Rate()
@@ -183,6 +185,12 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     confirm_s: Annotated[int, Meta(ge=CONFIRM_S_MIN, le=CONFIRM_S_MAX)] = CONFIRM_S
     control: Control | None = None
     approved_by_second: bool = False
+
+
+SECOND_FOR: Final = frozenset({"traffic_light", "interrogation_room"})
+"""Device classes whose wrong setting can endanger people, or an interview that cannot be had again: a second person
+has to agree.
+"""
 
 
 def faults(plan: Plan) -> list[str]:

@@ -189,3 +189,20 @@ def is_through(plan: Plan, members: Sequence[Member], wave: int) -> bool:
     at = standing(members, wave)
     need = plan.waves[wave].min_done
     return not at.moving and at.done >= (min(need, at.size) if need else at.size)
+
+
+def takes_s(plan: Plan, sizes: Sequence[int]) -> int:
+    """How long it takes at least, if all goes well and everybody is there; *sizes*: devices of each wave."""
+    seconds = succeeded = 0
+    for wave, size in zip(plan.waves, sizes, strict=True):
+        left = size
+        while left > 0:
+            limit = per_minute(plan.rate, succeeded)
+            if left <= limit:
+                seconds += math.ceil(MINUTE_S * left / limit)
+            else:
+                seconds += MINUTE_S
+            given = min(left, limit)
+            left, succeeded = left - given, succeeded + given
+        seconds += wave.soak_s
+    return seconds

@@ -74,7 +74,8 @@ class Member(Struct, frozen=True, omit_defaults=True):
     while it is tried again. ``base``: the version desired before that turn; the turn's own has to be above it if
     ``again``. ``version``: what is desired of it by us, 0 if not known. ``shown_ms``: when it first showed that.
     ``well``: it was healthy at its turn. ``loose``: an order is out, and nobody knows what becomes of it. ``back``:
-    what it had is to be desired again. ``late``: its word came after its time was up.
+    what it had is to be desired again. ``late``: its word came after its time was up. ``registered``: operators had
+    said what it is; once nobody says so any more, it is no member.
     """
 
     state: State
@@ -91,6 +92,7 @@ class Member(Struct, frozen=True, omit_defaults=True):
     loose: bool = False
     back: bool = False
     late: bool = False
+    registered: bool = False
     tries_failed: int = 0
     tries_timed_out: int = 0
     ill: Ill | None = None
@@ -110,6 +112,7 @@ class PauseWhy(StrEnum):
     WAVE = "wave"
     SUCCESS = "success"
     CONTROL = "control"
+    SUPERSEDED = "superseded"
 
 
 class Pause(Struct, frozen=True):
@@ -181,7 +184,7 @@ class Known:
     """A device at this look. ``station``, ``unit``: empty if none. ``pairs``: the groups that it is in. ``present``:
     connected. ``excused``: it said that it goes away. ``version``: of what is desired. ``taken``: a newer rollout has
     it. ``refused``: why the server cannot desire the change of it. ``waves``: numbers of the waves whose own selector
-    it fits.
+    it fits. ``registered``: operators say what it is.
     """
 
     device_class: str
@@ -197,6 +200,7 @@ class Known:
     taken: bool = False
     refused: str = ""
     waves: frozenset[int] = frozenset()
+    registered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ kept from going on is counted under the reason in ``Head.waits``, and has a time
 waiting_approval    a second person -> running; cancel -> canceled
 running             a rule is broken -> paused, canceling or rolling_back; a wave is through -> the next one, or
                     paused if too few succeeded, if the wave says so, or if its metrics are worse than its
-                    controls'; the last one is through -> committing
+                    controls'; the last one is through -> committing, or paused if a newer rollout has some of
+                    its devices, or canceling if it has all
 paused              devices under way go on, none has its turn; rules still count; resume -> running
 canceling           none has its turn, what was not taken up is withdrawn; all ended or ``grace_s`` -> canceled. Who
                     has the change keeps it, until somebody rolls back
 rolling_back        who had the change has what it had desired again, at the highest rate and with the same spread
-committing          the change goes into its layer -> completed
+committing          the change goes into its layer, unless the plan says that it is not to -> completed
 ==================  ==============================================================================================
 """
 
@@ -44,6 +45,7 @@ from fleet_server.change.rollout_state import (
     ENDS,
     NOT,
     OPEN,
+    OUT,
     Act,
     ActKind,
     Head,
@@ -62,6 +64,7 @@ LOOK_MS_MAX: Final = 60_000
 MEMBERS_MAX: Final = 100_000
 ABSENT: Final = "not there"
 RATE: Final = "rate"
+CONTROL_WAITS: Final = "control: not measured yet"
 RETRY_MS: Final = 60_000
 """A device that is tried again has had so much peace before."""
 
@@ -80,7 +83,10 @@ def begun(rollout: str, plan: Plan, devices: Mapping[str, Known], *, second: boo
     phase = Phase.WAITING_APPROVAL if second else Phase.RUNNING
     head = Head(phase, created_by=by, created_ms=now_ms, started_with=len(devices))
     waves = in_waves(plan, rollout, devices)
-    return Rollout(rollout, head, {device: Member(State.QUEUED, wave, 0) for device, wave in waves.items()})
+    members = {
+        device: Member(State.QUEUED, wave, 0, registered=devices[device].registered) for device, wave in waves.items()
+    }
+    return Rollout(rollout, head, members)
 
 
 def look(plan: Plan, rollout: Rollout, world: World, *, step_ms: int, now_ms: int) -> Turn:
@@ -111,7 +117,7 @@ def look(plan: Plan, rollout: Rollout, world: World, *, step_ms: int, now_ms: in
         case _:
             acts = []
     if rollout.head.phase is Phase.COMMITTING:
-        if world.committed:
+        if world.committed or not plan.into_layer:
             rollout = in_phase(rollout, Phase.COMPLETED)
         else:
             acts = [Act(ActKind.COMMIT)]
@@ -134,7 +140,11 @@ def paused(rollout: Rollout, why: PauseWhy, text: str) -> Rollout:
 
 def _joined(plan: Plan, rollout: Rollout, world: World) -> Rollout:
     """Who does not exist any more is on no side of anything; who joins is bound like everybody."""
-    members = {device: member for device, member in rollout.members.items() if device in world.devices}
+    members = {
+        device: member
+        for device, member in rollout.members.items()
+        if device in world.devices and (world.devices[device].registered or not member.registered)
+    }
     if plan.members is Members.DYNAMIC and world.wanted is not None and rollout.head.phase not in _CLOSED:
         clock_ms, last = rollout.head.clock_ms, len(plan.waves) - 1
         for device, member in members.items():
@@ -146,7 +156,7 @@ def _joined(plan: Plan, rollout: Rollout, world: World) -> Rollout:
                 members[device] = changed(member, state=State.QUEUED, since_ms=clock_ms, wave=last, reason="")
         for device in sorted(world.wanted - members.keys()):
             if device in world.devices and len(members) < MEMBERS_MAX:
-                members[device] = Member(State.QUEUED, last, clock_ms)
+                members[device] = Member(State.QUEUED, last, clock_ms, registered=world.devices[device].registered)
     return changed(rollout, members=members)
 
 
@@ -198,14 +208,27 @@ def _waves(plan: Plan, rollout: Rollout, world: World) -> Rollout:
         return paused(rollout, PauseWhy.SUCCESS, text)
     if plan.control is not None and head.judged <= head.wave < len(plan.waves) - 1 and at.succeeded:
         if world.measures is None:
-            return _waiting(rollout, {"control: not measured yet": 1})
+            return _waiting(rollout, {CONTROL_WAITS: 1})
         verdict = canary.judged(plan, rollout, world)
         if verdict.worse:
             return paused(rollout, PauseWhy.CONTROL, f"wave {wave.name}: {verdict.text}")
         rollout = changed(rollout, head=changed(head, judged=head.wave + 1))
     if wave.then is Then.PAUSE:
         return paused(rollout, PauseWhy.WAVE, f"wave {wave.name} is through")
+    if head.wave == len(plan.waves) - 1:
+        return _last_one(plan, rollout)
     return next_wave(plan, rollout)
+
+
+def _last_one(plan: Plan, rollout: Rollout) -> Rollout:
+    """All have ended well: the change goes into its layer, unless that would undo what is newer."""
+    members = rollout.members.values()
+    newer = sum(member.state is State.SUPERSEDED for member in members)
+    if not newer or not plan.into_layer:
+        return next_wave(plan, rollout)
+    if not any(member.executed and member.state not in OUT for member in members):
+        return in_phase(rollout, Phase.CANCELING, why="newer rollouts have all of its devices")
+    return paused(rollout, PauseWhy.SUPERSEDED, f"{newer} devices have something newer, which the layer would undo")
 
 
 def next_wave(plan: Plan, rollout: Rollout) -> Rollout:

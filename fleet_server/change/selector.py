@@ -35,8 +35,8 @@ VALUES_MAX: Final = 500
 """In one ``=in=`` or ``=out=``."""
 EVERYBODY: Final = "device==*"
 
-Known: TypeAlias = bool | int | float | str | frozenset[str]
-KnownOf: TypeAlias = Callable[[str], Known | None]
+Fact: TypeAlias = bool | int | float | str | frozenset[str]
+KnownOf: TypeAlias = Callable[[str], Fact | None]
 """Fact -> what is known of one device; None: not known. Names are a set: of groups."""
 
 
@@ -73,7 +73,7 @@ OF_THE_SERVER: Final[Mapping[str, Sort]] = {
     "reporting": Sort.FLAG,
     "healthy": Sort.FLAG,
     "agent": Sort.TEXT,
-    "firmware": Sort.TEXT,
+    "hardware": Sort.TEXT,
     "profile": Sort.TEXT,
     "drift": Sort.TEXT,
 }
@@ -329,7 +329,7 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", text, re.ASCII) else None
 
 
-def _is(sort: Sort, known: Known, value: Pattern | float | bool) -> bool:  # noqa: FBT001 - a value like others
+def _is(sort: Sort, known: Fact, value: Pattern | float | bool) -> bool:  # noqa: FBT001 - a value like others
     if not isinstance(value, Pattern):
         return not isinstance(known, str | frozenset) and known == value
     if isinstance(known, frozenset):
@@ -341,7 +341,7 @@ def _is(sort: Sort, known: Known, value: Pattern | float | bool) -> bool:  # noq
     return value.matches(known)
 
 
-def _is_ordered(known: Known, sign: Sign, value: Pattern | float | bool) -> bool:  # noqa: FBT001
+def _is_ordered(known: Fact, sign: Sign, value: Pattern | float | bool) -> bool:  # noqa: FBT001
     if isinstance(known, bool | str | frozenset) or isinstance(value, Pattern):
         return False
     match sign:

@@ -34,6 +34,9 @@ class Kind(StrEnum):
     EVIDENCE_SOUND = "evidence.sound"
     EVIDENCE_UNCHECKED = "evidence.unchecked"
     EVIDENCE_DUE = "evidence.due"
+    ROLLOUT_PAUSED = "rollout.paused"
+    ROLLOUT_STOPPED = "rollout.stopped"
+    ROLLOUT_ENDED = "rollout.ended"
     WEBHOOK_FAILING = "webhook.failing"
     WEBHOOK_TEST = "webhook.test"
 
@@ -69,6 +72,9 @@ SEVERITY: Final[Mapping[Kind, Severity]] = {
     Kind.EVIDENCE_SOUND: Severity.INFO,
     Kind.EVIDENCE_UNCHECKED: Severity.WARNING,
     Kind.EVIDENCE_DUE: Severity.INFO,
+    Kind.ROLLOUT_PAUSED: Severity.WARNING,
+    Kind.ROLLOUT_STOPPED: Severity.WARNING,
+    Kind.ROLLOUT_ENDED: Severity.INFO,
     Kind.WEBHOOK_FAILING: Severity.WARNING,
     Kind.WEBHOOK_TEST: Severity.INFO,
 }
@@ -158,6 +164,12 @@ def _text(news: News) -> str:
             return f"evidence could not be read again: {data.get('why')}"
         case Kind.EVIDENCE_DUE:
             return f"evidence: the retention of {data.get('count')} pieces is over; their deletion waits for somebody"
+        case Kind.ROLLOUT_PAUSED:
+            return f"rollout {data.get('name')} is paused: {data.get('why')}"
+        case Kind.ROLLOUT_STOPPED:
+            return f"rollout {data.get('name')} gives no more turns: {data.get('why')}"
+        case Kind.ROLLOUT_ENDED:
+            return f"rollout {data.get('name')} has ended: {data.get('why')}"
         case Kind.WEBHOOK_FAILING:
             return f"webhook {data.get('webhook')}: {data.get('why')}"
         case Kind.WEBHOOK_TEST:

@@ -65,7 +65,10 @@ class Answers:
         seen = self._seen(state, now_ms)
         facts = presence.presence(seen, now_ms)
         device_class = state.birth.device_class if state.birth else ""
-        return DevicePresence(device, device_class, facts.connected, seen.overdue, seen.faults, seen.willed_ms)
+        stopped = state.will is not None and state.will.reason == "stop"
+        return DevicePresence(
+            device, device_class, facts.connected, seen.overdue, seen.faults, seen.willed_ms, stopped
+        )
 
     def news(self, devices_max: int) -> list[Heard]:
         waiting = self._ingest.news

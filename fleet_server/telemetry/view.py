@@ -98,6 +98,7 @@ class DevicePresence:
 
     ``overdue``: streams with a cadence of which nothing comes; ``faults``: what its journal says is wrong.
     ``ended_ms``: when it was said that its last connection had ended; *connected* follows a little later.
+    ``stopped``: it was said that its agent was asked to stop.
     """
 
     device: str
@@ -106,6 +107,7 @@ class DevicePresence:
     overdue: tuple[str, ...]
     faults: tuple[str, ...]
     ended_ms: int | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

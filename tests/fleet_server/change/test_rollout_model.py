@@ -326,7 +326,7 @@ class Rollouts(RuleBasedStateMachine):
                 case "cancel":
                     self.rollout = rollout_acts.canceled(self.rollout, "bob", "why")
                 case _:
-                    self.rollout = rollout_acts.rolled_back(self.rollout, "bob", "why")
+                    self.rollout = rollout_acts.rolled_back(self.plan, self.rollout, "bob", "why")
         except NotNowError:
             pass
 

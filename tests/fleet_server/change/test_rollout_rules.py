@@ -1,7 +1,7 @@
 """The arithmetic of a rollout, each rule by itself."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_config.twin import SettingValue
@@ -51,6 +51,7 @@ def test_the_rate_grows_with_success_up_to_its_bound(rate: Rate, succeeded: int,
     assert per_minute(rate, succeeded) == expected
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 300)), max_size=80))
 def test_no_minute_sees_more_than_the_rate(limit: int, looks: list[tuple[int, int]]) -> None:
     given_at: list[tuple[int, int]] = []
@@ -76,6 +77,7 @@ def test_devices_come_by_no_age_and_no_name() -> None:
     assert sum(one.index(name) < 100 for name in names[:100]) in range(30, 71)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60))
 def test_every_device_is_in_one_wave(count: int) -> None:
     plan = Plan("p", "fleet", PATCH, waves=(Wave("a", "10%", where="unit==a"), Wave("b", "7"), Wave("c", "50%")))
