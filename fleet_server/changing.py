@@ -58,7 +58,7 @@ class Changing:
         self._now_ms = now_ms
         self.twins = SqlTwins(engine)
         self.layers = SqlLayers(engine)
-        self.composer = Composer(self.twins, self.layers, registry, published=self._published, now_ms=now_ms)
+        self.composer = Composer(self.twins, self.layers, registry, published=self.published, now_ms=now_ms)
         registry.when_placed(self.composer.moved)
         self._service: TwinService | None = None
         self._stopping = threading.Event()
@@ -90,7 +90,8 @@ class Changing:
         """None: it has not begun, or there is no signer."""
         return None if self._service is None else self._service.facts()
 
-    def _published(self, made: Mapping[str, int]) -> None:
+    def published(self, made: Mapping[str, int]) -> None:
+        """New versions are desired of these devices."""
         if self._service is not None:
             self._service.published(made)
 

@@ -24,6 +24,7 @@ from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports, create_app
 from fleet_server.api.assignments import Assigning
+from fleet_server.change.rolling import Rolling, Tell
 from fleet_server.changing import Changing
 from fleet_server.config import Config
 from fleet_server.custody import Custody
@@ -39,6 +40,7 @@ from fleet_server.parts import Operators, Secrets, now_ms
 from fleet_server.projection.sinks import Sinks
 from fleet_server.registry import readiness
 from fleet_server.registry.keeper import Keeper, PromptLabels
+from fleet_server.rolling_out import RollingOut, rolling_of
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
 from fleet_server.uploads import Uploads
@@ -103,15 +105,26 @@ class Server:
         config, operators, view = self._config, self._operators, self._telemetry.answers
         keeper = Keeper(view, operators.registry, now_ms=now_ms)
         changing = Changing(config, operators.engine, operators.registry, keeper, view, self._security, now_ms=now_ms)
+        bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
+        outbound = self._outbound(bell)
+        tell = self._tell(bell, outbound)
+        rolling = rolling_of(
+            operators.engine,
+            operators.registry,
+            view,
+            changing.ports,
+            published=changing.published,
+            tell=tell,
+            now_ms=now_ms,
+        )
+        rolling_out = RollingOut(rolling)
         sinks = parts.sinks_of(config, self._store, view, PromptLabels(operators.registry, keeper))
         sinks.start()
         if self._identities is not None:
             self._identities.open(operators.engine, operators.registry, view)
-        bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
-        outbound = self._outbound(bell)
-        custody = self._custody(bell, outbound)
-        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody, changing))
+        custody = self._custody(tell)
+        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody, changing, rolling))
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])
         keeping, auditing = threading.Event(), threading.Event()
@@ -130,6 +143,8 @@ class Server:
             self._uploads.start()
             custody.start()
         changing.start()
+        if config.shards[0] == 0:
+            rolling_out.start()
         log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -137,6 +152,7 @@ class Server:
             await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
             await telemetry
         finally:
+            await asyncio.to_thread(rolling_out.stop)
             await asyncio.to_thread(changing.stop)
             if self._uploads is not None and custody is not None:
                 await asyncio.to_thread(self._uploads.stop)
@@ -168,9 +184,7 @@ class Server:
             rng=random.Random(),  # noqa: S311 - jitter
         )
 
-    def _custody(self, bell: Bell, outbound: Outbound) -> Custody | None:
-        if self._uploads is None:
-            return None
+    def _tell(self, bell: Bell, outbound: Outbound) -> Tell:
         outbox = SqlOutbox(self._operators.engine)
 
         def tell(news: Sequence[News]) -> None:
@@ -178,6 +192,11 @@ class Server:
             bell.ring()
             outbound.wake()
 
+        return tell
+
+    def _custody(self, tell: Tell) -> Custody | None:
+        if self._uploads is None:
+            return None
         return parts.custody_of(self._config, self._operators, self._uploads, self._store, self._trusted, tell)
 
     def _ports(
@@ -188,6 +207,7 @@ class Server:
         sinks: Sinks,
         custody: Custody | None,
         changing: Changing,
+        rolling: Rolling,
     ) -> Ports:
         operators = self._operators
         return Ports(
@@ -209,6 +229,7 @@ class Server:
             evidence=None if custody is None else custody.evidence,
             timestamps=None if custody is None else custody.timestamps,
             change=changing.ports,
+            rolling=rolling,
         )
 
 

@@ -93,6 +93,12 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/evidence/items/{item}/lend"): Action("custody.lend", "item", hushed=True),
     ("POST", "/v1/evidence/items/{item}/return"): Action("custody.return", "item", hushed=True),
     ("POST", "/v1/evidence/items/{item}/hand-over"): Action("custody.hand_over", "item", hushed=True),
+    ("POST", "/v1/rollouts"): Action("rollout.create", told=("name", "layer", "patch", "where")),
+    ("POST", "/v1/rollouts/{rollout}/approve"): Action("rollout.approve", "rollout"),
+    ("POST", "/v1/rollouts/{rollout}/pause"): Action("rollout.pause", "rollout", told=("reason",)),
+    ("POST", "/v1/rollouts/{rollout}/resume"): Action("rollout.resume", "rollout"),
+    ("POST", "/v1/rollouts/{rollout}/cancel"): Action("rollout.cancel", "rollout", told=("reason",)),
+    ("POST", "/v1/rollouts/{rollout}/roll-back"): Action("rollout.roll_back", "rollout", told=("reason",)),
     ("PATCH", "/v1/twins/{device}"): Action("twin.change", "device"),
     ("PUT", "/v1/config/layers/fleet"): Action("config.put", told=("settings",)),
     ("PUT", "/v1/config/layers/classes/{device_class}"): Action(

@@ -55,6 +55,7 @@ from fleet_server.api import (
     readiness,
     registrations,
     revocations,
+    rollouts,
     scrubs,
     sign_in,
     sign_out,
@@ -72,6 +73,7 @@ from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
+from fleet_server.change.rolling import Rolling
 from fleet_server.evidence.exporting import Exporter
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.pieces import CustodyFacts
@@ -129,7 +131,8 @@ class Enrolling:
 class Ports:
     """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
     ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken; ``evidence``:
-    None if the server keeps none; ``timestamps``: of checkpoints; ``change``: None if the server changes no devices.
+    None if the server keeps none; ``timestamps``: of checkpoints; ``change``: None if the server changes no devices;
+    ``rolling``: rollouts, None as well.
     """
 
     view: TelemetryView
@@ -150,6 +153,7 @@ class Ports:
     evidence: Evidence | None = None
     timestamps: Timestamps | None = None
     change: twins.Change | None = None
+    rolling: Rolling | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -201,6 +205,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         *_evidence(ports, registry, view, clock),
         people.routes(ports.persons, clock),
         *_change(ports.change, registry, clock),
+        *(() if ports.rolling is None else (rollouts.routes(ports.rolling),)),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)

@@ -14,6 +14,7 @@ from fleet_server.cli import (
     enrolment_commands,
     evidence_commands,
     outbound_commands,
+    rollout_commands,
     tables,
 )
 from fleet_server.cli.demo.fleet import Broker
@@ -71,6 +72,7 @@ app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(assign_commands.app, name="assign")
 app.add_typer(audit_commands.app, name="audit")
 app.add_typer(evidence_commands.app, name="evidence")
+app.add_typer(rollout_commands.app, name="rollout")
 add_commands(app)
 add_people_commands(app)
 outbound_commands.add_commands(app)

@@ -55,14 +55,17 @@ from fleet_server.api.assignments import Assigning
 from fleet_server.api.evidence import Evidence
 from fleet_server.api.twins import Change
 from fleet_server.change.composing import Composer
+from fleet_server.change.rolling import Rolling
 from fleet_server.changing import circumstances_of
 from fleet_server.outbound.bell import Bell
+from fleet_server.outbound.happenings import News
 from fleet_server.outbound.watch import Told
 from fleet_server.projection.projector import Projector, ProjectorSettings
 from fleet_server.projection.sinks import Sinks
 from fleet_server.projection.target import Target
 from fleet_server.registry import readiness
 from fleet_server.registry.keeper import Keeper
+from fleet_server.rolling_out import rolling_of
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
 from fleet_server.telemetry.view import IngestFacts
@@ -130,6 +133,7 @@ class Fleet:
         self.people.ensure_first(TOKEN, now_ms=T0)
         self.keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
         self.outbox, self.bell = SqlOutbox(engine), Bell()
+        change = self._change(engine)
         self.ports = Ports(
             self.view,
             self.registry,
@@ -145,18 +149,33 @@ class Fleet:
             Assigning(self.assignments, readiness.DEFAULTS),
             enrolling=self._enrolling(path.parent, engine, master),
             evidence=self._evidence(path.parent, engine),
-            change=self._change(engine),
+            change=change,
+            rolling=self._rolling(engine, change),
         )
 
     def _change(self, engine: Engine) -> Change:
         """Without a broker: who is told what is in ``published``."""
         self.published: list[Mapping[str, int]] = []
+        self.news: list[News] = []
         self.twins, self.layers = SqlTwins(engine), SqlLayers(engine)
         self.composer = Composer(
             self.twins, self.layers, self.registry, published=self.published.append, now_ms=lambda: NOW
         )
         self.registry.when_placed(self.composer.moved)
         return Change(self.twins, self.layers, self.composer, circumstances_of(self.registry))
+
+    def _rolling(self, engine: Engine, change: Change) -> Rolling:
+        """Which looks at nothing by itself."""
+        self.rolling = rolling_of(
+            engine,
+            self.registry,
+            self.view,
+            change,
+            published=self.published.append,
+            tell=self.news.extend,
+            now_ms=lambda: NOW,
+        )
+        return self.rolling
 
     def _evidence(self, directory: Path, engine: Engine) -> Evidence:
         """Of a folder of contents."""

@@ -37,7 +37,7 @@ EVIDENCE: Final = (
 )
 SINCE: Final = {"gaps": T0, "evidence/ledger": T0 - DAY_MS, "evidence/dispatches": T0 - 10 * DAY_MS}
 ENDLESS: Final = "GET /v1/changes"
-PLACELESS: Final = ("{token}", "{device_class}")
+PLACELESS: Final = ("{token}", "{device_class}", "{rollout}")
 """What is in a path and belongs to no node."""
 MERGE: Final = {"Content-Type": "application/merge-patch+json"}
 CSV: Final = {"Content-Type": "text/csv"}
@@ -114,6 +114,11 @@ def asked(operation: str, at: Place, who: str) -> Ask:
         case ("POST", "/v1/tokens"):
             grant = {"role": "viewer", "node": at.node}
             return Ask({"token": f"of-{who}-{at.node}", "name": "x", "grants": [grant]})
+        case ("POST", "/v1/rollouts"):
+            patch = {"name": "x", "layer": "fleet", "patch": {"keep_alive_s": 45}}
+            return Ask(patch, query="?dry_run=true")
+        case ("POST", path) if path.startswith("/v1/rollouts/") and path.endswith(("pause", "cancel", "roll-back")):
+            return Ask({})
         case ("POST", "/v1/webhooks"):
             return Ask({"url": "http://127.0.0.1:9/hook"})
         case ("POST", "/v1/evidence/exports"):
@@ -175,6 +180,7 @@ def named(path: str, at: Place) -> str:
         index=0,
         device_class="body_camera",
         group=f"of-{at.node}",
+        rollout="0" * 16,
     )
 
 
