@@ -39,8 +39,9 @@ class IncomingDirectory:
         """Raises OSError."""
         make_private_directory(directory)
         self._directory = directory
-        self._open: OrderedDict[str, int] = OrderedDict()
         self._open_lock = Lock()  # of what is open: a descriptor that was closed may be another file's at once
+        self._open: OrderedDict[str, int] = OrderedDict()
+        self._written: dict[str, tuple[int, int]] = {}
 
     def create(self, upload: str, size: int) -> None:
         """See the port; sparse: a file system that has no room says so when a chunk is written."""
@@ -64,6 +65,8 @@ class IncomingDirectory:
                 written = 0
                 while written < len(data):
                     written += os.pwrite(descriptor, data[written:], offset + written)
+                low, high = self._written.get(upload, (offset, offset))
+                self._written[upload] = min(low, offset), max(high, offset + written)
         except OSError as error:
             self.drop(upload)
             raise UploadError(f"incoming: {error.strerror}") from error
@@ -75,9 +78,11 @@ class IncomingDirectory:
         try:
             with self._open_lock:
                 descriptor = os.dup(self._descriptor(upload))
+                low, high = self._written.pop(upload, (0, 0))
             try:
                 os.fdatasync(descriptor)
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                if high > low:  # all of the file (0 bytes) would have the disk begin with what came since
+                    os.posix_fadvise(descriptor, low, high - low, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -87,6 +92,7 @@ class IncomingDirectory:
     def drop(self, upload: str) -> None:
         """See the port."""
         with self._open_lock:
+            self._written.pop(upload, None)
             descriptor = self._open.pop(upload, None)
             if descriptor is not None:
                 with suppress(OSError):

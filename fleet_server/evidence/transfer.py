@@ -1,5 +1,5 @@
 """Files on their way: what devices say goes in, what they are told comes out. One thread, a group at a time, and
-another one that waits for the disk while the next group is written.
+others that wait for the disk while the next group is written.
 
 Order is everything. Chunks of a group are written; then every file that was written to is synced; then what came is
 committed; then devices are told. So a chunk that a device is told of is on the disk, and one that a fault took
@@ -112,9 +112,10 @@ class Transfer:
         return out
 
     def take(self, said: Sequence[Said | Put], *, now_ms: int, now_s: float) -> Outcome:
-        """A group of messages, in their order: the three steps one after the other."""
+        """A group of messages, in their order: the four steps one after the other."""
         group = self.write(said, now_ms=now_ms, now_s=now_s)
-        self.secure(group, now_ms=now_ms)
+        self.sync(group)
+        self.commit(group, now_ms=now_ms)
         return self.settle(group, now_ms=now_ms, now_s=now_s)
 
     def write(self, said: Sequence[Said | Put], *, now_ms: int, now_s: float) -> Group:
@@ -138,7 +139,7 @@ class Transfer:
         self._unsettled.append(group)
         return group
 
-    def secure(self, group: Group, *, now_ms: int) -> None:
+    def sync(self, group: Group) -> None:
         """The second: what it wrote is durable, or known not to be. Another thread may do it while later groups are
         written, for one after the other in their order.
         """
@@ -151,6 +152,9 @@ class Transfer:
             except UploadError as error:
                 group.unsynced[name] = error
                 self._unsynced.setdefault(name, (error, self._begun))
+
+    def commit(self, group: Group, *, now_ms: int) -> None:
+        """The third: so is what is known of it. A third thread may do it, in the same order."""
         chunks = group.synced()
         if chunks or group.opened:
             try:
@@ -159,7 +163,7 @@ class Transfer:
                 group.uncommitted = error
 
     def settle(self, group: Group, *, now_ms: int, now_s: float) -> Outcome:
-        """The third, on the thread of the first: devices are told."""
+        """The fourth, on the thread of the first: devices are told."""
         self._unsettled.remove(group)
         for name, error in group.unsynced.items():
             self._not_written(name, group.to[name].device, group, error)

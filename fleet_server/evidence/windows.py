@@ -1,9 +1,9 @@
 """How much each device may have under way. Values and times in, bytes out.
 
-A window is a quarter second of what the device has lately got through, and never less than a chunk; it doubles at
-most from one word to the next, from one chunk on. A device that begins is measured from the first chunk on. All
-windows together stay below what the broker holds for the server, so that it never drops anything, and below the
-site's rate where one is stated. When there is not enough for all, each has its turn.
+A window is a quarter second of what the device has lately got through, and never less than a chunk; it becomes four
+times as large at most from one word to the next, from one chunk on. A device that begins is measured from the first
+chunk on. All windows together stay below what the broker holds for the server, so that it never drops anything, and
+below the site's rate where one is stated. When there is not enough for all, each has its turn.
 """
 
 from collections import OrderedDict
@@ -25,7 +25,7 @@ SILENT_S: Final = 15.0
 TURN_S: Final = 10.0
 """While others wait, nobody sends for longer at a time."""
 AGAIN_S: Final = 2
-GROWTH: Final = 2.0
+GROWTH: Final = 4.0
 
 
 class Grant(NamedTuple):

@@ -1,6 +1,7 @@
-"""The two threads behind what comes: one writes chunks and keeps what is known of uploads, one waits for the disk.
+"""The threads behind what comes: one writes chunks and keeps what is known of uploads, one waits for the disk to have
+them, and one until it is committed that it has.
 
-What comes while they are busy is the next group. Neither waits for the loop between two groups: it may be reading for
+What comes while they are busy is the next group. None waits for the loop between two groups: it may be reading for
 many milliseconds at a time.
 """
 
@@ -20,9 +21,9 @@ from fleet_server.evidence.underway import Outcome, Put, Said
 P = ParamSpec("P")
 T = TypeVar("T")
 
-GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
+GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 """Chunks that one sync and one commit make durable: each costs some milliseconds, whatever is in it."""
-UNSETTLED_MAX: Final = 3
+UNSETTLED_MAX: Final = 4
 """Groups that are being written, or are, and were not told of: one for each thread, and one between them."""
 
 
@@ -61,6 +62,7 @@ class Writing:
         self._now_s = now_s
         self._chunks = ThreadPoolExecutor(1, "chunks")
         self._disk = ThreadPoolExecutor(1, "disk")
+        self._database = ThreadPoolExecutor(1, "database")
         self._lock = Lock()  # of what follows
         self._waiting: list[Waiting] = []
         self._waiting_bytes = 0
@@ -93,6 +95,7 @@ class Writing:
         with self._lock:
             self._closed = True
         self._disk.shutdown(wait=True)
+        self._database.shutdown(wait=True)
         self._chunks.shutdown(wait=True)
 
     def _begin(self) -> None:
@@ -121,7 +124,7 @@ class Writing:
         group = self._transfer.write(said, now_ms=self._now_ms(), now_s=self._now_s())
         with self._lock:
             if not self._closed:
-                self._do(self._disk, self._secure, group, waited)
+                self._do(self._disk, self._sync, group, waited)
             self._writes = False
             self._begin()
 
@@ -138,8 +141,12 @@ class Writing:
             self._waiting_bytes -= size
         return taken
 
-    def _secure(self, group: Group, waited: Sequence[Waiting]) -> None:
-        self._transfer.secure(group, now_ms=self._now_ms())
+    def _sync(self, group: Group, waited: Sequence[Waiting]) -> None:
+        self._transfer.sync(group)
+        self._do(self._database, self._commit, group, waited)
+
+    def _commit(self, group: Group, waited: Sequence[Waiting]) -> None:
+        self._transfer.commit(group, now_ms=self._now_ms())
         self._do(self._chunks, self._settle, group, waited)
 
     def _settle(self, group: Group, waited: Sequence[Waiting]) -> None:

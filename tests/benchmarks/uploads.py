@@ -1,16 +1,16 @@
 """Files over the broker: how fast against the broker itself, how fairly, and what else on the line notices of them.
 
-``python -m tests.benchmarks.uploads --what pipe`` sends files until all of their chunks are durable, and as many
-chunks of the same size through the same broker to a subscriber that forgets them; the reading again is timed apart.
-``--what dock`` has 54 devices begin at once. ``--what narrow`` uploads over a line of 1 Mbit/s with one queue of
-128 KiB for all, and times readings that go the same way.
+``python -m tests.benchmarks.uploads --what pipe`` sends a file until all of its chunks are durable, and before
+and after it as many chunks of the same size through the same broker to a subscriber that forgets them; the reading
+again is timed apart. Beside it a file goes by HTTPS, as from a dock, and one to tusd if that is on the path.
+``--what dock`` has 54 devices begin at once. ``--what narrow`` uploads a file of 1 GiB over a line of 1 Mbit/s with
+one queue of 128 KiB for all, and two minutes into it times readings that go the same way.
 """
 
 import argparse
 import asyncio
 import multiprocessing
 import queue
-import random
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,13 +23,16 @@ from typing import Final
 import mqtt5
 import uvloop
 
-from broker_config import limits, topics
+from broker_config import limits, topics, transfer
 from broker_config.ids import DeviceId, device_id, server_client_id
 from broker_config.telemetry import Batch, decode
 from broker_config.topics import Up
 from fleet_server.access import ca
 from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, connect, security
 from fleet_server.evidence.service import subscriptions
+from tests.benchmarks import beside
+from tests.benchmarks.broker_figures import Cpu, Dropped
+from tests.benchmarks.data import data_of
 from tests.faults.tap import TAP_SITE, numbers
 from tests.faults.upload_rig import SETTINGS, UploadRig
 from tests.fleet_server.evidence.served import Evidence, evidence_in
@@ -44,6 +47,13 @@ DOCK_DEVICES: Final = 54
 WAIT_S: Final = 600.0
 CAMERA: Final = device_id("cam-1")
 LINE_BYTES_S: Final = 125_000.0
+SYS_S: Final = 2.5
+"""The broker's figures come once a second."""
+NARROW_FILE_MIB: Final = 1_024
+INTO_S: Final = 120.0
+"""Of the upload, before readings are timed."""
+LATE_S: Final = 5.0
+"""A reading of the last so many seconds may still be on its way."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,9 @@ def line_of(evidence: Evidence, device: DeviceId) -> Line:
 def upload(
     lines: dict[DeviceId, Line], sizes: Sequence[int], told: "multiprocessing.Queue[tuple[str, float, float]]"
 ) -> None:
-    """Every device sends a file of each size; tells when it was durable, when receipted, and what was sent again."""
+    """Every device sends a file of each size; tells when it was durable, and once all are receipted when that was;
+    each time also what was sent again.
+    """
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -83,7 +95,7 @@ def upload(
         identity = Identity(name, line.identity_pem, key, line.serial)
         files = []
         for at, size in enumerate(sizes):
-            data = random.Random(1000 * number + at).randbytes(size)
+            data = data_of(1000 * number + at, size)
             files.append(
                 File(
                     data,
@@ -93,15 +105,21 @@ def upload(
             )
         devices.append(UploadingDevice(replace(line.security, client_id=name), name, files))
 
+    def tell(device: UploadingDevice, at_s: dict[str, float]) -> None:
+        began_s = device.first_chunk_s or 0.0
+        told.put((device.device, max(at_s.values()) - began_s, float(device.sent_bytes - sum(sizes))))
+
     async def all_of_them() -> None:
-        await asyncio.gather(*(device.run() for device in devices))
+        running = asyncio.gather(*(device.run() for device in devices))
+        for device in devices:
+            while len(device.durable_s) < len(sizes):  # noqa: ASYNC110 - a device tells nobody
+                await asyncio.sleep(0.005)
+            tell(device, device.durable_s)
+        await running
 
     uvloop.run(all_of_them())
     for device in devices:
-        began_s = device.first_chunk_s or 0.0
-        again = device.sent_bytes - sum(sizes)
-        told.put((device.device, max(device.durable_s.values()) - began_s, float(again)))
-        told.put((device.device, max(device.receipted_s.values()) - began_s, float(again)))
+        tell(device, device.receipted_s)
 
 
 def publish(line: Line, device: DeviceId, chunks: int) -> None:
@@ -115,7 +133,7 @@ def publish(line: Line, device: DeviceId, chunks: int) -> None:
             clean_start=True,
             on_packets=_forget,
         )
-        topic, payload = topics.up(device, Up.CHUNK), random.Random(1).randbytes(CHUNK_BYTES + 32)
+        topic, payload = topics.up(device, Up.CHUNK), data_of(1, CHUNK_BYTES + transfer.HEADER_BYTES)
         for _ in range(chunks):
             while link.outstanding * CHUNK_BYTES >= WINDOW_BYTES:  # noqa: ASYNC110 - a link tells nobody
                 await asyncio.sleep(0)
@@ -169,18 +187,23 @@ async def _pipe(evidence: Evidence, line: Line, chunks: int) -> float:
 
 
 async def _uploads(
-    evidence: Evidence, lines: dict[DeviceId, Line], sizes: Sequence[int]
+    evidence: Evidence, lines: dict[DeviceId, Line], sizes: Sequence[int], cpu: Cpu | None = None
 ) -> list[tuple[str, float, float]]:
+    """First of each device when all was durable, then when all was receipted; *cpu* ends with the first."""
     context = multiprocessing.get_context("spawn")
     told: multiprocessing.Queue[tuple[str, float, float]] = context.Queue()
     async with evidence.serving():
         sender = context.Process(target=upload, args=(lines, sizes, told))
         sender.start()
+        if cpu is not None:
+            cpu.begin()
         found: list[tuple[str, float, float]] = []
         deadline_s = time.monotonic() + WAIT_S
         while len(found) < 2 * len(lines):
             try:
                 found.append(await asyncio.to_thread(told.get, True, 1.0))
+                if cpu is not None and len(found) == len(lines):
+                    cpu.end()
             except queue.Empty:
                 if not sender.is_alive() or time.monotonic() > deadline_s:
                     raise AssertionError(f"the devices ended with {sender.exitcode}") from None
@@ -190,37 +213,60 @@ async def _uploads(
 
 def pipe(directory: Path, *, mib: int, rounds: int) -> None:
     """The same bytes both ways, in turn."""
-    ratios = []
+    ratios, size = [], mib * MIB
     for at in range(rounds):
         place = directory / f"pipe-{at}"
         place.mkdir()
         with evidence_in(place) as evidence:
-            line, sizes = line_of(evidence, CAMERA), [mib * MIB]  # one file: it is read again once all of it came
-            raw = uvloop.run(_pipe(evidence, line, sum(sizes) // CHUNK_BYTES))
-            durable, receipted = uvloop.run(_uploads(evidence, {CAMERA: line}, sizes))
-        rate, whole = sum(sizes) / durable[1], sum(sizes) / receipted[1]
+            line, cpus = line_of(evidence, CAMERA), (Cpu(evidence.broker), Cpu(evidence.broker))
+            before = _alone(evidence, line, size, cpus[0])
+            durable, receipted = uvloop.run(_uploads(evidence, {CAMERA: line}, [size], cpus[1]))
+            raw = (before + _alone(evidence, line, size, cpus[0])) / 2
+            https = beside.https(place / "office", evidence, size, CHUNK_BYTES)
+        tusd = beside.tusd(place / "tusd", size)
+        rate = size / durable[1]
         ratios.append(rate / raw)
         print(
-            f"{sum(sizes) / MIB:.0f} MiB in chunks of {CHUNK_BYTES // limits.KIB} KiB: the pipe alone"
-            f" {raw / MIB:6.1f} MiB/s, until durable {rate / MIB:6.1f} MiB/s ({rate / raw:.2f}), until receipted"
-            f" {whole / MIB:6.1f} MiB/s; sent again {durable[2] / MIB:.1f} MiB"
+            f"{mib} MiB in chunks of {CHUNK_BYTES // limits.KIB} KiB: the pipe alone {raw / MIB:.1f} MiB/s"
+            f" ({cpus[0].shown(size)}); until durable {rate / MIB:.1f} MiB/s, {rate / raw:.2f}"
+            f" ({cpus[1].shown(size)});"
+            f" until receipted {size / receipted[1] / MIB:.1f} MiB/s; sent again {durable[2] / MIB:.1f} MiB;"
+            f" by HTTPS until durable {https / MIB:.1f} MiB/s;"
+            f" {'no tusd' if tusd is None else f'tusd, no TLS and no sync, {tusd / MIB:.1f} MiB/s'}",
+            flush=True,
         )
     print(f"until durable, of the pipe: {median(ratios):.2f} (median of {rounds})")
+
+
+def _alone(evidence: Evidence, line: Line, size: int, cpu: Cpu) -> float:
+    cpu.begin()
+    rate = uvloop.run(_pipe(evidence, line, size // CHUNK_BYTES))
+    cpu.end()
+    return rate
 
 
 def dock(directory: Path, *, mib: int) -> None:
     """All devices of a station at once."""
     with evidence_in(directory) as evidence:
+        dropped, size = Dropped(evidence.broker), mib * MIB
         names = [device_id(f"cam-{number}") for number in range(DOCK_DEVICES)]
         lines = {name: line_of(evidence, name) for name in names}
-        size = mib * MIB
-        found = uvloop.run(_uploads(evidence, lines, [size]))
-    durable_s = [seconds for _, seconds, _ in found[::2]]
-    again = sum(again for _, _, again in found[::2])
+        dropped.turn_on()
+
+        async def all_at_once() -> list[tuple[str, float, float]]:
+            await dropped.listen()
+            found = await _uploads(evidence, lines, [size])
+            await asyncio.sleep(SYS_S)
+            return found
+
+        found = uvloop.run(all_at_once())
+    durable_s = [seconds for _, seconds, _ in found[:DOCK_DEVICES]]
+    again = sum(again for _, _, again in found[:DOCK_DEVICES])
+    assert dropped.said, "the broker told no figures"
     print(
         f"{DOCK_DEVICES} devices, {mib} MiB each: {DOCK_DEVICES * size / MIB / max(durable_s):.1f} MiB/s together;"
         f" the first was through after {min(durable_s):.1f} s, the last after {max(durable_s):.1f} s;"
-        f" sent again {again / MIB:.2f} MiB"
+        f" sent again {again / MIB:.2f} MiB; the broker dropped {max(dropped.said)} messages"
     )
 
 
@@ -258,14 +304,23 @@ def narrow(directory: Path, *, seconds: float) -> None:
         rig.background.call(_listen(link_settings, readings))
         for name, uploading in (("quiet", False), ("during an upload", True)):
             if uploading:
-                rig.make(64 * MIB)
-                rig.wait(lambda: rig.upload_tap.window_bytes > 0, "the upload has begun", rig.agent, rig.server)
+                rig.make(NARROW_FILE_MIB * MIB)
+                rig.wait(
+                    lambda: rig.upload_tap.window_bytes > 0,
+                    "the upload has begun",
+                    rig.agent,
+                    rig.server,
+                    seconds_max=WAIT_S,
+                )
+                time.sleep(INTO_S)
             began_s = time.monotonic()
             time.sleep(seconds)
+            until_s = time.monotonic() - LATE_S
+            heard_s = readings.heard_s
             delays = sorted(
-                readings.heard_s[each.stream, each.n] - each.at_s
+                heard_s[each.stream, each.n] - each.at_s
                 for each in rig.emitted()
-                if (each.stream, each.n) in readings.heard_s and each.at_s > began_s
+                if began_s < each.at_s < until_s and (each.stream, each.n) in heard_s
             )
             at = {share: 1000 * delays[int(share * (len(delays) - 1))] for share in (0.5, 0.99, 1.0)}
             print(

@@ -32,6 +32,7 @@ LINK_BYTES_S: Final = 6e6
 DISK_BYTES: Final = 96 * 1024 * 1024
 DISK_BYTES_A_KILL: Final = 2 * 1024 * 1024
 OUTBOX: Final = "uploads.db"
+PIECE_BYTES: Final = 1024 * 1024
 FAIL_FLAG: Final = "FIELDFLEET_TEST_DISK_FAILS"
 """Names a file: while it is there, the disk of a server that plays along fails."""
 
@@ -160,14 +161,17 @@ abnormal_s = 3600
             (self.folder("recordings") / f"{recording}.close").write_text('{"reason": "done"}', encoding="utf-8")
 
     def _write(self, file_class: str, name: str, size: int) -> Made:
-        folder, data = self.folder(file_class), self._rng.randbytes(size)
+        folder, digest = self.folder(file_class), hashlib.sha256()
         partial = folder / f".{name}.part"
         with partial.open("wb") as file:
-            file.write(data)
+            for at in range(0, size, PIECE_BYTES):
+                data = self._rng.randbytes(min(PIECE_BYTES, size - at))
+                digest.update(data)
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(folder / name)
-        made = Made(file_class, name, hashlib.sha256(data).hexdigest(), size)
+        made = Made(file_class, name, digest.hexdigest(), size)
         self.made.append(made)
         return made
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -39,6 +39,8 @@ FILE_BYTES: Final = {64 * KIB: 0.4, 700 * KIB: 0.4, 3_000 * KIB: 0.2}
 WAITING_FILES_MAX: Final = 6
 FAULT_S: Final = 1.0
 PART_S_MAX: Final = 0.4
+CONTROL_LINK_BYTES_S: Final = 1e6
+"""So slow that most kills find a file half told of: on a fast link it is whole in the same moment."""
 CORRUPT_S_MAX: Final = 120.0
 DRAIN_S_MAX: Final = 180.0
 FILL_SHARE: Final = 0.6
@@ -245,6 +247,7 @@ def run(
         faults, settings = [Disk.CORRUPTED], settings_of(MODULES[control])
     steps = plan(seed, kills, faults)
     if control is Control.EARLY_STATES:
+        settings = replace(settings, link_bytes_s=CONTROL_LINK_BYTES_S)
         steps = [Step(Kind.KILL, (Target.SERVER,), pause_s=0.3) for _ in range(kills)]
     began_s = time.monotonic()
     with UploadRig(directory, settings, disks=Disk.FULL in faults, seed=seed, kills=kills) as rig:

@@ -288,15 +288,16 @@ class Side:
         return T0 + int(1000 * self.now_s)
 
     def write(self, *said: Said) -> Group:
-        """The first of the three steps."""
+        """The first of the four steps."""
         return self.transfer.write(said, now_ms=self.now_ms, now_s=self.now_s)
 
     def secure(self, group: Group) -> None:
-        """The second."""
-        self.transfer.secure(group, now_ms=self.now_ms)
+        """The second and the third."""
+        self.transfer.sync(group)
+        self.transfer.commit(group, now_ms=self.now_ms)
 
     def settle(self, group: Group) -> list[Told]:
-        """The third; what is told."""
+        """The last; what is told."""
         return self._keep(self.transfer.settle(group, now_ms=self.now_ms, now_s=self.now_s)).told
 
     def say(self, *said: Said) -> Outcome:
