@@ -11,11 +11,13 @@ from fleet_server.cli import (
     answers,
     assign_commands,
     audit_commands,
+    config_commands,
     enrolment_commands,
     evidence_commands,
     outbound_commands,
     rollout_commands,
     tables,
+    twin_commands,
 )
 from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.options import (
@@ -71,6 +73,8 @@ quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not 
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(assign_commands.app, name="assign")
 app.add_typer(audit_commands.app, name="audit")
+app.add_typer(config_commands.app, name="config")
+app.add_typer(twin_commands.app, name="twin")
 app.add_typer(evidence_commands.app, name="evidence")
 app.add_typer(rollout_commands.app, name="rollout")
 add_commands(app)

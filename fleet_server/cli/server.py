@@ -44,10 +44,13 @@ class CommandError(Exception):
     """The command cannot do it; the message says what to do next."""
 
     code: Exit
+    status: int
 
-    def __init__(self, code: Exit, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, code: Exit, message: str, *, hint: str | None = None, status: int = 0) -> None:
+        """*status*: of the API's answer, 0 if it is not about one."""
         super().__init__(message if hint is None else f"{message}\n  {hint}")
         self.code = code
+        self.status = status
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -99,6 +102,15 @@ class Server:
             CommandError: a problem from the API, or it cannot be reached.
         """
         return _json(self._send("GET", path, parameters))
+
+    def find(self, path: str) -> Json:
+        """As :meth:`get`; None: there is no such thing. Raises CommandError."""
+        try:
+            return self.get(path)
+        except CommandError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
 
     def get_bytes(self, path: str) -> bytes:
         """The answer as it comes. Raises CommandError."""
@@ -266,7 +278,8 @@ def _problem(answer: httpx.Response, place: Place) -> CommandError:
     hint = f"expected: {shown(problem.expected)}" if problem.expected else None
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         hint = f"the token came from {place.token_file}; is it this server's?"
-    return CommandError(Exit.PROBLEM, f"{shown(problem.title)}: {shown(problem.detail, DETAIL_CHARS_MAX)}", hint=hint)
+    message = f"{shown(problem.title)}: {shown(problem.detail, DETAIL_CHARS_MAX)}"
+    return CommandError(Exit.PROBLEM, message, hint=hint, status=answer.status_code)
 
 
 def _no_api(answer: httpx.Response) -> CommandError:
