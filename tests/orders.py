@@ -1,6 +1,7 @@
 """Orders as a signer makes them, and as somebody makes them who should not."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -86,6 +87,9 @@ class RealSigner:
         self.asked.append(request)
         now_ms = time.time_ns() // 1_000_000
         return signing.encode(self.issuer.sign(request, now_ms=now_ms, mono_ms=now_ms))
+
+    def sign_all(self, requests: Sequence[Request]) -> Iterator[bytes]:
+        return map(self.sign, requests)
 
 
 def signer(key: Key, *kinds: Kind) -> Signer:

@@ -1,4 +1,5 @@
-"""The signer as a process of its own, and how the server speaks to it: one request a connection, one line each way.
+"""The signer as a process of its own, and how the server speaks to it: one line each way for a request, and several
+requests a connection, each after the answer to the one before.
 
 The socket is for its owner only, and the kernel says who is at the other end.
 """
@@ -10,7 +11,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ REQUEST_BYTES_MAX: Final = signing.ENVELOPE_BYTES_MAX
 ANSWER_BYTES_MAX: Final = 2 * signing.ENVELOPE_BYTES_MAX
 WAIT_S: Final = 5.0
 CONNECTIONS_MAX: Final = 64
+REQUESTS_MAX: Final = 64
+"""Of one connection."""
 BACKLOG: Final = 64
 SOCKET_UMASK: Final = 0o177
 COUNTER_BYTES_MAX: Final = 32
@@ -102,12 +105,13 @@ class SignerServer:
                 return
             self._connections += 1
             try:
-                async with asyncio.timeout(WAIT_S):
-                    line = await reader.readline()
-                    if not line:
-                        return  # somebody looked whether there is a signer
-                    writer.write(msgspec.json.encode(self._answer(line, uid)) + b"\n")
-                    await writer.drain()
+                for _ in range(REQUESTS_MAX):
+                    async with asyncio.timeout(WAIT_S):
+                        line = await reader.readline()
+                        if not line:
+                            return  # that was all, or somebody looked whether there is a signer
+                        writer.write(msgspec.json.encode(self._answer(line, uid)) + b"\n")
+                        await writer.drain()
             finally:
                 self._connections -= 1
         except (TimeoutError, ValueError, OSError) as error:
@@ -201,21 +205,29 @@ def _serves(path: Path) -> bool:
 
 
 class SocketSigner:
-    """See :class:`fleet_server.access.signing.Signer`; a connection for each call."""
+    """See :class:`fleet_server.access.signing.BatchSigner`; a connection for each call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def sign(self, request: Request) -> bytes:
         """See the port."""
+        return next(self.sign_all([request]))
+
+    def sign_all(self, requests: Sequence[Request]) -> Iterator[bytes]:
+        """See the port."""
         try:
-            with _connection(self._path) as connection:
-                connection.sendall(msgspec.json.encode(request) + b"\n")
-                with connection.makefile("rb") as answers:
-                    line = answers.readline(ANSWER_BYTES_MAX)
-            answer = msgspec.json.decode(line, type=_Answer)
+            for start in range(0, len(requests), REQUESTS_MAX):
+                with _connection(self._path) as connection, connection.makefile("rb") as answers:
+                    for request in requests[start : start + REQUESTS_MAX]:
+                        connection.sendall(msgspec.json.encode(request) + b"\n")
+                        yield self._envelope(answers.readline(ANSWER_BYTES_MAX))
         except OSError as error:
             raise SignerError(f"the signer at {self._path} cannot be reached: {shown(error)}") from error
+
+    def _envelope(self, line: bytes) -> bytes:
+        try:
+            answer = msgspec.json.decode(line, type=_Answer)
         except msgspec.MsgspecError as error:
             raise SignerError(f"the signer at {self._path} gave no answer: is this its user?") from error
         if answer.refused:

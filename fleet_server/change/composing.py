@@ -5,6 +5,7 @@ What one request touches is composed before its answer; what many devices follow
 which others may write. It begins with all devices: whatever was under way when the server went is made up for.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Event, Lock
@@ -212,20 +213,23 @@ class Composer:
                 raise
             self._later(known, *everything)
         with self._waking:
-            part = {device: self._some[device] for device in list(self._some)[:PART_MAX]}
-            for device in part:
-                del self._some[device]
+            part = dict(itertools.islice(self._some.items(), PART_MAX))
         reasons: dict[tuple[str, str], list[str]] = {}
         for device, reason in part.items():
             reasons.setdefault(reason, []).append(device)
-        try:
-            for (by, origin), devices in reasons.items():
-                self.compose(devices, by=by, origin=origin)
-        except StoreError:
-            with self._waking:
-                self._some = {**part, **self._some}
-            raise
+        for (by, origin), devices in reasons.items():
+            self.compose(devices, by=by, origin=origin)
+        with self._waking:
+            for device, reason in part.items():
+                if self._some[device] is reason:  # else it has to be composed again: something came meanwhile
+                    del self._some[device]
         return bool(part)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be composed."""
+        with self._waking:
+            return self._all is None and not self._some
 
     def wake(self) -> None:
         """Look at once whether there is something to do, such as that it is to stop."""
@@ -246,8 +250,9 @@ class Composer:
                 self._later(devices, by, origin)
 
     def _later(self, devices: Iterable[str], by: str, origin: str) -> None:
+        reason = (by, origin)  # another object at each call, and known again by that
         with self._waking:
-            self._some.update(dict.fromkeys(devices, (by, origin)))
+            self._some.update(dict.fromkeys(devices, reason))
         self._work.set()
 
     def _devices_of(self, name: LayerName) -> Sequence[str] | None:

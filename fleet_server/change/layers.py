@@ -184,13 +184,14 @@ class Layering:
         for group in sorted(self._groups.values(), key=lambda each: (each.priority, each.created_ms, each.group)):
             for member in group.members:
                 self._groups_of.setdefault(member, []).append(group.group)
+        self._classes = frozenset(device_classes.names())
         self._composed: dict[tuple[str, str, tuple[str, ...]], Composed] = {}
 
     def of(self, placed: Placed, own: Layer | None) -> Composed | None:
         """The configuration of a device; *own*: its own layer. None: its class is not known here, so nobody can say
         what it may be set to.
         """
-        if placed.device_class not in device_classes.names():
+        if placed.device_class not in self._classes:
             return None
         groups = tuple(self._groups_of.get(placed.device, ()))
         if own is not None:

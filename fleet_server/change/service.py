@@ -25,7 +25,7 @@ from broker_config.text import shown
 from broker_config.topics import BadTopicError, Down, Up, parse_up, up_filter
 from broker_config.twin import AskTwin, BadTwinError, Reported, Said, TwinState
 from fleet_server.access.orders import CHANNELS
-from fleet_server.access.signing import Request, Signer, SignerError
+from fleet_server.access.signing import BatchSigner, Request, SignerError
 from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
 from fleet_server.change.orders import Due, Signed
 from fleet_server.change.store import TwinStore
@@ -90,7 +90,7 @@ class TwinService:
         settings: TwinSettings,
         link_settings: LinkSettings,
         twins: TwinStore,
-        signer: Signer,
+        signer: BatchSigner,
         *,
         known: Callable[[str], bool],
         connected: Callable[[str], bool],
@@ -324,19 +324,17 @@ class TwinService:
         """As they are signed; those signed before one fails are kept, and found the next time. Raises SignerError,
         StoreError.
         """
-        out: list[tuple[DeviceId, bytes]] = []
-        found, lifetime_ms = self._twins.twins(devices), self._settings.lifetime_ms
-        for device in devices:
-            aim = found[device].aim
-            if aim is None:
-                continue
-            now_ms = self._now_ms()
-            envelope = self._signed.find(device, aim.version, now_ms=now_ms)
-            if envelope is None:
-                envelope = self._signer.sign(Request(Kind.TWIN, device, lifetime_ms, twin.body(aim.desired)))
-                self._signed.keep(device, aim.version, envelope, signed_ms=now_ms, lifetime_ms=lifetime_ms)
-            out.append((device, envelope))
-        return out
+        found, lifetime_ms, now_ms = self._twins.twins(devices), self._settings.lifetime_ms, self._now_ms()
+        aims = {device: aim for device in devices if (aim := found[device].aim) is not None}
+        out = {device: self._signed.find(device, aim.version, now_ms=now_ms) for device, aim in aims.items()}
+        new = [device for device, envelope in out.items() if envelope is None]
+        requests = [Request(Kind.TWIN, device, lifetime_ms, twin.body(aims[device].desired)) for device in new]
+        for device, envelope in zip(new, self._signer.sign_all(requests), strict=True):
+            self._signed.keep(
+                device, aims[device].version, envelope, signed_ms=self._now_ms(), lifetime_ms=lifetime_ms
+            )
+            out[device] = envelope
+        return [(device, envelope) for device, envelope in out.items() if envelope is not None]
 
     def facts(self) -> TwinFacts:
         """See :class:`TwinFacts`."""

@@ -97,7 +97,7 @@ def served(devices: int) -> Iterator[tuple[int, float]]:
         thread.start()
         try:
             wait_until(lambda: accepts(port), "the API accepts")
-            import_s = _register(port, devices)
+            import_s = register(port, devices)
             _hear(fleet, devices)
             yield port, import_s
         finally:
@@ -112,7 +112,8 @@ def _client(port: int) -> httpx.Client:
     )
 
 
-def _register(port: int, devices: int) -> float:
+def register(port: int, devices: int) -> float:
+    """So many devices, over the API; the seconds of the import."""
     stations = "".join(f"station-{at},station,Station {at},hq\n" for at in range(STATIONS))
     posts = "".join(f"post-{at},post,Post {at},station-{at}\n" for at in range(POSTS))
     units = "".join(f"unit-{at},Unit {at},hq\n" for at in range(UNITS))

@@ -97,12 +97,18 @@ class SqlTwins:
         with database.writing(self._engine, lock=TWIN_LOCK) as connection:
             writing = Writing(connection, self._documents, [wish.device for wish in wishes])
             sources = self._sources(connection, writing, wishes)
+            bodies: dict[tuple[int, int], tuple[str, str]] = {}
             for wish in wishes:
                 held = writing.held(wish.device)
                 if held.held_by and held.held_by != wish.rollout:
                     continue
-                document = writing.body(config_body(wish.config))
-                provenance = writing.body(provenance_body(wish.provenance))
+                # many wishes share one composition, and encoding it is most of the work
+                shared = id(wish.config), id(wish.provenance)
+                pair = bodies.get(shared)
+                if pair is None:
+                    pair = writing.body(config_body(wish.config)), writing.body(provenance_body(wish.provenance))
+                    bodies[shared] = pair
+                document, provenance = pair
                 if document != held.document and (held.desired_version or wish.config):
                     made[wish.device] = desire(writing, wish, document, provenance, now_ms)
                     continue

@@ -90,6 +90,20 @@ def test_it_signs_for_its_own_user_tells_every_signature_and_counts_on_after_a_k
     }
 
 
+def test_it_signs_many_and_what_it_refuses_ends_them(config: Path) -> None:
+    asked = SocketSigner(socket_of(config))
+    bad = msgspec.structs.replace(REQUEST, body=msgspec.Raw(b"{}"))
+    many = signer_socket.REQUESTS_MAX + 3  # more than one connection takes
+    with signer(config):
+        counters = [counter(each) for each in asked.sign_all([REQUEST] * many)]
+        assert len(counters) == many
+        assert counters == sorted(set(counters))
+        with pytest.raises(RefusedError, match="body"):
+            list(asked.sign_all([REQUEST, bad, REQUEST]))
+        assert list(asked.sign_all([])) == []
+    assert len(lines(config, "signed")) == many + 1  # the one before it is good, and known to who took it
+
+
 def test_a_clean_stop_leaves_no_socket_and_without_one_nothing_is_signed(config: Path) -> None:
     with signer(config) as process:
         process.send_signal(signal.SIGTERM)
