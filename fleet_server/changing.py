@@ -15,15 +15,17 @@ from broker_config.ids import SiteId, server_client_id
 from broker_config.signing import LIFETIME_MS_MAX
 from fleet_server.adapters.mqtt import LinkSettings
 from fleet_server.adapters.signer_socket import SocketSigner
+from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.config_layers import SqlLayers
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.twins import SqlTwins
 from fleet_server.api.twins import Change
-from fleet_server.change.circumstances import Circumstances, CircumstancesOf
+from fleet_server.change.circumstances import Circumstances, CircumstancesOf, Given
 from fleet_server.change.composing import Composer
 from fleet_server.change.service import TwinFacts, TwinService, TwinSettings
 from fleet_server.config import Config
 from fleet_server.projection.labels import CLASS_UNKNOWN, ORG_UNASSIGNED
+from fleet_server.registry.assignment_store import Holders
 from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.view import TelemetryView
 
@@ -51,6 +53,7 @@ class Changing:
         now_ms: Callable[[], int],
     ) -> None:
         self._config = config
+        self._engine = engine
         self._registry = registry
         self._keeper = keeper
         self._view = view
@@ -70,7 +73,9 @@ class Changing:
     @property
     def ports(self) -> Change:
         """What the API stands on."""
-        return Change(self.twins, self.layers, self.composer, circumstances_of(self._registry))
+        return Change(
+            self.twins, self.layers, self.composer, circumstances_of(self._registry, SqlAssignments(self._engine))
+        )
 
     def start(self) -> None:
         """Compose, and speak with devices."""
@@ -158,17 +163,21 @@ class Changing:
         return found is not None and found.connected
 
 
-def circumstances_of(registry: SqlRegistry) -> CircumstancesOf:
-    """As the registry knows them."""
+def circumstances_of(registry: SqlRegistry, holders: Holders) -> CircumstancesOf:
+    """As the registry, and who gives devices out, know them."""
 
     def circumstances(device: str, at_ms: int) -> Circumstances:
         found_class, found_path = registry.labels(device, at_ms)
         device_class = "" if found_class == CLASS_UNKNOWN else found_class
         path = "" if found_path == ORG_UNASSIGNED else found_path
         found = registry.device(device)
+        held = holders.holder_at(device, at_ms)
+        given = None if held is None else Given(held.path, *held.whom)
         if found is None or found.reported.at_ms is None or found.reported.at_ms > at_ms:
-            return Circumstances(device_class, path)
+            return Circumstances(device_class, path, given=given)
         said = found.reported
-        return Circumstances(device_class, path, said.agent, said.hardware, said.profile, said.profile_digest)
+        return Circumstances(
+            device_class, path, said.agent, said.hardware, said.profile, said.profile_digest, given=given
+        )
 
     return circumstances

@@ -8,6 +8,7 @@ members may be anywhere, and only they see it.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fleet_server.access.roles import Scope
+from fleet_server.change.circumstances import Circumstances, CircumstancesOf
 from fleet_server.change.composing import Composer, Difference
 from fleet_server.change.layers import Group, Layer, LayerDocument, LayerKind, LayerName
 from fleet_server.change.store import LayerStore, Revised, TwinStore
@@ -17,6 +18,23 @@ from fleet_server.registry.store import Registry
 
 SEEN: frozenset[LayerKind] = frozenset({LayerKind.FLEET, LayerKind.DEVICE_CLASS})
 """By all."""
+
+
+class ScopedCircumstances:
+    """A :class:`fleet_server.change.circumstances.CircumstancesOf`; to whom a device was given is told to who may
+    know that there. *may_know*: where they may.
+    """
+
+    def __init__(self, inner: CircumstancesOf, may_know: Callable[[], Scope]) -> None:
+        self._inner = inner
+        self._may_know = may_know
+
+    def __call__(self, device: str, at_ms: int) -> Circumstances:
+        """See the port."""
+        found = self._inner(device, at_ms)
+        if found.given is None or self._may_know().covers(found.given.path):
+            return found
+        return found._replace(given=None)
 
 
 class ScopedTwins:

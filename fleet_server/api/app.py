@@ -22,8 +22,9 @@ from fleet_server.access.kept_answers import KeptAnswers
 from fleet_server.access.people_store import People
 from fleet_server.access.person_store import Persons
 from fleet_server.access.revocation import Revoker
+from fleet_server.access.roles import Permission
 from fleet_server.access.scoped_assignments import ScopedAssignments
-from fleet_server.access.scoped_change import ScopedLayers, ScopedTwins
+from fleet_server.access.scoped_change import ScopedCircumstances, ScopedLayers, ScopedTwins
 from fleet_server.access.scoped_dispatches import ScopedDispatches
 from fleet_server.access.scoped_evidence import ScopedDeletions, ScopedItems, ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
@@ -270,9 +271,10 @@ def _change(change: twins.Change | None, registry: ScopedRegistry, clock: times.
     if change is None:
         return ()
     layers = ScopedLayers(change.layers, change.composer, registry, acting.scope)
+    around = ScopedCircumstances(change.circumstances, lambda: acting.principal().scope(Permission.ASSIGNMENTS_READ))
     return (
-        twins.routes(ScopedTwins(change.twins, registry), layers, change.circumstances, clock),
-        config_layers.routes(layers, change.circumstances, clock),
+        twins.routes(ScopedTwins(change.twins, registry), layers, around, clock),
+        config_layers.routes(layers, around, clock),
     )
 
 

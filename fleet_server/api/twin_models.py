@@ -8,6 +8,7 @@ from broker_config.device_classes.settings import TEXT_CHARS_MAX
 from broker_config.twin import ApplyWindow, ChangeState, SettingValue
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.change import layers, twins
+from fleet_server.change.circumstances import Given
 from fleet_server.change.composing import Difference
 from fleet_server.change.layers import MEMBERS_MAX, PRIORITY_MAX, LayerKind, Source
 from fleet_server.change.twins import Drift
@@ -144,7 +145,26 @@ class DeviceTwin(BaseModel):
     profile: str | None = Field(description="null: not known of that time.", examples=["body_camera"])
     profile_digest: str | None = Field(description="null: not known of that time.")
     clock: "TwinClock | None" = Field(description="null: not known of that time.")
-    holder: str | None = Field(description="To whom it was given; null: to nobody, or it is not known.")
+    assignment: "TwinAssignment | None" = Field(description="null: to nobody, or it is not for you to know.")
+
+
+class TwinAssignment(BaseModel):
+    """To whom a device was given."""
+
+    officer: str | None = Field(examples=["4711"])
+    vehicle: str | None = Field(examples=["car-12"])
+    shift: str | None = Field(examples=["early"])
+    unit: str | None = Field(examples=["unit-4"])
+
+    @classmethod
+    def of(cls, given: Given) -> "TwinAssignment":
+        """As it was said."""
+        return cls(
+            officer=given.officer or None,
+            vehicle=given.vehicle or None,
+            shift=given.shift or None,
+            unit=given.unit or None,
+        )
 
 
 class TwinClock(BaseModel):

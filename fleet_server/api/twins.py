@@ -68,7 +68,7 @@ def routes(kept: ScopedTwins, layers: ScopedLayers, circumstances: Circumstances
             profile=around.profile or None,
             profile_digest=around.profile_digest or None,
             clock=None if around.clock is None else models.TwinClock(**around.clock._asdict()),
-            holder=around.holder or None,
+            assignment=None if around.given is None else models.TwinAssignment.of(around.given),
         )
 
     @router.get(path, summary="What a device is and is to be", responses=responses(HTTPStatus.NOT_FOUND))

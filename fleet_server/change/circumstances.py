@@ -11,8 +11,18 @@ class Clock(NamedTuple):
     unc_ms: int | None
 
 
+class Given(NamedTuple):
+    """To whom a device was given; empty is nobody. ``path``: of its organisation node then."""
+
+    path: str
+    officer: str = ""
+    vehicle: str = ""
+    shift: str = ""
+    unit: str = ""
+
+
 class Circumstances(NamedTuple):
-    """Empty, or None: not known of that time. ``path``: of its organisation node; ``holder``: who had it."""
+    """Empty, or None: not known of that time. ``path``: of its organisation node."""
 
     device_class: str = ""
     path: str = ""
@@ -21,7 +31,7 @@ class Circumstances(NamedTuple):
     profile: str = ""
     profile_digest: str = ""
     clock: Clock | None = None
-    holder: str = ""
+    given: Given | None = None
 
 
 class CircumstancesOf(Protocol):

@@ -66,6 +66,15 @@ class Clock(Struct, frozen=True):
     unc_ms: int | None
 
 
+class Assignment(Struct, frozen=True):
+    """See the API's ``TwinAssignment``."""
+
+    officer: str | None
+    vehicle: str | None
+    shift: str | None
+    unit: str | None
+
+
 class Twin(Struct, frozen=True):
     """See the API's ``DeviceTwin``."""
 
@@ -80,7 +89,7 @@ class Twin(Struct, frozen=True):
     agent: str | None
     profile: str | None
     clock: Clock | None
-    holder: str | None
+    assignment: Assignment | None
 
 
 class SettingChange(Struct, frozen=True):
@@ -154,7 +163,7 @@ def twin(found: Twin) -> Group:
         ("agent", found.agent),
         ("profile", found.profile),
         ("clock", None if clock is None else f"{clock.source}, off {clock.off_ms} ms, within {clock.unc_ms} ms"),
-        ("holder", found.holder),
+        ("given to", None if found.assignment is None else _given(found.assignment)),
         ("held by rollout", found.held_by),
         *_of_states(found),
     ):
@@ -232,6 +241,11 @@ def differences(found: Sequence[config_tree.Change]) -> Table:
             Text(shown(each.after), style="green"),
         )
     return table
+
+
+def _given(given: Assignment) -> str:
+    parts = {name: getattr(given, name) for name in ("officer", "vehicle", "shift", "unit")}
+    return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
 
 
 def _value(value: Value | None) -> Text:

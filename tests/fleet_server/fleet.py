@@ -162,7 +162,7 @@ class Fleet:
             self.twins, self.layers, self.registry, published=self.published.append, now_ms=lambda: NOW
         )
         self.registry.when_placed(self.composer.moved)
-        return Change(self.twins, self.layers, self.composer, circumstances_of(self.registry))
+        return Change(self.twins, self.layers, self.composer, circumstances_of(self.registry, self.assignments))
 
     def _rolling(self, engine: Engine, change: Change) -> Rolling:
         """Which looks at nothing by itself."""

@@ -12,6 +12,7 @@ from fleet_server.access.people import ROOT, NodeGrant
 from fleet_server.access.roles import Role
 from fleet_server.api.app import create_app
 from fleet_server.change import layers
+from fleet_server.registry.assignments import Handing, With
 from fleet_server.registry.model import NodeKind, OrgNode, Registration
 from tests.fleet_server.api.conftest import client_of
 from tests.fleet_server.fleet import NOW, T0, Fleet, told
@@ -231,6 +232,15 @@ async def test_a_twin_is_known_as_it_was(api: httpx.AsyncClient, own: Fleet) -> 
     )
     before = (await api.get(CAM_7, params={"at": NOW - 1})).json()
     assert (before["desired"], before["reported"], before["drift"]) == (None, None, "never_reported")
+    own.assignments.check_out(Handing("cam-7", With(officer="4711"), "ann", NOW + 7_000), now_ms=NOW + 7_000)
+    given = (await api.get(CAM_7, params={"at": NOW + 8_000})).json()["assignment"]
+    assert given == {"officer": "4711", "vehicle": None, "shift": None, "unit": None}
+    viewer = own.people.make_token(
+        "viewer", "x", [NodeGrant(Role.VIEWER, None)], giver=ROOT, expires_ms=None, now_ms=T0
+    ).secret
+    async with client_of(create_app(own.ports, clock=lambda: NOW), token=viewer) as other:
+        seen = (await other.get(CAM_7, params={"at": NOW + 8_000})).json()
+        assert (seen["device"], seen["assignment"]) == ("cam-7", None)
     after = (await api.get(CAM_7, params={"at": NOW + 6_000})).json()
     assert after["place"]["org"] == "hq/station-8"
 
