@@ -34,6 +34,7 @@ from fleet_server.api.evidence import Evidence
 from fleet_server.api.problems import MEDIA_TYPE
 from fleet_server.api.rules import OPEN
 from fleet_server.api.sign_in import SigningIn
+from fleet_server.api.twins import Change
 from tests.fleet_server.fleet import NOW, Fleet, told
 from tests.oidc_provider import Provider, provider
 
@@ -57,10 +58,14 @@ BARE: Final = frozenset({"/v1/health", "/v1/sign-in", "/v1/sign-out"})
 OPENED: Final = frozenset(operation.partition(" ")[2] for operation in OPEN)
 NO_EVIDENCE: Final[Any] = Evidence(**{field.name: None for field in fields(Evidence)})  # type: ignore[arg-type]
 NO_ASSIGNING: Final[Any] = Assigning(None, None)  # type: ignore[arg-type]
+NO_CHANGE: Final[Any] = Change(None, None, None, None)  # type: ignore[arg-type]
+NO_ROLLING: Final[Any] = object()
 NO_PORTS: Final[Any] = replace(
     Ports(**{field.name: None for field in fields(Ports)}),  # type: ignore[arg-type]
     evidence=NO_EVIDENCE,
     assigning=NO_ASSIGNING,
+    change=NO_CHANGE,
+    rolling=NO_ROLLING,
 )
 """Enough to know which routes there are."""
 OPERATIONS: Final = [
