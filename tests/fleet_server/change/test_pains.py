@@ -21,16 +21,20 @@ ABOUT: Final = {23, 24, 25, 26, 30, 31, 32, 33, 34, 35, 36, 37, 38, 40, 41, 42, 
 """The rows that are about twins, rollouts or commands."""
 
 SHOWN_BY: Final[dict[int, tuple[str, ...]]] = {
-    23: ("edge_agent/test_twin_over_mosquitto.py::test_what_was_desired_while_it_was_away_is_asked_for",),
+    23: (
+        "edge_agent/test_twin_over_mosquitto.py::test_pains_23_and_42_what_was_desired_while_it_was_away_is_asked_for",
+    ),
     25: (
         "fleet_server/change/test_layers.py::test_each_leaf_is_what_the_last_layer_that_has_it_says",
         "fleet_server/api/test_twins.py::test_each_value_of_a_twin_says_where_it_comes_from",
     ),
     31: (
-        "edge_agent/test_configuring.py::test_killed_before_and_after_each_step_it_ends_with_old_or_new_and_says_which",
+        "edge_agent/test_configuring.py::test_pains_31_and_40_killed_before_and_after_each_step_it_ends_with_old_or_new_and_says_which",
         "edge_agent/test_orders.py::test_killed_at_any_step_it_never_does_it_twice_and_says_that_it_was_interrupted",
     ),
-    33: ("edge_agent/test_twin_over_mosquitto.py::test_what_was_desired_while_it_was_away_is_asked_for",),
+    33: (
+        "edge_agent/test_twin_over_mosquitto.py::test_pains_23_and_42_what_was_desired_while_it_was_away_is_asked_for",
+    ),
     37: ("edge_agent/test_leases.py::test_pain_37_a_stale_file_is_no_lease_and_one_that_is_written_again_is_one_on",),
     40: (
         "edge_agent/test_changing.py::test_in_every_stage_what_was_confirmed_last_is_kept",
