@@ -46,8 +46,11 @@ class Planner:
         self._layers = layer_store
 
     def meant(self, plan: Plan, staged: Staged) -> frozenset[str]:
-        """Whose configuration the change makes different, of those whom the plan selects."""
-        return self._selected(plan, self._affected(staged))
+        """Who is meant by now. Where the change goes into its layer that is everybody whom it makes different: who is
+        no longer selected, or never was, would get it at the end without a turn.
+        """
+        affected = self._affected(staged)
+        return affected if plan.into_layer else self._selected(plan, affected)
 
     def _affected(self, staged: Staged) -> frozenset[str]:
         fleet = self._sight.fleet()

@@ -24,6 +24,8 @@ from fleet_server.outbound.happenings import Kind, News
 from fleet_server.telemetry.store import StoreError
 
 LOOK_S: Final = 1.0
+RESTS: Final = 4
+"""Times as long as a look took: large rollouts are looked at less often, and others have the machine."""
 FULL_MS: Final = 60_000
 """So often who is meant is looked up anew, and whether another layer has changed what devices are to have."""
 KEPT_UP_MAX: Final = 50
@@ -76,6 +78,7 @@ class Rolling:
         """Look until *stop*; :meth:`wake` it then."""
         failing = False
         while not stop.is_set():
+            begun_ms = self._monotonic_ms()
             try:
                 self.turn()
                 failing = False
@@ -83,7 +86,8 @@ class Rolling:
                 level = logging.DEBUG if failing else logging.WARNING
                 logger.log(level, "rollouts stand still", extra={"error": shown(error)})
                 failing = True
-            self._work.wait(LOOK_S)
+            took_s = (self._monotonic_ms() - begun_ms) / 1000
+            self._work.wait(max(LOOK_S, RESTS * took_s))
             self._work.clear()
 
     def wake(self) -> None:

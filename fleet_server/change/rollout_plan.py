@@ -27,7 +27,9 @@ Fact = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\.[a-z][a-z0-9_]{0,31}
 
 
 class Members(StrEnum):
-    """Whether who is meant is settled at the start, or looked up again and again."""
+    """Whether who is meant is settled at the start, or looked up again and again. Who is new to the layer of a frozen
+    one gets the change with the layer.
+    """
 
     FROZEN = "frozen"
     DYNAMIC = "dynamic"

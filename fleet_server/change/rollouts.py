@@ -16,7 +16,8 @@ running             a rule is broken -> paused, canceling or rolling_back; a wav
 paused              devices under way go on, none has its turn; rules still count; resume -> running
 canceling           none has its turn, what was not taken up is withdrawn; all ended or ``grace_s`` -> canceled. Who
                     has the change keeps it, until somebody rolls back
-rolling_back        who had the change has what it had desired again, at the highest rate and with the same spread
+rolling_back        who had the change has what it had desired again, at the highest rate and with the same spread,
+                    which after ``queued_s`` no longer holds it up: nobody is left with what is bad
 committing          the change goes into its layer, unless the plan says that it is not to -> completed
 ==================  ==============================================================================================
 """
@@ -330,16 +331,12 @@ def _roll_back(plan: Plan, rollout: Rollout, world: World, step_ms: int) -> tupl
             owed.append(device)
     left = allowance(plan.rate.max_per_min, head.released, head.clock_ms, step_ms)
     given = 0
+    is_late = head.clock_ms - head.phase_ms > plan.timers.queued_s * 1000
     spared = Spared(plan.spread, members, world.devices, world.others_working)
     # those first who are touched already: they take nobody's place
     for device in sorted(owed, key=lambda each: (not is_touched(members[each]), order_of(rollout.id, each))):
         member, known = members[device], world.devices[device]
-        why = RATE if given == left else spared.why_not(member, known)
-        if why and head.clock_ms - head.phase_ms > plan.timers.queued_s * 1000:
-            members[device] = changed(
-                _ended(member, State.TIMED_OUT, head, f"back: it was never its turn: {why}"), back=True
-            )
-            continue
+        why = RATE if given == left else "" if is_late else spared.why_not(member, known)
         if why:
             waits[why] += 1
             continue

@@ -217,6 +217,16 @@ def test_who_joins_late_is_of_the_last_wave_and_bound_by_the_rate(played: Played
     assert played.members(rollout)["cam-99"].wave == 1
 
 
+def test_who_is_no_longer_selected_still_has_its_turn_before_the_layer_has_the_change(played: Played) -> None:
+    rollout = begun(played, where="power.battery_pct=gt=20", waves=(Wave("canary", "2", soak_s=90), Wave("rest")))
+    played.pass_(3)
+    had = played.having("video", "720p")
+    weak = next(name for name in played.fleet if name not in had)
+    played.fleet[weak].reading = 5.0
+    played.until(ended(played, rollout), every_s=5)
+    assert played.states(rollout) == {State.SUCCEEDED: 10}
+
+
 def test_who_is_deleted_is_on_no_side(played: Played) -> None:
     for device in played.fleet.values():
         device.does = None
