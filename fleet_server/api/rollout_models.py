@@ -6,8 +6,8 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker_config import twin
-from broker_config.device_classes.settings import TEXT_CHARS_MAX
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
+from fleet_server.api.twin_models import Value
 from fleet_server.change import rollout_plan as plans
 from fleet_server.change.planning import Preview
 from fleet_server.change.rollout_plan import Plan
@@ -19,9 +19,7 @@ from fleet_server.registry.model import NAME_CHARS_MAX, TEXT_PATTERN
 REASON_CHARS_MAX = 300
 
 SettingName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-SettingIn: TypeAlias = Annotated[
-    bool | int | float | Annotated[str, Field(max_length=TEXT_CHARS_MAX)] | None, Field(union_mode="left_to_right")
-]
+SettingIn: TypeAlias = Value | None
 Selector: TypeAlias = Annotated[str, Field(max_length=SELECTOR_CHARS_MAX)]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX, pattern=TEXT_PATTERN)]
 Percent: TypeAlias = Annotated[float, Field(ge=0, le=100)]

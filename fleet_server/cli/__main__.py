@@ -225,6 +225,10 @@ def demo_command(
     faults: Annotated[
         bool, typer.Option("--faults", help="Cut the camera's link and kill the broker on the way (27 s).")
     ] = False,
+    changes: Annotated[
+        bool,
+        typer.Option("--changes", help="Roll a good configuration out, and a bad one that undoes itself (60 s)."),
+    ] = False,
 ) -> None:
     """Run a whole fleet on this machine: broker, server, and four agents, one of each class, with played instruments.
     The camera records video, if ffmpeg is there, and uploads it.
@@ -235,7 +239,9 @@ def demo_command(
     from fleet_server.cli.demo.command import demo  # noqa: PLC0415 - a site's authorities need much that others do not
 
     try:
-        figures = demo(broker=broker, seconds=seconds, report=report, directory=directory, faults=faults)
+        figures = demo(
+            broker=broker, seconds=seconds, report=report, directory=directory, faults=faults, changes=changes
+        )
     except CommandError as error:
         raise failed(error) from error
     typer.echo(figures)

@@ -122,6 +122,25 @@ def test_what_the_camera_records_is_kept_though_its_link_is_cut_and_the_broker_k
     assert (report["files"]["unlike"], report["records_missing"], report["gaps_unexplained"]) == (0, 0, 0)
 
 
+@pytest.mark.server("mosquitto")
+def test_a_good_change_waits_for_an_interview_and_a_bad_one_undoes_itself_and_stops_its_rollout(
+    place: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.json"
+    arguments = ("--seconds", "60", "--changes", "--broker", "mosquitto", "--report", str(path))
+    code, output = ended(start(place, *arguments))
+    assert code == 0, output
+    report = json.loads(path.read_text())
+    good, bad = report["rollouts"]
+    assert (good["phase"], set(good["devices"].values())) == ("completed", {"succeeded"}), good
+    assert "interview_in_progress" in good["waited"]["room-2"], good
+    assert bad["phase"] == "canceled", bad
+    assert bad["devices"]["camera-12"] == "failed", bad
+    assert {state for device, state in bad["devices"].items() if device != "camera-12"} == {"canceled"}, bad
+    assert report["devices_connected"] == report["devices_reporting"] == 4, report
+    assert (report["records_missing"], report["gaps_unexplained"]) == (0, 0)
+
+
 def test_asked_to_end_it_ends_in_order(place: Path) -> None:
     demo = started(place)
     demo.send_signal(signal.SIGTERM)

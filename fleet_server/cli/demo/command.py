@@ -13,6 +13,7 @@ from broker_config.ids import ContractError
 from fleet_server.cli import answers
 from fleet_server.cli.demo import outages, screen, watch
 from fleet_server.cli.demo import rig as rigs
+from fleet_server.cli.demo.changes import Changes
 from fleet_server.cli.demo.fleet import FLEET, Broker
 from fleet_server.cli.demo.keyboard import Stop, listening
 from fleet_server.cli.demo.programs import Program, ProgramError, Programs, removed_afterwards, running
@@ -27,11 +28,18 @@ FILES_S_MAX: Final = 30.0
 
 
 def demo(
-    *, broker: Broker, seconds: float | None, report: Path | None, directory: Path | None, faults: bool = False
+    *,
+    broker: Broker,
+    seconds: float | None,
+    report: Path | None,
+    directory: Path | None,
+    faults: bool = False,
+    changes: bool = False,
 ) -> str:
     """Run until *seconds* are over or somebody asks for the end; return what it came to, as a sentence.
 
-    *faults*: cut the camera's link and kill the broker on the way.
+    *faults*: cut the camera's link and kill the broker on the way. *changes*: begin a rollout that a room with an
+    interview puts off, and one that undoes itself.
 
     Raises:
         CommandError: it cannot be started, or something of it died or had to be killed.
@@ -40,7 +48,9 @@ def demo(
     try:
         with listening() as stop, _directory(directory) as kept:
             rig = rigs.build(kept, broker=broker, now=datetime.now(UTC))
-            figures = _run(rig, stop=stop, seconds=seconds, begin_s=begin_s, broker=broker, faults=faults)
+            figures = _run(
+                rig, stop=stop, seconds=seconds, begin_s=begin_s, broker=broker, faults=faults, changes=changes
+            )
         if report is not None:
             report.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
     except (ProgramError, rigs.NoBrokerError, rigs.NoAgentError, ContractError, OSError) as error:
@@ -51,7 +61,7 @@ def demo(
 
 
 def _run(
-    rig: rigs.Rig, *, stop: Stop, seconds: float | None, begin_s: float, broker: Broker, faults: bool
+    rig: rigs.Rig, *, stop: Stop, seconds: float | None, begin_s: float, broker: Broker, faults: bool, changes: bool
 ) -> watch.Report:
     begin_ms = now_ms()
     agents = [rig.agent(device).name for device in rig.devices]
@@ -68,7 +78,7 @@ def _run(
             for device in rig.recording:
                 programs.start(rig.recorder(device))
             show = Show(rig, programs, server, begin_s=begin_s, begin_ms=begin_ms, broker=broker)
-            last = show.run(stop, seconds, outages.SCRIPT if faults else ())
+            last = show.run(stop, seconds, outages.SCRIPT if faults else (), Changes(server) if changes else None)
             drain_begin_s = time.monotonic()
             last = show.mended(last)
             recorders_stopped = programs.stop([rig.recorder(device).name for device in rig.recording])

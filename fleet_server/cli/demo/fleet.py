@@ -70,7 +70,8 @@ FLEET: Final = (
     # both of one seed: the receiver and the gateway are on the same drive
     Member(DeviceId("car-7"), "in_car_terminal", (Instrument("gnss", "gnss"), Instrument("vehicle", "line-vehicle"))),
     Member(DeviceId("light-3"), "traffic_light", (Instrument("line", "modbus-cabinet"),)),
-    Member(DeviceId("room-2"), "interrogation_room", (Instrument("line", "modbus-room"),)),
+    # its interview ends 25 s after the beginning
+    Member(DeviceId("room-2"), "interrogation_room", (Instrument("line", "modbus-room", seed=175),)),
 )
 
 

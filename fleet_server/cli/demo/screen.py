@@ -13,6 +13,7 @@ from rich.text import Text
 from broker_config.ids import DeviceId
 from broker_config.text import shown
 from fleet_server.cli import answers, tables
+from fleet_server.cli.demo.changes import told
 from fleet_server.cli.demo.fleet import BOARD_STREAMS, FLEET
 from fleet_server.cli.demo.outages import WORDS, Outages
 from fleet_server.cli.demo.watch import Moment, Report
@@ -25,6 +26,7 @@ OLD_MS: Final = 5_000
 ROWS_OF_ALL: Final = 42
 """A screen of so many rows shows the instruments of every device, a smaller one those of the chosen device."""
 MIB: Final = 1024 * 1024
+_OF_PHASE: Final = {"completed": "green", "canceled": "bold yellow", "paused": "bold yellow"}
 KEYS_SHOWN: Final = (
     "keys: 1-4 choose a device   l cut its link   a kill its agent   i unplug its instruments   b kill the broker"
     "   again: mend   q end"
@@ -74,6 +76,7 @@ def screen(moments: Sequence[Moment], frame: Frame) -> RenderableType:
             f" disk -> custody log: {last.files_kept} kept",
             style="green" if last.files_kept else "",
         ),
+        *(Text(told(each), style=_OF_PHASE.get(each.phase, "")) for each in last.rollouts),
         Text(""),
         _devices(moments, frame),
         Text(""),
@@ -94,6 +97,7 @@ def line(moments: Sequence[Moment]) -> str:
         f"{last.at_s:5.1f} s  stored {_stored(last)}  receipts {last.facts.receipts_sent}"
         f"  missing {sum(s.missing for s in last.streams)}  gaps {_reasons(last) or 'none'}"
         f"  files {last.files_kept}/{last.files_made}  {rate(moments):.1f} records/s  {devices}"
+        + "".join(f"  {told(each)}" for each in last.rollouts)
     )
 
 
@@ -105,7 +109,9 @@ def closing(report: Report) -> str:
         f" {report.records_sealed} records sealed by the devices, {report.records_stored} stored,"
         f" {report.records_receipted} receipted, {report.records_missing} missing,"
         f" {report.records_duplicate} duplicates, {report.gaps_unexplained} unexplained gaps;"
-        f" {report.files.made} files recorded, {report.files.verified} kept and verified; agents: {memory}"
+        f" {report.files.made} files recorded, {report.files.verified} kept and verified;"
+        + "".join(f" {told(each)};" for each in report.rollouts)
+        + f" agents: {memory}"
     )
 
 

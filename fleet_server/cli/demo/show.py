@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Final
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.live import Live
 
 from broker_config.ids import DeviceId
 from fleet_server.cli.demo import outages, screen, watch
+from fleet_server.cli.demo.changes import Changes
 from fleet_server.cli.demo.fleet import Broker
 from fleet_server.cli.demo.keyboard import Stop, has_keys
 from fleet_server.cli.demo.programs import Part, Programs
@@ -41,6 +43,7 @@ class Show:
         self._begin_ms = begin_ms
         self._broker = broker
         self._shown_s = time.monotonic()
+        self._changes: Changes | None = None
         self._outages = outages.Outages(rig.devices)
         self._had_outages = False
         self._script: list[tuple[float, str]] = []
@@ -48,10 +51,17 @@ class Show:
         self.all_reporting_s: float | None = None
         self.rss_bytes_max: dict[DeviceId, int] = dict.fromkeys(rig.devices, 0)
 
-    def run(self, stop: Stop, seconds: float | None, script: Sequence[tuple[float, str]] = ()) -> watch.Moment:
+    def run(
+        self,
+        stop: Stop,
+        seconds: float | None,
+        script: Sequence[tuple[float, str]] = (),
+        changes: Changes | None = None,
+    ) -> watch.Moment:
         """Show what happens until *stop*, or for *seconds*; return the last moment. *script*: keys that press
-        themselves, and when.
+        themselves, and when. *changes*: rollouts that begin by themselves.
         """
+        self._changes = changes
         self._script = [(self._shown_s + at_s, key) for at_s, key in script]
         deadline = None if seconds is None else self._shown_s + seconds
         live = Live(console=self._console, auto_refresh=False) if sys.stdout.isatty() else None
@@ -99,10 +109,16 @@ class Show:
     def _checked_look(self) -> watch.Moment:
         self._programs.check()
         try:
-            return self.look()
+            return self._with_changes(self.look())
         except CommandError:
             self._programs.check()  # says better why the API does not answer
             raise
+
+    def _with_changes(self, found: watch.Moment) -> watch.Moment:
+        if self._changes is None:
+            return found
+        self._changes.look(found.at_s)
+        return replace(found, rollouts=tuple(self._changes.rollouts))
 
     def _draw(self, live: Live, moments: list[watch.Moment]) -> None:
         frame = screen.Frame(

@@ -13,6 +13,7 @@ import msgspec
 
 from broker_config.ids import DeviceId
 from fleet_server.cli import answers
+from fleet_server.cli.demo.changes import Rollout
 from fleet_server.cli.demo.fleet import BOARD_STREAMS
 from fleet_server.cli.demo.rig import Rig
 from fleet_server.cli.server import Json, Server
@@ -75,6 +76,7 @@ class Moment:
     rss_bytes: Mapping[DeviceId, int]
     files_made: int = 0
     files_kept: int = 0
+    rollouts: Sequence[Rollout] = ()
 
     def device(self, device: DeviceId) -> answers.Device | None:
         """None: never heard of."""
@@ -241,6 +243,7 @@ class Report(msgspec.Struct, frozen=True):
     gaps: dict[str, int]
     gaps_unexplained: int
     files: Files
+    rollouts: list[Rollout]
     agent_rss_bytes: dict[str, int]
     fleet: list[DeviceReport]
 
@@ -284,6 +287,7 @@ def report(outcome: Outcome, *, broker: str, stopped_cleanly: bool) -> Report:
         gaps=dict(reasons),
         gaps_unexplained=reasons[UNEXPLAINED],
         files=outcome.files,
+        rollouts=list(outcome.running.rollouts),
         agent_rss_bytes={each.device: each.agent_rss_bytes for each in fleet},
         fleet=fleet,
     )

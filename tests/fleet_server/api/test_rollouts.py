@@ -124,7 +124,7 @@ async def test_what_is_no_plan_is_refused(client: httpx.AsyncClient, more: dict[
 
 async def test_a_plan_is_told_as_it_was_given(api: httpx.AsyncClient) -> None:
     more = {
-        "patch": {"video": "720p", "mute_allowed": None, "pre_event_s": 10, "battery_low_pct": 12.5},
+        "patch": {"video": "720p", "mute_allowed": None, "pre_event_s": 1, "battery_low_pct": 12.5},
         "window": {"start": 60, "end": 120, "days": [1, 2]},
         "control": {"metrics": [{"fact": "power.battery_pct", "worse": "lower"}]},
         "abort": [{"kind": "silent", "pct": 2.5, "min_executed": 4, "action": "rollback"}],
