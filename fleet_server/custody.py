@@ -103,6 +103,10 @@ class Custody:
         if self._stamper is not None:
             self._threads.append(threading.Thread(target=self._stamp, name="timestamps", daemon=True))
 
+    def also(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        """Something more that looks after it, in a thread of its own; to be said before :meth:`start`."""
+        self._threads.append(threading.Thread(target=run, args=(self._stopping,), name=name, daemon=True))
+
     def start(self) -> None:
         """Look after it."""
         for thread in self._threads:

@@ -20,6 +20,7 @@ from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
 from fleet_server.adapters.sql.outbox import SqlOutbox
+from fleet_server.adapters.sql.overdue import SqlOverdue
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports, create_app
@@ -28,6 +29,8 @@ from fleet_server.change.rolling import Rolling, Tell
 from fleet_server.changing import Changing
 from fleet_server.config import Config
 from fleet_server.custody import Custody
+from fleet_server.evidence.overdue import OverdueLooker
+from fleet_server.evidence.reconciling import Books
 from fleet_server.identities import Identities
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.happenings import News
@@ -107,7 +110,12 @@ class Server:
         changing = Changing(config, operators.engine, operators.registry, keeper, view, self._security, now_ms=now_ms)
         bell, subscriptions = Bell(), SqlSubscriptions(operators.engine)
         outbound = self._outbound(bell)
-        tell = self._tell(bell, outbound)
+
+        def told() -> None:
+            bell.ring()
+            outbound.wake()
+
+        tell = self._tell(told)
         rolling = rolling_of(
             operators.engine,
             operators.registry,
@@ -123,7 +131,7 @@ class Server:
         if self._identities is not None:
             self._identities.open(operators.engine, operators.registry, view)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
-        custody = self._custody(tell)
+        custody = self._custody(tell, told)
         api = _api(self._ports(bell, subscriptions, outbound, sinks, custody, changing, rolling))
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])
@@ -184,20 +192,24 @@ class Server:
             rng=random.Random(),  # noqa: S311 - jitter
         )
 
-    def _tell(self, bell: Bell, outbound: Outbound) -> Tell:
+    def _tell(self, told: Callable[[], None]) -> Tell:
         outbox = SqlOutbox(self._operators.engine)
 
         def tell(news: Sequence[News]) -> None:
             outbox.record(news, {}, {}, now_ms=now_ms())
-            bell.ring()
-            outbound.wake()
+            told()
 
         return tell
 
-    def _custody(self, tell: Tell) -> Custody | None:
+    def _custody(self, tell: Tell, told: Callable[[], None]) -> Custody | None:
         if self._uploads is None:
             return None
-        return parts.custody_of(self._config, self._operators, self._uploads, self._store, self._trusted, tell)
+        operators = self._operators
+        custody = parts.custody_of(self._config, operators, self._uploads, self._store, self._trusted, tell)
+        books = Books(self._telemetry.answers, custody.pieces, SqlAssignments(operators.engine))
+        overdue = SqlOverdue(SqlOutbox(operators.engine), now_ms=now_ms, told=told)
+        custody.also("overdue", OverdueLooker(books, operators.registry, overdue, now_ms=now_ms).run)
+        return custody
 
     def _ports(
         self,

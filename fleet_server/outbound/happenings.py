@@ -37,6 +37,7 @@ class Kind(StrEnum):
     ROLLOUT_PAUSED = "rollout.paused"
     ROLLOUT_STOPPED = "rollout.stopped"
     ROLLOUT_ENDED = "rollout.ended"
+    EVIDENCE_OVERDUE = "evidence.overdue"
     WEBHOOK_FAILING = "webhook.failing"
     WEBHOOK_TEST = "webhook.test"
 
@@ -75,6 +76,7 @@ SEVERITY: Final[Mapping[Kind, Severity]] = {
     Kind.ROLLOUT_PAUSED: Severity.WARNING,
     Kind.ROLLOUT_STOPPED: Severity.WARNING,
     Kind.ROLLOUT_ENDED: Severity.INFO,
+    Kind.EVIDENCE_OVERDUE: Severity.WARNING,
     Kind.WEBHOOK_FAILING: Severity.WARNING,
     Kind.WEBHOOK_TEST: Severity.INFO,
 }
@@ -170,6 +172,9 @@ def _text(news: News) -> str:
             return f"rollout {data.get('name')} gives no more turns: {data.get('why')}"
         case Kind.ROLLOUT_ENDED:
             return f"rollout {data.get('name')} has ended: {data.get('why')}"
+        case Kind.EVIDENCE_OVERDUE:
+            count = "a recording" if data.get("count") == 1 else f"{data.get('count')} recordings"
+            return f"{device}: {count} not here a day later: {_listed(data.get('recordings'))}"
         case Kind.WEBHOOK_FAILING:
             return f"webhook {data.get('webhook')}: {data.get('why')}"
         case Kind.WEBHOOK_TEST:
