@@ -18,6 +18,7 @@ DATA: Final[Data] = {
     "percent": 81,
     "names": ("cam-1",),
     "webhook": "w1234",
+    "name": "camera-settings",
     "why": "because",
 }
 
