@@ -240,11 +240,7 @@ class Configuring:
         while not self._loaded:
             await asyncio.sleep(self._pause_s())
             self._load()
-        self._save(changing.started(self._kept, boot=self._board.boot, mono_ms=self._board.mono_ms()), anyway=True)
-        if self._kept.stage in {Stage.IDLE, Stage.WAITING} and self._kept.in_force:
-            fault = await self._applying.apply(self._kept, self._kept.config)
-            if fault:
-                logger.warning("not as configured", extra={"why": shown(fault)})
+        await self._begin()
         while True:
             self._wake.clear()
             if await self._step():
@@ -253,6 +249,14 @@ class Configuring:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._wait_s()):
                     await self._wake.wait()
+
+    async def _begin(self) -> None:
+        """Go on from what is stored; what is in force for good is put right where another one changed it."""
+        self._save(changing.started(self._kept, boot=self._board.boot, mono_ms=self._board.mono_ms()), anyway=True)
+        if self._kept.stage in {Stage.IDLE, Stage.WAITING} and self._kept.in_force:
+            fault = await self._applying.apply(self._kept, self._kept.config)
+            if fault:
+                logger.warning("not as configured", extra={"why": shown(fault)})
 
     def _wait_s(self) -> float | None:
         match self._kept.stage:

@@ -101,9 +101,9 @@ class Connecting:
     def come_back(self, *, waiting: bool) -> None:
         """To where the settings say now. *waiting*: for the next attempt, which then comes as after a lost one."""
         self._new_settings.set()
+        self.failures = 0  # they were of where it is to connect no more
         if waiting and self._retry is not None:
             self._retry.cancel()
-            self.failures = 0
             self.later(session.return_s)
 
     def leave(self) -> None:
