@@ -220,6 +220,7 @@ class Agent:
         self._keeper.look(self._system.facts())
         await self._commands.stop()
         self._orders.turn(ending=True)
+        self._configuring.stop()
         self._keeper.note(Kind.AGENT_STOP, {})
         self._keeper.seal()
         self._happened(Event.STOP)

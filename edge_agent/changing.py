@@ -95,6 +95,13 @@ TRANSITIONS: Final[Mapping[tuple[Stage, Event], Stage]] = {
 }
 
 
+class Noted(Struct, frozen=True):
+    """What the journal is told of a step."""
+
+    kind: Kind
+    data: dict[str, int | float | bool | str | None]
+
+
 class Kept(Struct, frozen=True, omit_defaults=True):
     """All that is stored of it.
 
@@ -102,6 +109,8 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     waits. ``config``: as the last confirmed version ``in_force`` has it; empty for 0. ``trying``: the version under
     way; ``following``: one that came meanwhile. ``boot``, ``since_ms``: when it was applied, by the monotonic clock
     of that boot; ``starts``: of the agent since. ``reported``: what was said last, or is to be said.
+    ``noted``: of the newest step; a power cut may have come before the journal had it, so the next start tells it
+    once more.
     """
 
     v: Literal[1] = 1
@@ -118,6 +127,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     since_ms: int = 0
     starts: int = 0
     reported: Reported | None = None
+    noted: Noted | None = None
 
     @property
     def have(self) -> int:
@@ -295,24 +305,28 @@ def told(kept: Kept, *, boot: str, now_ms: int, config: Document, known: int = 0
     return replace(kept, reported=replace(now, version=twin.next_version(max(version, known), now_ms)))
 
 
-def event(before: Kept, now: Kept) -> tuple[Kind, Data] | None:
+def event(before: Kept, now: Kept) -> Noted | None:
     """What the journal is told of a step; None: nothing."""
-    version: dict[str, float | bool | str | None] = {"version": now.taken}
+    found = _event(before, now)
+    return None if found is None else Noted(found[0], {"version": now.taken, **found[1]})
+
+
+def _event(before: Kept, now: Kept) -> tuple[Kind, Data] | None:
     if now.taken != before.taken:
         if now.state is ChangeState.REFUSED and now.stage is Stage.IDLE:
-            return Kind.CONFIG_REFUSED, version | {"reason": now.reason}
+            return Kind.CONFIG_REFUSED, {"reason": now.reason}
         if now.stage is Stage.WAITING:
-            return Kind.CONFIG_TAKEN, version
+            return Kind.CONFIG_TAKEN, {}
     if now.waits_for and now.waits_for != before.waits_for:
-        return Kind.CONFIG_DEFERRED, version | {"waits_for": now.waits_for}
+        return Kind.CONFIG_DEFERRED, {"waits_for": now.waits_for}
     match before.stage, now.stage:
         case Stage.APPLYING, Stage.CONFIRMING:
-            return Kind.CONFIG_APPLIED, version
+            return Kind.CONFIG_APPLIED, {}
         case Stage.CONFIRMING, Stage.IDLE:
-            return Kind.CONFIG_CONFIRMED, version
+            return Kind.CONFIG_CONFIRMED, {}
         case Stage.REVERTING, Stage.IDLE if now.state is ChangeState.REVERTED:
-            return Kind.CONFIG_REVERTED, version | {"to": now.in_force, "reason": now.reason}
+            return Kind.CONFIG_REVERTED, {"to": now.in_force, "reason": now.reason}
         case Stage.REVERTING, Stage.IDLE:
-            return Kind.CONFIG_FAILED, version | {"reason": now.reason}
+            return Kind.CONFIG_FAILED, {"reason": now.reason}
         case _:
             return None

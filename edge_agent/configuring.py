@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol, cast
 
+from msgspec.structs import replace
+
 from broker_config import limits, twin
 from broker_config.device_classes import DeviceClass
 from broker_config.signing import BadEnvelopeError, Claims
@@ -19,7 +21,7 @@ from edge_agent import changing
 from edge_agent.adapters.applying import Applying
 from edge_agent.adapters.transaction import Failpoint
 from edge_agent.adapters.twin_file import TwinFile
-from edge_agent.changing import Kept, Stage
+from edge_agent.changing import Kept, Noted, Stage
 from edge_agent.handlers import Handler
 from edge_agent.journal import Data, Kind
 from edge_agent.obeying import Order
@@ -102,6 +104,7 @@ class Configuring:
         self._come_back = come_back
         self._ready = ready
         self._kept = Kept()
+        self._unsure: Noted | None = None
         self._loaded = self._disk_bad = False
         self._known = 0
         self._reporting = Reporting()
@@ -122,7 +125,7 @@ class Configuring:
         except OSError as error:
             logger.warning("twin not read", extra={"why": shown(error)})
             return
-        self._loaded = True
+        self._loaded, self._unsure = True, self._kept.noted
 
     # Orders: what they hand over --------------------------------------------------------------------------------
 
@@ -252,11 +255,20 @@ class Configuring:
 
     async def _begin(self) -> None:
         """Go on from what is stored; what is in force for good is put right where another one changed it."""
-        self._save(changing.started(self._kept, boot=self._board.boot, mono_ms=self._board.mono_ms()), anyway=True)
+        kept, unsure = self._kept, self._unsure
+        if unsure is not None:
+            self._note(unsure)
+            kept = replace(kept, noted=None) if kept.noted is unsure else kept
+        self._save(changing.started(kept, boot=self._board.boot, mono_ms=self._board.mono_ms()), anyway=True)
         if self._kept.stage in {Stage.IDLE, Stage.WAITING} and self._kept.in_force:
             fault = await self._applying.apply(self._kept, self._kept.config)
             if fault:
                 logger.warning("not as configured", extra={"why": shown(fault)})
+
+    def stop(self) -> None:
+        """The agent stops: the journal has all that was noted."""
+        if self._kept.noted is not None:
+            self._save(replace(self._kept, noted=None), anyway=True)
 
     def _wait_s(self) -> float | None:
         match self._kept.stage:
@@ -366,6 +378,7 @@ class Configuring:
         if kept == self._kept:
             self._report()
             return True
+        kept = replace(kept, noted=changing.event(self._kept, kept))
         try:
             self._file.save(kept, good=good)
         except OSError as error:
@@ -376,8 +389,9 @@ class Configuring:
                 return False
         else:
             self._disk_bad = False
-        before, self._kept = self._kept, kept
-        self._note(before, kept)
+        self._kept = kept
+        if kept.noted is not None:
+            self._note(kept.noted)
         self._report()
         return True
 
@@ -389,13 +403,9 @@ class Configuring:
         self._reporting.changed(reported.version, self._now_s(), soon=passing)
         self._speak()
 
-    def _note(self, before: Kept, now: Kept) -> None:
-        found = changing.event(before, now)
-        if found is None:
-            return
-        kind, data = found
-        logger.info(kind.value.replace(".", " "), extra=dict(data))
-        self._journal.note(kind, data)
+    def _note(self, noted: Noted) -> None:
+        logger.info(noted.kind.value.replace(".", " "), extra=noted.data)
+        self._journal.note(noted.kind, noted.data)
         self._journal.seal()
 
     def _now_s(self) -> float:

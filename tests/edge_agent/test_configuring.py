@@ -106,6 +106,39 @@ async def test_each_step_is_in_the_journal(tmp_path: Path) -> None:
     assert configurer.in_force(tmp_path) == {**DEFAULTS, **OLD}
 
 
+@pytest.mark.parametrize("step", ["after waiting", "after confirming", "after idle"])
+async def test_what_a_power_cut_kept_from_the_journal_the_next_start_tells_once(tmp_path: Path, step: str) -> None:
+    class CutError(Exception):
+        pass
+
+    def cut(at: str) -> None:
+        if at == step:
+            raise CutError
+
+    board = Board()
+    found = device(tmp_path, "good", cut, board)
+    running = asyncio.create_task(found.run())
+    try:
+        found.carry_out(ordered(FIRST, OLD))
+        await running
+    except CutError:
+        running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    before = list(board.noted)
+    again = Board()
+    found = device(tmp_path, "good", nothing, again)
+    running = asyncio.create_task(found.run())
+    await until(lambda: bool(again.noted), "it tells")
+    await until(lambda: found.status()["in_force"] == FIRST and found.status()["stage"] == "idle", "it goes on")
+    running.cancel()
+    before += again.noted
+    assert [kind for kind, _ in before] == [Kind.CONFIG_TAKEN, Kind.CONFIG_APPLIED, Kind.CONFIG_CONFIRMED]
+    if step == "after idle":
+        last = Board()
+        await device(tmp_path, "good", nothing, last)._begin()
+        assert last.noted == []
+
+
 async def test_pain_41_a_report_that_cannot_be_said_undoes_nothing(tmp_path: Path) -> None:
     found = device(tmp_path, "good", nothing)  # it never connects
     running = asyncio.create_task(found.run())
