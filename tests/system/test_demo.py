@@ -81,8 +81,8 @@ def part_of(demo: subprocess.Popen[bytes], place: Path, words: str) -> int:
     return pid
 
 
-def ended(demo: subprocess.Popen[bytes]) -> tuple[int, str]:
-    output, _ = demo.communicate(timeout=SECONDS_MAX)
+def ended(demo: subprocess.Popen[bytes], seconds_max: float = SECONDS_MAX) -> tuple[int, str]:
+    output, _ = demo.communicate(timeout=seconds_max)
     return demo.returncode, output.decode(errors="replace")
 
 
@@ -127,8 +127,8 @@ def test_a_good_change_waits_for_an_interview_and_a_bad_one_undoes_itself_and_st
     place: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "report.json"
-    arguments = ("--seconds", "60", "--changes", "--broker", "mosquitto", "--report", str(path))
-    code, output = ended(start(place, *arguments))
+    arguments = ("--seconds", "50", "--changes", "--broker", "mosquitto", "--report", str(path))
+    code, output = ended(start(place, *arguments), seconds_max=180)
     assert code == 0, output
     report = json.loads(path.read_text())
     good, bad = report["rollouts"]
