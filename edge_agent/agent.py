@@ -15,7 +15,7 @@ from broker_config.messages import CommandStatus, Will
 from broker_config.signing import Kind as Ordered
 from broker_config.telemetry import CONTENT_JSON, JOURNAL, PROPERTY_KEY, PROPERTY_LAST, Key
 from broker_config.topics import Up
-from edge_agent import clock, parts, session
+from edge_agent import clock, parts, session, tasks
 from edge_agent.adapters import files
 from edge_agent.adapters.counters import COUNTERS_NAME, Counters
 from edge_agent.adapters.system import System, give_back_memory
@@ -181,34 +181,16 @@ class Agent:
             if stop.is_set() and not self._stopping:
                 await self._begin_stop(drivers)
             self._turn()
-            self._raise_mistakes()
+            task = self._connecting.task
+            tasks.raise_mistakes(self._wires if task is None else (*self._wires, task))
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._until_next_turn_s()):
-                    await self._wait_any(stop)
+                    await tasks.any_of(self._wake, *(() if self._stopping else (stop,)))
         if self._connecting.task is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting.task
         self._finish()
-
-    def _raise_mistakes(self) -> None:
-        """A task that ended by an error of ours ends the agent: whoever watches over it starts it again."""
-        for task in (*self._wires, *((self._connecting.task,) if self._connecting.task is not None else ())):
-            if task.done() and not task.cancelled():
-                error = task.exception()
-                if error is not None:
-                    raise error
-
-    async def _wait_any(self, stop: asyncio.Event) -> None:
-        if self._stopping or stop.is_set():
-            await self._wake.wait()
-            return
-        waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(stop.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     async def _begin_stop(self, drivers: Mapping[str, Driver]) -> None:
         self._stopping = True

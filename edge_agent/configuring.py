@@ -22,8 +22,8 @@ from edge_agent.adapters.applying import Applying
 from edge_agent.adapters.transaction import Failpoint
 from edge_agent.adapters.twin_file import TwinFile
 from edge_agent.changing import Kept, Noted, Stage
+from edge_agent.commanding import Journal
 from edge_agent.handlers import Handler
-from edge_agent.journal import Data, Kind
 from edge_agent.obeying import Order
 from edge_agent.reporting import Reporting
 
@@ -39,16 +39,6 @@ AGAIN_S_MAX: Final = 60.0
 HURRY: Final = 8
 """So many attempts to connect have time before a change that needs the server has to prove itself."""
 NOT_HEARD: Final = "no word of the server since it was applied"
-
-
-class Journal(Protocol):
-    """Where it is written what was done."""
-
-    def note(self, kind: Kind, data: Data) -> None:
-        """An event, as of now."""
-
-    def seal(self) -> None:
-        """What was noted so far becomes durable, if the disk takes it."""
 
 
 class Board(Protocol):
