@@ -12,7 +12,7 @@ from fleet_server.change.circumstances import Circumstances, CircumstancesOf
 from fleet_server.change.composing import Composer, Difference
 from fleet_server.change.layers import Group, Layer, LayerDocument, LayerKind, LayerName
 from fleet_server.change.store import LayerStore, Revised, TwinStore
-from fleet_server.change.twins import Aim, Drift, Report, Twin
+from fleet_server.change.twins import Aim, Report, Twin
 from fleet_server.registry.model import BeyondError, UnknownError
 from fleet_server.registry.store import Registry
 
@@ -63,12 +63,6 @@ class ScopedTwins:
         """See the port."""
         self._check(device)
         return self._inner.reported_history(device, before=before, rows_max=rows_max)
-
-    def drifts(self, devices: Sequence[str]) -> dict[str, Drift]:
-        """See the port."""
-        for device in devices:
-            self._check(device)
-        return dict(self._inner.drifts(devices))
 
     def _check(self, device: str) -> None:
         if self._registry.device(device) is None:

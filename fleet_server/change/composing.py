@@ -30,8 +30,10 @@ from fleet_server.change.twins import Wish, changes
 from fleet_server.registry.model import PATH_SEPARATOR
 from fleet_server.telemetry.store import StoreError
 
-PART_MAX: Final = 500
+PART_MAX: Final = 250
 """Devices of one transaction: others who write wait so long at most."""
+BETWEEN_S: Final = 0.005
+"""From one part to the next, or who waits for the lock or the database would not have its turn."""
 AT_ONCE_MAX: Final = 50
 """So many devices are composed before the answer to who asked; more are left to the thread."""
 AGAIN_S: Final = 5.0
@@ -143,10 +145,6 @@ class Composer:
         known = {row[0] for row in self._registry.placed(devices)}
         return [device for device in devices if device not in known]
 
-    def candidates(self, devices: Sequence[str]) -> Mapping[str, Composed]:
-        """What the layers of each of *devices* make now, desired or not: what a rollout that holds it may release."""
-        return {placed.device: made for placed, made in self._composed(devices, self._layers.layering(), {})}
-
     def _differences(
         self, devices: Sequence[str] | None, layering: Layering, own: Mapping[str, Layer]
     ) -> Iterator[Difference]:
@@ -188,7 +186,7 @@ class Composer:
             self._work.wait(AGAIN_S)
             self._work.clear()
             try:
-                while not stop.is_set() and self.turn():
+                while self.turn() and not stop.wait(BETWEEN_S):
                     failing = False
             except StoreError as error:
                 logger.log(
@@ -202,16 +200,12 @@ class Composer:
 
     def turn(self) -> bool:
         """Compose one part of what waits; whether there may be more. Raises StoreError: it waits still."""
-        with self._waking:
-            everything, self._all = self._all, None
+        everything = self._all
         if everything is not None:
-            try:
-                known = [row[0] for row in self._registry.placed(None)]
-            except StoreError:
-                with self._waking:
-                    self._all = self._all or everything
-                raise
-            self._later(known, *everything)
+            self._later([row[0] for row in self._registry.placed(None)], *everything)
+            with self._waking:
+                if self._all is everything:  # else another change came meanwhile
+                    self._all = None
         with self._waking:
             part = dict(itertools.islice(self._some.items(), PART_MAX))
         reasons: dict[tuple[str, str], list[str]] = {}

@@ -22,9 +22,6 @@ class TwinStore(Protocol):
     def twins(self, devices: Sequence[str]) -> Mapping[str, Twin]:
         """Of each of them."""
 
-    def in_state(self, drift: Drift, *, after: str, rows_max: int) -> Sequence[str]:
-        """Devices of which something is desired or reported, in that state, by id, behind *after*."""
-
     def drifts(self, devices: Sequence[str]) -> Mapping[str, Drift]:
         """The state of each that has one; cheaper than :meth:`twins`."""
 

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import httpx
 import uvicorn
@@ -60,14 +60,18 @@ EVERY_S: Final = 10.0
 RECEIPT_WAIT_S: Final = 15.0
 
 
+Asked: TypeAlias = dict[str, tuple[int, float, float]]
+"""Sort of request -> (how many, p50 and p99 in ms)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
-    """``quiet``, ``meanwhile``: (requests, p50 and p99 in ms) of the API before and while it was published."""
+    """``quiet``, ``meanwhile``: of the API before and while it was published, of each sort of request."""
 
     devices: int
     seconds: float
-    quiet: tuple[int, float, float]
-    meanwhile: tuple[int, float, float]
+    quiet: Asked
+    meanwhile: Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +140,17 @@ def _put(port: int, **settings: object) -> None:
 
 
 @contextmanager
-def _asking(port: int, devices: int) -> Iterator[Callable[[], tuple[int, float, float]]]:
+def _asking(port: int, devices: int) -> Iterator[Callable[[], Asked]]:
     """Another process that asks one thing after the other; a call tells what it took since the last one."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_ask, args=(port, devices, theirs), daemon=True)
     process.start()
 
-    def asked() -> tuple[int, float, float]:
+    def asked() -> Asked:
         ours.send(True)
-        times_ms: list[float] = ours.recv()
-        return len(times_ms), percentile(times_ms, 0.5), percentile(times_ms, 0.99)
+        taken: dict[str, list[float]] = ours.recv()
+        return {sort: (len(ms), percentile(ms, 0.5), percentile(ms, 0.99)) for sort, ms in taken.items()}
 
     try:
         yield asked
@@ -155,10 +159,10 @@ def _asking(port: int, devices: int) -> Iterator[Callable[[], tuple[int, float, 
         process.join()
 
 
-def _ask(port: int, devices: int, theirs: "Connection[list[float], bool]") -> None:
+def _ask(port: int, devices: int, theirs: "Connection[dict[str, list[float]], bool]") -> None:
     """Until it is told to end: a twin, a page of devices, and a change of one device's own settings, in turn."""
     rng = random.Random(1)
-    times_ms: list[float] = []
+    taken: dict[str, list[float]] = {}
     headers = {"Authorization": f"Bearer {TOKEN}"}
     changes = {"If-Match": "*", "Content-Type": "application/merge-patch+json"}
     with httpx.Client(base_url=f"http://{HOST}:{port}", headers=headers, timeout=CONFIRM_S_MAX) as client:
@@ -167,19 +171,22 @@ def _ask(port: int, devices: int, theirs: "Connection[list[float], bool]") -> No
             began_s = time.perf_counter()
             match at % 10:
                 case 0:
+                    sort = "a device is set"
                     body = json.dumps({"broker_port": rng.randrange(1, 65_536)})
                     answer = client.patch(f"/v1/twins/{device}", content=body, headers=changes)
                 case 1 | 2 | 3:
+                    sort = "a list of devices"
                     answer = client.get(f"/v1/devices?text={device[:7]}")
                 case _:
+                    sort = "a twin"
                     answer = client.get(f"/v1/twins/{device}")
             answer.raise_for_status()
-            times_ms.append(1000 * (time.perf_counter() - began_s))
+            taken.setdefault(sort, []).append(1000 * (time.perf_counter() - began_s))
             if theirs.poll():
                 if not theirs.recv():
                     return
-                theirs.send(times_ms)
-                times_ms = []
+                theirs.send(taken)
+                taken = {}
 
 
 # Confirm ------------------------------------------------------------------------------------------------------------

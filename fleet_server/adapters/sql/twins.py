@@ -64,13 +64,6 @@ class SqlTwins:
             for device in devices
         }
 
-    def in_state(self, drift: Drift, *, after: str, rows_max: int) -> Sequence[str]:
-        """See the port."""
-        column = twins.c
-        query = select(column.device).where(column.drift == drift.value, column.device > after)
-        with database.reading(self._engine) as connection:
-            return connection.execute(query.order_by(column.device).limit(rows_max)).scalars().all()
-
     def drifts(self, devices: Sequence[str]) -> Mapping[str, Drift]:
         """See the port."""
         with database.reading(self._engine) as connection:

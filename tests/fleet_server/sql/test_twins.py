@@ -146,15 +146,14 @@ def test_drift_is_told_and_found(twins: SqlTwins, reported: Reported | None, sta
     if reported is not None:
         twins.report([("cam-7", reported)], now_ms=NOW_MS)
     assert twins.twin("cam-7").drift is state
-    assert {each for each in Drift if twins.in_state(each, after="", rows_max=10)} == {state}
+    assert twins.drifts(["cam-7"]) == {"cam-7": state}
 
 
 def test_a_new_wish_makes_a_device_in_sync_pending(twins: SqlTwins) -> None:
     twins.desire([wish("cam-7", video="720p")], now_ms=NOW_MS)
     twins.report([("cam-7", said(1, NOW_MS, video="720p"))], now_ms=NOW_MS)
     twins.desire([wish("cam-7", video="1080p")], now_ms=NOW_MS)
-    assert twins.in_state(Drift.PENDING, after="", rows_max=10) == ["cam-7"]
-    assert twins.in_state(Drift.PENDING, after="cam-7", rows_max=10) == []
+    assert twins.drifts(["cam-7", "cam-8"]) == {"cam-7": Drift.PENDING}
 
 
 # histories
