@@ -3,12 +3,8 @@
 import asyncio
 import random
 import ssl
-import threading
 from collections.abc import Callable, Mapping
-from typing import Final
 
-import structlog
-import uvloop
 from sqlalchemy import Engine
 
 from broker_config.ids import SiteId, server_client_id
@@ -28,12 +24,7 @@ from fleet_server.projection.labels import CLASS_UNKNOWN, ORG_UNASSIGNED
 from fleet_server.registry.assignment_store import Holders
 from fleet_server.registry.keeper import Keeper
 from fleet_server.telemetry.view import TelemetryView
-
-STOP_S: Final = 10.0
-AGAIN_S: Final = 5.0
-"""Between two tries to begin."""
-
-log = structlog.get_logger()
+from fleet_server.threads import Looped, Resumed
 
 
 class Changing:
@@ -64,11 +55,11 @@ class Changing:
         self.composer = Composer(self.twins, self.layers, registry, published=self.published, now_ms=now_ms)
         registry.when_placed(self.composer.moved)
         self._service: TwinService | None = None
-        self._stopping = threading.Event()
-        self._stop: Callable[[], None] = lambda: None
-        self._threads = [threading.Thread(target=self._compose, name="composer", daemon=True)]
+        self._threads: list[Resumed | Looped] = [
+            Resumed("composer", self.composer.run, wake=self.composer.wake),
+        ]
         if config.signer.socket_file is not None:
-            self._threads.append(threading.Thread(target=self._run, name="twins", daemon=True))
+            self._threads.append(Looped("twins", self._serve))
 
     @property
     def ports(self) -> Change:
@@ -84,12 +75,8 @@ class Changing:
 
     def stop(self) -> None:
         """In order; what is not composed is at the next start."""
-        self._stopping.set()
-        self._stop()
-        self.composer.wake()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(STOP_S)
+        for thread in reversed(self._threads):
+            thread.stop()
 
     def facts(self) -> TwinFacts | None:
         """None: it has not begun, or there is no signer."""
@@ -100,33 +87,7 @@ class Changing:
         if self._service is not None:
             self._service.published(made)
 
-    def _compose(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.composer.run(self._stopping)
-            except Exception:
-                log.exception("composing ended; it begins again")
-                self._stopping.wait(AGAIN_S)
-
-    def _run(self) -> None:
-        """Begin, and begin again from what is durable whatever ended it: nothing else is trusted then."""
-        while not self._stopping.is_set():
-            try:
-                uvloop.run(self._serve())
-            except Exception:
-                log.exception("twins ended; they begin again from what is durable")
-            self._stopping.wait(AGAIN_S)
-
-    async def _serve(self) -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def end() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(stop.set)
-
-        self._stop = end
-        if self._stopping.is_set():
-            return
+    async def _serve(self, stop: asyncio.Event) -> None:
         self._service = self._made()
         await self._service.run(stop)
 

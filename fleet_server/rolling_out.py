@@ -1,11 +1,8 @@
 """Wires rollouts: their store, what they see, how they reach twins and layers, and the thread that looks at them."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
 
-import structlog
 from sqlalchemy import Engine
 
 from fleet_server.adapters.sql.rollouts import SqlRollouts
@@ -16,11 +13,7 @@ from fleet_server.change.rolling import Rolling, Tell
 from fleet_server.change.sight import Sight
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.view import TelemetryView
-
-STOP_S: Final = 5.0
-AGAIN_S: Final = 5.0
-
-log = structlog.get_logger()
+from fleet_server.threads import Resumed
 
 
 def monotonic_ms() -> int:
@@ -45,29 +38,6 @@ def rolling_of(
     return Rolling(SqlRollouts(engine), sight, bringing, planner, tell=tell, now_ms=now_ms, monotonic_ms=monotonic_ms)
 
 
-class RollingOut:
-    """The thread; with several servers only the one of the first shard has it."""
-
-    def __init__(self, rolling: Rolling) -> None:
-        self._rolling = rolling
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rollouts", daemon=True)
-
-    def start(self) -> None:
-        """Look at rollouts from now on."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """In order; what is decided is stored."""
-        self._stopping.set()
-        self._rolling.wake()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._rolling.run(self._stopping)
-            except Exception:
-                log.exception("rollouts ended; they begin again from what is stored")
-                self._stopping.wait(AGAIN_S)
+def running(rolling: Rolling) -> Resumed:
+    """The thread that looks at them; with several servers only the one of the first shard has it."""
+    return Resumed("rollouts", rolling.run, wake=rolling.wake)

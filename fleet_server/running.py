@@ -15,6 +15,7 @@ import uvicorn
 
 from broker_config.ids import SiteId, server_client_id
 from fleet_server import parts
+from fleet_server import rolling_out as rollouts
 from fleet_server.adapters import mqtt
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
@@ -43,7 +44,7 @@ from fleet_server.parts import Operators, Secrets, now_ms
 from fleet_server.projection.sinks import Sinks
 from fleet_server.registry import readiness
 from fleet_server.registry.keeper import Keeper, PromptLabels
-from fleet_server.rolling_out import RollingOut, rolling_of
+from fleet_server.rolling_out import rolling_of
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
 from fleet_server.uploads import Uploads
@@ -125,7 +126,7 @@ class Server:
             tell=tell,
             now_ms=now_ms,
         )
-        rolling_out = RollingOut(rolling)
+        rolling_out = rollouts.running(rolling)
         sinks = parts.sinks_of(config, self._store, view, PromptLabels(operators.registry, keeper))
         sinks.start()
         if self._identities is not None:

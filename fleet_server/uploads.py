@@ -3,13 +3,10 @@
 import asyncio
 import random
 import ssl
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-import structlog
-import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -35,14 +32,10 @@ from fleet_server.evidence.underway import Put, Said, UnderWay
 from fleet_server.evidence.uploads import UploadError
 from fleet_server.evidence.windows import Windows
 from fleet_server.telemetry.store import StoreError
+from fleet_server.threads import Looped
 
 UPLOADS_FILE: Final = "uploads.db"
 INCOMING: Final = "incoming"
-STOP_S: Final = 10.0
-AGAIN_S: Final = 5.0
-"""Between two tries to begin."""
-
-log = structlog.get_logger()
 
 
 class Uploads:
@@ -73,9 +66,7 @@ class Uploads:
         assert config.signer.socket_file is not None
         self.signer = SocketSigner(config.signer.socket_file)
         self.receipt_life_ms = min(LIFETIME_MS_MAX, 1000 * config.signer.lifetime_s_max)
-        self._stopping = threading.Event()
-        self._stop: Callable[[], None] = lambda: None
-        self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
+        self._thread = Looped("uploads", self._serve)
         self._service: UploadService | None = None
         self._register: Register
         self._certificate: Callable[[str], Certificate | None]
@@ -93,10 +84,7 @@ class Uploads:
 
     def stop(self) -> None:
         """In order; what is under way goes on at the next start."""
-        self._stopping.set()
-        self._stop()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
+        self._thread.stop()
 
     def say(self, said: Said | Put) -> list[DownMessage]:
         """See :class:`fleet_server.evidence.docking.Docking`."""
@@ -118,25 +106,7 @@ class Uploads:
         """None: it has not begun."""
         return None if self._service is None else self._service.facts()
 
-    def _run(self) -> None:
-        """Begin, and begin again from what is durable whatever ended it: nothing else is trusted then."""
-        while not self._stopping.is_set():
-            try:
-                uvloop.run(self._serve())
-            except Exception:
-                log.exception("uploads ended; they begin again from what is durable")
-            self._stopping.wait(AGAIN_S)
-
-    async def _serve(self) -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def end() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(stop.set)
-
-        self._stop = end
-        if self._stopping.is_set():
-            return
+    async def _serve(self, stop: asyncio.Event) -> None:
         uploads = SqliteUploads(self._table.directory / UPLOADS_FILE)
         try:
             self._service = self._made(uploads)
