@@ -90,7 +90,7 @@ def server_user(site: SiteId) -> str:
 
 
 def server_client_id(
-    site: SiteId, shards: str = "00-ff", *, work: Literal["ingest", "evidence", "twins"] = "ingest"
+    site: SiteId, shards: str = "00-ff", *, work: Literal["ingest", "evidence", "twins", "commands"] = "ingest"
 ) -> str:
     """The client id of the worker that owns *shards*, ``FIRST-LAST``, one for each work. Raises BadIdError."""
     if not _SHARDS.match(shards):

@@ -32,6 +32,8 @@ LOGS: Final = "logs"
 
 KEPT_MAX: Final = 128
 """Commands whose orders have not expired."""
+FORGET_MS: Final = 60_000
+"""After its expiry: an order that is signed anew ends a little later than the first."""
 DEFERRED_MAX: Final = 16
 RUNNING_MAX: Final = 4
 RESTART_MS_MAX: Final = 600_000
@@ -157,7 +159,9 @@ def due(row: Row, *, now_ms: int | None, lease: str, running: int) -> Due:
 def room(rows: Iterable[Row], *, now_ms: int | None) -> tuple[str, ...] | None:
     """The ids of rows that make room for one more; None: there is none."""
     kept = list(rows)
-    old = [row.id for row in kept if row.state in ENDED and now_ms is not None and row.expires_ms <= now_ms]
+    old = [
+        row.id for row in kept if row.state in ENDED and now_ms is not None and row.expires_ms + FORGET_MS <= now_ms
+    ]
     return tuple(old) if len(kept) - len(old) < KEPT_MAX else None
 
 

@@ -28,6 +28,7 @@ from fleet_server.api.app import Ports, create_app
 from fleet_server.api.assignments import Assigning
 from fleet_server.change.rolling import Rolling, Tell
 from fleet_server.changing import Changing
+from fleet_server.commanding import Commanding
 from fleet_server.config import Config
 from fleet_server.custody import Custody
 from fleet_server.evidence.overdue import OverdueLooker
@@ -133,7 +134,9 @@ class Server:
             self._identities.open(operators.engine, operators.registry, view)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
         custody = self._custody(tell, told)
-        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody, changing, rolling))
+        signers = self._trusted.signers_json
+        commanding = Commanding(config, operators.engine, view, self._security, signers, now_ms=now_ms)
+        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody, changing, rolling, commanding))
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])
         keeping, auditing = threading.Event(), threading.Event()
@@ -154,6 +157,7 @@ class Server:
         changing.start()
         if config.shards[0] == 0:
             rolling_out.start()
+        commanding.start()
         log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -163,6 +167,7 @@ class Server:
         finally:
             await asyncio.to_thread(rolling_out.stop)
             await asyncio.to_thread(changing.stop)
+            await asyncio.to_thread(commanding.stop)
             if self._uploads is not None and custody is not None:
                 await asyncio.to_thread(self._uploads.stop)
                 await asyncio.to_thread(custody.stop)
@@ -221,6 +226,7 @@ class Server:
         custody: Custody | None,
         changing: Changing,
         rolling: Rolling,
+        commanding: Commanding,
     ) -> Ports:
         operators = self._operators
         return Ports(
@@ -243,6 +249,7 @@ class Server:
             timestamps=None if custody is None else custody.timestamps,
             change=changing.ports,
             rolling=rolling,
+            commanding=commanding.ports,
         )
 
 

@@ -35,6 +35,8 @@ class Permission(StrEnum):
     ASSIGNMENTS_READ = "assignments:read"
     ASSIGNMENTS_CHANGE = "assignments:change"
     CONFIG_CHANGE = "config:change"
+    COMMANDS_SEND = "commands:send"
+    COMMANDS_APPROVE = "commands:approve"
     EVIDENCE_LIST = "evidence:list"
     EVIDENCE_READ = "evidence:read"
     EVIDENCE_CHANGE = "evidence:change"
@@ -78,6 +80,8 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = {
         P.QUARANTINE_REPLAY,
         P.DEVICES_ENROL,
         P.DEVICES_REVOKE,
+        P.COMMANDS_SEND,
+        P.COMMANDS_APPROVE,
         P.ASSIGNMENTS_READ,
         P.ASSIGNMENTS_CHANGE,
         P.CONFIG_CHANGE,

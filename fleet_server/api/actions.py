@@ -56,6 +56,12 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/devices/{device}/hand-over"): Action("assignment.hand_over", "device", hushed=True),
     ("POST", "/v1/assignments/{assignment}/correction"): Action("assignment.correct", "assignment", hushed=True),
     ("POST", "/v1/imports/assignments"): Action("assignment.import", hushed=True),
+    ("POST", "/v1/commands"): Action(
+        "command.send", "name", told=("devices", "node", "unit", "device_class", "where", "parameters")
+    ),
+    ("POST", "/v1/commands/{command}/cancel"): Action("command.cancel", "command"),
+    ("POST", "/v1/commands/{command}/orders"): Action("command.sign", "command"),
+    ("POST", "/v1/commands/{command}/approve"): Action("command.approve", "command"),
     ("POST", "/v1/tokens"): Action("token.create", "token", told=("grants", "days")),
     ("POST", "/v1/tokens/{token}/approve"): Action("token.approve", "token"),
     ("POST", "/v1/tokens/{token}/revoke"): Action("token.revoke", "token"),

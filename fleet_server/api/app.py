@@ -25,6 +25,7 @@ from fleet_server.access.revocation import Revoker
 from fleet_server.access.roles import Permission
 from fleet_server.access.scoped_assignments import ScopedAssignments
 from fleet_server.access.scoped_change import ScopedCircumstances, ScopedLayers, ScopedTwins
+from fleet_server.access.scoped_commands import ScopedCommands
 from fleet_server.access.scoped_dispatches import ScopedDispatches
 from fleet_server.access.scoped_evidence import ScopedDeletions, ScopedItems, ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
@@ -36,6 +37,7 @@ from fleet_server.api import (
     audit,
     changes,
     claims,
+    commands,
     config_layers,
     device_audit,
     devices,
@@ -70,6 +72,7 @@ from fleet_server.api import (
 )
 from fleet_server.api.assignments import Assigning
 from fleet_server.api.bodies import Bodies
+from fleet_server.api.commands import Commanding
 from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
@@ -133,7 +136,7 @@ class Ports:
     """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
     ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken; ``evidence``:
     None if the server keeps none; ``timestamps``: of checkpoints; ``change``: None if the server changes no devices;
-    ``rolling``: rollouts, None as well.
+    ``rolling``: rollouts, None as well; ``commanding``: None if it orders none about.
     """
 
     view: TelemetryView
@@ -155,6 +158,7 @@ class Ports:
     timestamps: Timestamps | None = None
     change: twins.Change | None = None
     rolling: Rolling | None = None
+    commanding: Commanding | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -202,6 +206,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         sinks.routes(ports.sinks, clock),
         tokens.routes(ports.people, clock),
         *_assigning(ports, registry, view, clock),
+        *_commanding(ports.commanding, registry, clock),
         *_enrolling(ports.enrolling, ports.auditor, clock),
         *_evidence(ports, registry, view, clock),
         people.routes(ports.persons, clock),
@@ -232,6 +237,13 @@ def _certificate_ms(enrolling: Enrolling | None) -> Callable[[str], int | None]:
         return max((each.not_after_ms for each in found if each.state is State.ACTIVE), default=None)
 
     return end_ms
+
+
+def _commanding(commanding: Commanding | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[APIRouter, ...]:
+    if commanding is None:
+        return ()
+    store = ScopedCommands(commanding.store, acting.scope)
+    return commands.routes(commanding, store, registry, clock), commands.catalog_routes()
 
 
 def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock) -> tuple[APIRouter, ...]:

@@ -17,7 +17,17 @@ from edge_agent.adapters import program
 from edge_agent.adapters.counters import Counters
 from edge_agent.adapters.program import ProgramError
 from edge_agent.commanding import Commands
-from edge_agent.commands import DEFERRED_MAX, KEPT_MAX, RESTART_MS_MAX, RUNNING_MAX, Due, Outcome, Row, State
+from edge_agent.commands import (
+    DEFERRED_MAX,
+    FORGET_MS,
+    KEPT_MAX,
+    RESTART_MS_MAX,
+    RUNNING_MAX,
+    Due,
+    Outcome,
+    Row,
+    State,
+)
 from edge_agent.journal import Data
 from edge_agent.journal import Kind as Noted
 from edge_agent.obeying import Facts, Order
@@ -69,8 +79,8 @@ def test_a_row_stays_until_its_order_has_expired_and_then_makes_room() -> None:
     rows = [replace(ROW, id=f"{n:016x}", state=State.DONE) for n in range(KEPT_MAX)]
     assert commands.busy(rows, lease="", now_ms=NOW_MS) is Refusal.BUSY
     assert commands.busy(rows, lease="", now_ms=None) is Refusal.BUSY
-    assert commands.busy(rows, lease="", now_ms=NOW_MS + 60_000) is None
-    assert commands.room(rows, now_ms=NOW_MS + 60_000) == tuple(row.id for row in rows)
+    assert commands.busy(rows, lease="", now_ms=NOW_MS + 60_000 + FORGET_MS) is None
+    assert commands.room(rows, now_ms=NOW_MS + 60_000 + FORGET_MS) == tuple(row.id for row in rows)
 
 
 @pytest.mark.parametrize(

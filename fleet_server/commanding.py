@@ -1,0 +1,146 @@
+"""Wires commands: their store, the link, the threads."""
+
+import asyncio
+import random
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+import uvloop
+from sqlalchemy import Engine
+
+from broker_config import signing
+from broker_config.ids import ContractError, SiteId, server_client_id
+from broker_config.signing import LIFETIME_MS_MAX, Roots
+from fleet_server.adapters.mqtt import LinkSettings
+from fleet_server.adapters.signer_socket import SocketSigner
+from fleet_server.adapters.sql.commands import SqlCommands
+from fleet_server.api.commands import Commanding as Ports
+from fleet_server.change import commands as rules
+from fleet_server.change.command_service import CommandFacts, CommandService, CommandSettings
+from fleet_server.change.commands import Word
+from fleet_server.config import Config
+from fleet_server.telemetry.view import TelemetryView
+
+STOP_S: Final = 10.0
+AGAIN_S: Final = 5.0
+"""Between two tries to begin."""
+EVENTS_A_LOOK: Final = 2_000
+LOOKS_MAX: Final = 10
+"""Of one journal at once; what is behind it is read when what is before it is waited for no more."""
+
+log = structlog.get_logger()
+
+
+class Commanding:
+    """What runs beside telemetry, in a thread and a loop of its own; without a signer nothing is ordered."""
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        view: TelemetryView,
+        security: ssl.SSLContext,
+        signers_json: Callable[[], str],
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """*signers_json*: whom devices obey, empty if nobody."""
+        self._config = config
+        self._view = view
+        self._security = security
+        self._signers_json = signers_json
+        self._now_ms = now_ms
+        self._store = SqlCommands(engine)
+        socket_file = config.signer.socket_file
+        self._signer = None if socket_file is None else SocketSigner(socket_file)
+        self._service: CommandService | None = None
+        self._stopping = threading.Event()
+        self._stop: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+
+    @property
+    def ports(self) -> Ports:
+        """What the API stands on."""
+        lifetime_ms = min(LIFETIME_MS_MAX, 1000 * self._config.signer.lifetime_s_max)
+        return Ports(self._store, self._wake, self._roots, self._signer, lifetime_ms)
+
+    def start(self) -> None:
+        """Speak with devices."""
+        if self._signer is not None:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """In order; what was said is said again at the next start."""
+        self._stopping.set()
+        self._stop()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_S)
+
+    def facts(self) -> CommandFacts | None:
+        """None: it has not begun, or there is no signer."""
+        return None if self._service is None else self._service.facts()
+
+    def _wake(self) -> None:
+        if self._service is not None:
+            self._service.wake()
+
+    def _roots(self) -> Roots | None:
+        try:
+            return signing.decode_roots(self._signers_json().encode())
+        except ContractError:
+            return None
+
+    def _run(self) -> None:
+        """Begin, and begin again from what is durable whatever ended it: nothing else is trusted then."""
+        while not self._stopping.is_set():
+            try:
+                uvloop.run(self._serve())
+            except Exception:
+                log.exception("commands ended; they begin again from what is durable")
+            self._stopping.wait(AGAIN_S)
+
+    async def _serve(self) -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def end() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+
+        self._stop = end
+        if not self._stopping.is_set():
+            self._service = self._made()
+            await self._service.run(stop)
+
+    def _made(self) -> CommandService:
+        config = self._config
+        first, last = config.shards
+        assert self._signer is not None
+        return CommandService(
+            CommandSettings((first, last)),
+            LinkSettings(
+                host=config.broker.host,
+                port=config.broker.port,
+                client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}", work="commands"),
+                keep_alive_s=config.broker.keep_alive_s,
+                security=self._security,
+            ),
+            self._store,
+            self._signer,
+            self._journal_of,
+            now_ms=self._now_ms,
+            rng=random.Random(),  # noqa: S311 - jitter
+        )
+
+    def _journal_of(self, device: str, from_ms: int, to_ms: int) -> Sequence[Word]:
+        """See :data:`fleet_server.change.command_store.JournalOf`."""
+        out: list[Word] = []
+        for _ in range(LOOKS_MAX):
+            found = self._view.events(device, from_ms=from_ms, to_ms=to_ms, rows_max=EVENTS_A_LOOK)
+            out += [word for event in found if (word := rules.word_in(device, event)) is not None]
+            if len(found) < EVENTS_A_LOOK or found[-1].at_ms == from_ms:
+                break
+            from_ms = found[-1].at_ms
+        return out
