@@ -12,6 +12,7 @@ from fleet_server.cli import (
     assign_commands,
     audit_commands,
     config_commands,
+    command_commands,
     enrolment_commands,
     evidence_commands,
     outbound_commands,
@@ -72,6 +73,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_ma
 quarantine_app = typer.Typer(no_args_is_help=True, help="Messages that were not what they said.")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(assign_commands.app, name="assign")
+app.add_typer(command_commands.app, name="command")
 app.add_typer(audit_commands.app, name="audit")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(twin_commands.app, name="twin")

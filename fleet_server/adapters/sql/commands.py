@@ -206,7 +206,7 @@ class SqlCommands:
         since = func.min(func.coalesce(column.sent_ms, commands.c.created_ms))
         query = select(column.device, since).join(commands).where(or_(_in(OPEN), late)).group_by(column.device)
         with database.reading(self._engine) as connection:
-            return dict(connection.execute(query).tuples())
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def hear(self, words: Sequence[Word], *, now_ms: int) -> Sequence[Target]:
         """See the port."""
@@ -355,7 +355,7 @@ def _newest(connection: Connection, devices: Sequence[str]) -> dict[str, int]:
         )
         .group_by(column.device)
     )
-    return dict(connection.execute(query).tuples())
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _keep(connection: Connection, changed: Sequence[Target]) -> None:

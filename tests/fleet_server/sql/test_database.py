@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.assignment_tables import assignment
+from fleet_server.adapters.sql.command_tables import command
 from fleet_server.adapters.sql.evidence_tables import evidence_piece
 from fleet_server.adapters.sql.rollout_tables import rollout
 from fleet_server.adapters.sql.twin_tables import twin
@@ -21,7 +22,7 @@ def test_migrated_tables_are_those_of_the_code(engine: Engine) -> None:
     database.migrate(engine)
     with database.reading(engine) as connection:
         # each module adds its tables to the one
-        assert all(table.metadata is evidence_piece.metadata for table in (assignment, rollout, twin))
+        assert all(table.metadata is evidence_piece.metadata for table in (assignment, command, rollout, twin))
         assert compare_metadata(MigrationContext.configure(connection), evidence_piece.metadata) == []
 
 
