@@ -32,6 +32,7 @@ from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.keys import MasterKey, derive
 from fleet_server.access.persons import SessionRules
 from fleet_server.access.revocation import Revoker
+from fleet_server.access.signing import Issuer, Policy
 from fleet_server.adapters.audit_facts import auditor
 from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
@@ -39,6 +40,7 @@ from fleet_server.adapters.revocation_list import CrlFile
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.audit import SqlAudit
+from fleet_server.adapters.sql.commands import SqlCommands
 from fleet_server.adapters.sql.config_layers import SqlLayers
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
@@ -52,6 +54,7 @@ from fleet_server.adapters.sql.twins import SqlTwins
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Enrolling, Ports
 from fleet_server.api.assignments import Assigning
+from fleet_server.api.commands import Commanding
 from fleet_server.api.evidence import Evidence
 from fleet_server.api.twins import Change
 from fleet_server.change.composing import Composer
@@ -71,6 +74,8 @@ from fleet_server.telemetry.ingest import Ingest, IngestSettings
 from fleet_server.telemetry.view import IngestFacts
 from tests.fleet_server.access.drafts import SIGNER, SITE
 from tests.fleet_server.evidence.rig import Custody
+from tests.orders import ROOTS, SERVER, FixedKey, RealSigner
+from tests.orders import SITE as ORDERS_SITE
 
 T0: Final = 1_767_254_400_000
 """2026-01-01T08:00:00Z."""
@@ -151,7 +156,19 @@ class Fleet:
             evidence=self._evidence(path.parent, engine),
             change=change,
             rolling=self._rolling(engine, change),
+            commanding=self._commanding(engine),
         )
+
+    def _commanding(self, engine: Engine) -> Commanding:
+        """Without a broker: what is to be sent is in the store."""
+        self.commands = SqlCommands(engine)
+        self.woken = 0
+        self.signer = RealSigner(Issuer(FixedKey(SERVER), Policy(ORDERS_SITE), last=0, reserve=lambda _counter: None))
+
+        def wake() -> None:
+            self.woken += 1
+
+        return Commanding(self.commands, wake, lambda: ROOTS, self.signer)
 
     def _change(self, engine: Engine) -> Change:
         """Without a broker: who is told what is in ``published``."""

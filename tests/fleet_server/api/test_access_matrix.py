@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from broker_config import topics
+from broker_config.device_classes import SafetyClass
 from broker_config.ids import DeviceId
 from broker_config.telemetry import CONTENT_JSON
 from fleet_server.access.people import ROOT, NodeGrant
@@ -18,6 +19,8 @@ from fleet_server.access.persons import Identity
 from fleet_server.access.roles import PERMISSIONS, Permission, Role
 from fleet_server.api.app import create_app
 from fleet_server.api.rules import OPEN, RULES
+from fleet_server.change.command_store import Meant
+from fleet_server.change.commands import Command
 from fleet_server.change.layers import LayerKind, LayerName
 from fleet_server.evidence.dispatches import Dispatch
 from fleet_server.registry.assignments import Handing, With
@@ -67,6 +70,7 @@ FOREIGN: Final = Place("station-8", "cam-8", "unit-8", 4)
 PIECES: Final = {at: arrival(data=b"content", device=at.device) for at in (OWN, FOREIGN)}
 DELETIONS: Final[dict[Place, str]] = {}
 ASSIGNMENTS: Final[dict[Place, str]] = {}
+COMMANDS: Final = {OWN: "0" * 15 + "7", FOREIGN: "0" * 15 + "8"}
 
 
 class Ask(NamedTuple):
@@ -111,6 +115,10 @@ def asked(operation: str, at: Place, who: str) -> Ask:
             return Ask({})
         case ("POST", path) if path.endswith("/correction"):
             return Ask({"reason": "x", "shift": "late"}, headers=stale)
+        case ("POST", "/v1/commands"):
+            return Ask({"name": "identify", "devices": [at.device]})
+        case ("POST", "/v1/commands/{command}/approve"):
+            return Ask({"orders": [{"device": at.device, "order": "{}"}]})
         case ("POST", "/v1/tokens"):
             grant = {"role": "viewer", "node": at.node}
             return Ask({"token": f"of-{who}-{at.node}", "name": "x", "grants": [grant]})
@@ -181,6 +189,7 @@ def named(path: str, at: Place) -> str:
         device_class="body_camera",
         group=f"of-{at.node}",
         rollout="0" * 16,
+        command=COMMANDS[at],
     )
 
 
@@ -208,6 +217,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
         handing = Handing(at.device, With(officer=at.officer), "ann", T0, T0 + 1)
         ASSIGNMENTS[at] = fleet.assignments.check_out(handing, now_ms=NOW).assignment
         fleet.layers.put_group(f"of-{at.node}", 1, [at.device], expected=None, now_ms=T0)
+        command = Command(COMMANDS[at], "restart", {}, SafetyClass.DISRUPTIVE, 2, "ann", T0, NOW + 60_000)
+        fleet.commands.create(command, [Meant(at.device, f"hq/{at.node}")])
         own = LayerName(LayerKind.ORG_NODE, at.node)
         fleet.layers.put_layer(own, {"keep_alive_s": 30}, expected=None, by="ann", now_ms=T0)
     return fleet
@@ -312,6 +323,7 @@ async def test_a_list_has_nothing_of_a_foreign_node(app: FastAPI, tokens: dict[s
             "quarantine",
             "assignments",
             "config/layers",
+            "commands",
             *EVIDENCE,
         ):
             answer = await client.get(f"/v1/{path}", params={"from": SINCE[path]} if path in SINCE else {})
@@ -322,6 +334,7 @@ async def test_a_list_has_nothing_of_a_foreign_node(app: FastAPI, tokens: dict[s
                 *FOREIGN[:3],
                 FOREIGN.item,
                 ASSIGNMENTS[FOREIGN],
+                COMMANDS[FOREIGN],
                 PIECES[FOREIGN].upload,
                 DELETIONS[FOREIGN],
                 "car-7",

@@ -29,6 +29,7 @@ from fleet_server.access.sign_ins import SignIns
 from fleet_server.adapters.oidc import OidcProvider, OidcSettings
 from fleet_server.api.app import OPENAPI_PATH, Ports, create_app
 from fleet_server.api.assignments import Assigning
+from fleet_server.api.commands import Commanding
 from fleet_server.api.cookies import Cookies
 from fleet_server.api.evidence import Evidence
 from fleet_server.api.problems import MEDIA_TYPE
@@ -66,6 +67,7 @@ NO_PORTS: Final[Any] = replace(
     assigning=NO_ASSIGNING,
     change=NO_CHANGE,
     rolling=NO_ROLLING,
+    commanding=Commanding(None, lambda: None, lambda: None, None),  # type: ignore[arg-type]
 )
 """Enough to know which routes there are."""
 OPERATIONS: Final = [
