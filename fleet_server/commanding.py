@@ -3,12 +3,9 @@
 import asyncio
 import random
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import structlog
-import uvloop
 from sqlalchemy import Engine
 
 from broker_config import signing
@@ -18,20 +15,17 @@ from fleet_server.adapters.mqtt import LinkSettings
 from fleet_server.adapters.signer_socket import SocketSigner
 from fleet_server.adapters.sql.commands import SqlCommands
 from fleet_server.api.commands import Commanding as Ports
+from fleet_server.api.commands import Fitting
 from fleet_server.change import commands as rules
 from fleet_server.change.command_service import CommandFacts, CommandService, CommandSettings
 from fleet_server.change.commands import Word
 from fleet_server.config import Config
 from fleet_server.telemetry.view import TelemetryView
+from fleet_server.threads import Looped
 
-STOP_S: Final = 10.0
-AGAIN_S: Final = 5.0
-"""Between two tries to begin."""
 EVENTS_A_LOOK: Final = 2_000
 LOOKS_MAX: Final = 10
 """Of one journal at once; what is behind it is read when what is before it is waited for no more."""
-
-log = structlog.get_logger()
 
 
 class Commanding:
@@ -45,27 +39,27 @@ class Commanding:
         security: ssl.SSLContext,
         signers_json: Callable[[], str],
         *,
+        fitting: Fitting,
         now_ms: Callable[[], int],
     ) -> None:
-        """*signers_json*: whom devices obey, empty if nobody."""
+        """*signers_json*: whom devices obey, empty if nobody. *fitting*: whom a selector means."""
         self._config = config
         self._view = view
         self._security = security
         self._signers_json = signers_json
+        self._fitting = fitting
         self._now_ms = now_ms
         self._store = SqlCommands(engine)
         socket_file = config.signer.socket_file
         self._signer = None if socket_file is None else SocketSigner(socket_file)
         self._service: CommandService | None = None
-        self._stopping = threading.Event()
-        self._stop: Callable[[], None] = lambda: None
-        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+        self._thread = Looped("commands", self._serve)
 
     @property
     def ports(self) -> Ports:
         """What the API stands on."""
         lifetime_ms = min(LIFETIME_MS_MAX, 1000 * self._config.signer.lifetime_s_max)
-        return Ports(self._store, self._wake, self._roots, self._signer, lifetime_ms)
+        return Ports(self._store, self._wake, self._roots, self._signer, self._fitting, lifetime_ms)
 
     def start(self) -> None:
         """Speak with devices."""
@@ -74,10 +68,7 @@ class Commanding:
 
     def stop(self) -> None:
         """In order; what was said is said again at the next start."""
-        self._stopping.set()
-        self._stop()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
+        self._thread.stop()
 
     def facts(self) -> CommandFacts | None:
         """None: it has not begun, or there is no signer."""
@@ -93,26 +84,9 @@ class Commanding:
         except ContractError:
             return None
 
-    def _run(self) -> None:
-        """Begin, and begin again from what is durable whatever ended it: nothing else is trusted then."""
-        while not self._stopping.is_set():
-            try:
-                uvloop.run(self._serve())
-            except Exception:
-                log.exception("commands ended; they begin again from what is durable")
-            self._stopping.wait(AGAIN_S)
-
-    async def _serve(self) -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def end() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(stop.set)
-
-        self._stop = end
-        if not self._stopping.is_set():
-            self._service = self._made()
-            await self._service.run(stop)
+    async def _serve(self, stop: asyncio.Event) -> None:
+        self._service = self._made()
+        await self._service.run(stop)
 
     def _made(self) -> CommandService:
         config = self._config

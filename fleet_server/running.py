@@ -27,6 +27,7 @@ from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports, create_app
 from fleet_server.api.assignments import Assigning
 from fleet_server.change.rolling import Rolling, Tell
+from fleet_server.change.sight import Sight
 from fleet_server.changing import Changing
 from fleet_server.commanding import Commanding
 from fleet_server.config import Config
@@ -45,7 +46,7 @@ from fleet_server.parts import Operators, Secrets, now_ms
 from fleet_server.projection.sinks import Sinks
 from fleet_server.registry import readiness
 from fleet_server.registry.keeper import Keeper, PromptLabels
-from fleet_server.rolling_out import rolling_of
+from fleet_server.rolling_out import monotonic_ms, rolling_of
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
 from fleet_server.uploads import Uploads
@@ -135,7 +136,12 @@ class Server:
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
         custody = self._custody(tell, told)
         signers = self._trusted.signers_json
-        commanding = Commanding(config, operators.engine, view, self._security, signers, now_ms=now_ms)
+        sight = Sight(
+            operators.registry, view, changing.twins, changing.layers, now_ms=now_ms, monotonic_ms=monotonic_ms
+        )
+        commanding = Commanding(
+            config, operators.engine, view, self._security, signers, fitting=sight.fitting, now_ms=now_ms
+        )
         api = _api(self._ports(bell, subscriptions, outbound, sinks, custody, changing, rolling, commanding))
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])

@@ -1,7 +1,7 @@
 """``/v1/commands``: what devices are told to do, and what became of it."""
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -37,7 +37,7 @@ from fleet_server.change.command_store import (
     UnknownCommandError,
 )
 from fleet_server.change.commands import APPROVED_TARGETS_MAX, TARGETS_MAX, Command, State
-from fleet_server.change.selector import BadSelectorError, Known
+from fleet_server.change.selector import BadSelectorError, Selector
 from fleet_server.registry.model import Device, DeviceFilter
 from fleet_server.registry.store import Registry
 
@@ -48,19 +48,23 @@ NO_LIMIT_MS: Final = signing.LIFETIME_MS_MAX
 CHANGE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 CommandId: TypeAlias = Annotated[str, Path(pattern=models.COMMAND_PATTERN, examples=["0f" * 8])]
+Fitting: TypeAlias = Callable[[Selector, Collection[str]], Collection[str]]
+"""Selector, devices -> those of them that it means."""
 _SAFETY: Final = tuple(SafetyClass)
 
 
 @dataclass(frozen=True, slots=True)
 class Commanding:
     """What the routes of commands stand on. ``wake``: there is something to send; ``roots``: whom devices obey, None
-    if there is nobody; ``signer``: None if the server has none. ``lifetime_ms_max``: the signer's own bound.
+    if there is nobody; ``signer``: None if the server has none; ``fitting``: of a selector. ``lifetime_ms_max``: the
+    signer's own bound.
     """
 
     store: CommandStore
     wake: Callable[[], None]
     roots: Callable[[], Roots | None]
     signer: Signer | None
+    fitting: Fitting
     lifetime_ms_max: int = NO_LIMIT_MS
 
 
@@ -77,7 +81,7 @@ def routes(commanding: Commanding, store: ScopedCommands, registry: Registry, cl
         one signature waits for a second person.
         """
         roots = _roots(commanding)
-        found = _meant(body, registry)
+        found = _meant(body, registry, commanding.fitting)
         able, unable = _able(body, found)
         command = _asked(body, able, roots, by=acting.principal().holder, now_ms=clock(), commanding=commanding)
         if command.needs > 1 and len(able) > APPROVED_TARGETS_MAX:
@@ -210,7 +214,7 @@ def catalog_routes() -> APIRouter:
 # What is asked for --------------------------------------------------------------------------------------------------
 
 
-def _meant(body: models.CommandIn, registry: Registry) -> list[Device]:
+def _meant(body: models.CommandIn, registry: Registry, fitting: Fitting) -> list[Device]:
     others = (body.node, body.unit, body.device_class, body.where)
     if bool(body.devices) == any(each is not None for each in others):
         raise bad_request(
@@ -220,12 +224,11 @@ def _meant(body: models.CommandIn, registry: Registry) -> list[Device]:
         return _named(body.devices, registry)
     path = None if body.node is None else path_of(registry, body.node, "body.node")
     wanted = DeviceFilter(device_class=body.device_class, path=path, unit=body.unit)
-    holds = _selected(body.where)
     out: list[Device] = []
     after = ""
     while found := registry.devices(wanted, after=after, rows_max=DEVICES_A_LOOK):
         after = found[-1].device
-        out += [each for each in found if holds(each)]
+        out += found if body.where is None else _selected(body.where, found, fitting)
         if len(out) > TARGETS_MAX:
             raise bad_request("body", expected=f"at most {TARGETS_MAX} devices", got=f"more than {TARGETS_MAX}")
     if not out:
@@ -247,39 +250,13 @@ def _named(names: Sequence[str], registry: Registry) -> list[Device]:
     return out
 
 
-_ASKED: Final = frozenset(
-    {"device", "class", "node", "unit", "connected", "reporting", "healthy", "agent", "profile"}
-)
-"""Facts that the registry has."""
-
-
-def _selected(text: str | None) -> Callable[[Device], bool]:
-    if text is None:
-        return lambda _device: True
+def _selected(text: str, found: Sequence[Device], fitting: Fitting) -> list[Device]:
     try:
         parsed = selector.parse(text)
     except BadSelectorError as error:
         raise bad_request("body.where", expected=f"{error.expected} at {error.position}", got=error.got) from error
-    foreign = selector.named(parsed) - _ASKED
-    if foreign:
-        raise bad_request("body.where", expected=f"facts of {', '.join(sorted(_ASKED))}", got=", ".join(foreign))
-    return lambda device: parsed.holds(lambda fact: _fact(device, fact))
-
-
-def _fact(device: Device, fact: str) -> Known | None:
-    registration = device.registration
-    known: dict[str, Known | None] = {
-        "device": device.device,
-        "class": registration.device_class or None,
-        "node": device.path or None,
-        "unit": registration.unit,
-        "connected": device.facts.connected,
-        "reporting": device.facts.reporting,
-        "healthy": device.facts.healthy,
-        "agent": device.reported.agent or None,
-        "profile": device.reported.profile or None,
-    }
-    return known[fact]
+    fits = fitting(parsed, [each.device for each in found])
+    return [each for each in found if each.device in fits]
 
 
 def _able(body: models.CommandIn, found: Sequence[Device]) -> tuple[list[Device], list[Device]]:

@@ -44,6 +44,7 @@ def send(
     node: Node = None,
     unit: Unit = None,
     device_class: Class = None,
+    group: Annotated[str | None, typer.Option(help="All of this group.")] = None,
     where: Where = None,
     expires_s: Annotated[int | None, typer.Option(help="Not begun later than this.", min=1)] = None,
     *,
@@ -58,6 +59,8 @@ def send(
 
     Exit codes: 0 sent, or with --wait done everywhere; 1 refused, or not done everywhere.
     """
+    if group is not None:
+        where = f"group=={group}" if where is None else f"group=={group};({where})"
     chosen = {"node": node, "unit": unit, "device_class": device_class, "where": where}
     with server_of(site, url, token_file) as server:
         body = _body(words, {name: value for name, value in chosen.items() if value is not None})

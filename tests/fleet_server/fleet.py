@@ -59,6 +59,7 @@ from fleet_server.api.evidence import Evidence
 from fleet_server.api.twins import Change
 from fleet_server.change.composing import Composer
 from fleet_server.change.rolling import Rolling
+from fleet_server.change.sight import Sight
 from fleet_server.changing import circumstances_of
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.happenings import News
@@ -156,19 +157,27 @@ class Fleet:
             evidence=self._evidence(path.parent, engine),
             change=change,
             rolling=self._rolling(engine, change),
-            commanding=self._commanding(engine),
+            commanding=self._commanding(engine, change),
         )
 
-    def _commanding(self, engine: Engine) -> Commanding:
+    def _commanding(self, engine: Engine, change: Change) -> Commanding:
         """Without a broker: what is to be sent is in the store."""
-        self.commands = SqlCommands(engine)
+        self.engine, self.commands = engine, SqlCommands(engine)
         self.woken = 0
         self.signer = RealSigner(Issuer(FixedKey(SERVER), Policy(ORDERS_SITE), last=0, reserve=lambda _counter: None))
 
         def wake() -> None:
             self.woken += 1
 
-        return Commanding(self.commands, wake, lambda: ROOTS, self.signer)
+        sight = Sight(
+            self.registry,
+            self.view,
+            change.twins,
+            change.layers,
+            now_ms=lambda: NOW,
+            monotonic_ms=lambda: self.now_ms,
+        )
+        return Commanding(self.commands, wake, lambda: ROOTS, self.signer, sight.fitting)
 
     def _change(self, engine: Engine) -> Change:
         """Without a broker: who is told what is in ``published``."""

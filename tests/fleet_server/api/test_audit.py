@@ -82,7 +82,8 @@ def test_every_operation_that_changes_something_has_an_action(app: FastAPI) -> N
 def test_every_subject_is_a_parameter_of_its_path() -> None:
     for (method, path), action in {**CHANGES, **READS}.items():
         assert not action.subject or f"{{{action.subject}}}" in path or action.told
-        found = found_in(method, path.replace("{", "x-").replace("}", ""), b'{"token": "li", "item": "li", "name": "li"}')
+        body = b'{"token": "li", "item": "li", "name": "li"}'
+        found = found_in(method, path.replace("{", "x-").replace("}", ""), body)
         assert found is not None
         assert found.name == action.name
         assert bool(found.subject) == bool(action.subject)

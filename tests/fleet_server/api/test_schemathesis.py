@@ -67,7 +67,7 @@ NO_PORTS: Final[Any] = replace(
     assigning=NO_ASSIGNING,
     change=NO_CHANGE,
     rolling=NO_ROLLING,
-    commanding=Commanding(None, lambda: None, lambda: None, None),  # type: ignore[arg-type]
+    commanding=Commanding(None, lambda: None, lambda: None, None, lambda _selector, devices: devices),  # type: ignore[arg-type]
 )
 """Enough to know which routes there are."""
 OPERATIONS: Final = [
