@@ -18,7 +18,8 @@ from fleet_server.adapters.sql.twins import SqlTwins
 from fleet_server.api.twins import Change
 from fleet_server.change.circumstances import Circumstances, CircumstancesOf, Given
 from fleet_server.change.composing import Composer
-from fleet_server.change.service import TwinFacts, TwinService, TwinSettings
+from fleet_server.change.facts import TwinFacts
+from fleet_server.change.service import TwinService, TwinSettings
 from fleet_server.config import Config
 from fleet_server.projection.labels import CLASS_UNKNOWN, ORG_UNASSIGNED
 from fleet_server.registry.assignment_store import Holders

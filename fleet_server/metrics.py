@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from fleet_server.change.facts import TwinFacts
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.projection.view import SinkState, SinkStatus
@@ -158,6 +159,38 @@ CUSTODY: Final = (
     ),
     _custody("scrub_found", "What the last scrub found.", lambda f: f.scrub_found),
     _custody("scrub_ended_ms", "When the last scrub ended, ms since the epoch; 0: none did.", lambda f: f.scrub_ms),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TwinMetric:
+    """A metric of twins, without labels."""
+
+    name: str
+    kind: Kind
+    description: str
+    value: Callable[[TwinFacts], float]
+
+
+def _twin_counter(name: str, description: str, counted: str) -> TwinMetric:
+    return TwinMetric(f"{PREFIX}twins_{name}_total", Kind.COUNTER, description, lambda f: f.count(counted))
+
+
+def _twin_gauge(name: str, description: str, value: Callable[[TwinFacts], float]) -> TwinMetric:
+    return TwinMetric(f"{PREFIX}twins_{name}", Kind.GAUGE, description, value)
+
+
+TWINS: Final = (
+    _twin_gauge("broker_connected", "1 while twins have their link to the broker.", lambda f: float(f.connected)),
+    _twin_gauge("orders_due", "Devices that wait for a signed order.", lambda f: float(f.orders_due)),
+    _twin_counter("reported", "Reports of devices that were kept, or were known.", "reported"),
+    _twin_counter("asked", "Devices that asked what is desired.", "asked"),
+    _twin_counter("ordered", "Orders that were said.", "ordered"),
+    _twin_counter("malformed", "Messages that are none of a twin's.", "malformed"),
+    _twin_counter("strangers", "Messages of devices that the registry does not know.", "strangers"),
+    _twin_counter("untold", "What there was no room for at the broker; devices ask again.", "untold"),
+    _twin_counter("sign_failures", "Tries to have orders signed that failed.", "sign_failures"),
+    _twin_counter("store_failures", "Tries to keep reports that failed.", "store_failures"),
 )
 
 SINK_POINTS_LEFT_OUT: Final = f"{PREFIX}sink_points_left_out_total"

@@ -254,6 +254,7 @@ class Server:
             evidence=None if custody is None else custody.evidence,
             timestamps=None if custody is None else custody.timestamps,
             change=changing.ports,
+            twin_facts=changing.facts,
             rolling=rolling,
             commanding=commanding.ports,
         )

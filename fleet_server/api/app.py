@@ -77,6 +77,7 @@ from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
+from fleet_server.change.facts import TwinFacts
 from fleet_server.change.rolling import Rolling
 from fleet_server.evidence.exporting import Exporter
 from fleet_server.evidence.facts import EvidenceFacts
@@ -157,6 +158,7 @@ class Ports:
     evidence: Evidence | None = None
     timestamps: Timestamps | None = None
     change: twins.Change | None = None
+    twin_facts: Callable[[], TwinFacts | None] = lambda: None
     rolling: Rolling | None = None
     commanding: Commanding | None = None
 
@@ -198,7 +200,15 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         imports.routes(registry, clock),
         telemetry.routes(view, registry, clock),
         quarantine.routes(view),
-        operations.routes(view, registry, ports.sinks, ports.auditor, ports.uploads, _custody_facts(ports.evidence)),
+        operations.routes(
+            view,
+            registry,
+            ports.sinks,
+            ports.auditor,
+            ports.uploads,
+            _custody_facts(ports.evidence),
+            ports.twin_facts,
+        ),
         audit.routes(ports.auditor),
         tiles.routes(ports.auditor, ports.timestamps),
         changes.routes(ScopedFeed(ports.feed, acting.scope), ports.bell),

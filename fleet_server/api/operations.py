@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from fleet_server import metrics
 from fleet_server.access.auditor import Auditor
 from fleet_server.api import models
+from fleet_server.change.facts import TwinFacts
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.projection.view import SinkStatus, SinkView
@@ -47,6 +48,7 @@ def routes(
     auditor: Auditor,
     uploads: Callable[[], EvidenceFacts | None],
     custody: Callable[[], CustodyFacts | None],
+    twins: Callable[[], TwinFacts | None],
 ) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
@@ -55,6 +57,7 @@ def routes(
     collectors.register(_AuditFacts(auditor))
     collectors.register(_UploadFacts(uploads))
     collectors.register(_CustodyFacts(custody))
+    collectors.register(_TwinFacts(twins))
     ProcessCollector(registry=collectors)
 
     @router.get("/v1/facts", summary="How ingest is doing")
@@ -136,6 +139,21 @@ class _UploadFacts(Collector):
         if facts is None:
             return
         for metric in metrics.EVIDENCE:
+            family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
+            yield family(metric.name, metric.description, value=metric.value(facts))
+
+
+class _TwinFacts(Collector):
+    """How twins are; nothing where devices are told nothing."""
+
+    def __init__(self, facts: Callable[[], TwinFacts | None]) -> None:
+        self._facts = facts
+
+    def collect(self) -> Iterator[Metric]:
+        facts = self._facts()
+        if facts is None:
+            return
+        for metric in metrics.TWINS:
             family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
             yield family(metric.name, metric.description, value=metric.value(facts))
 

@@ -27,6 +27,7 @@ from broker_config.twin import AskTwin, BadTwinError, Reported, Said, TwinState
 from fleet_server.access.orders import CHANNELS
 from fleet_server.access.signing import BatchSigner, Request, SignerError
 from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
+from fleet_server.change.facts import TwinFacts
 from fleet_server.change.orders import Due, Signed
 from fleet_server.change.store import TwinStore
 from fleet_server.change.twins import Versions, is_behind
@@ -54,18 +55,6 @@ class TwinSettings:
 
     shards: tuple[int, int] = (0, 255)
     lifetime_ms: int = LIFETIME_MS_MAX
-
-
-class TwinFacts(NamedTuple):
-    """How twins are: whether there is a link, how many devices wait for an order, and counts since the start.
-
-    ``counts``: reported, asked, ordered, hinted, malformed, strangers (devices that the registry does not know),
-    untold (no room at the broker or in the queue: they ask again), sign_failures, store_failures.
-    """
-
-    connected: bool
-    orders_due: int
-    counts: Mapping[str, int]
 
 
 class _Waiting(NamedTuple):

@@ -58,6 +58,7 @@ from fleet_server.api.commands import Commanding
 from fleet_server.api.evidence import Evidence
 from fleet_server.api.twins import Change
 from fleet_server.change.composing import Composer
+from fleet_server.change.facts import TwinFacts
 from fleet_server.change.rolling import Rolling
 from fleet_server.change.sight import Sight
 from fleet_server.changing import circumstances_of
@@ -156,6 +157,7 @@ class Fleet:
             enrolling=self._enrolling(path.parent, engine, master),
             evidence=self._evidence(path.parent, engine),
             change=change,
+            twin_facts=lambda: TwinFacts(connected=True, orders_due=3, counts={"ordered": 5}),
             rolling=self._rolling(engine, change),
             commanding=self._commanding(engine, change),
         )

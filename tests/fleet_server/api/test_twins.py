@@ -295,6 +295,11 @@ async def test_many_devices_are_composed_behind_the_answer(
     assert {device for made in own.published for device in made} == {"cam-6", "cam-7", "cam-8", "car-7"}
 
 
+async def test_how_twins_are_is_in_the_metrics(api: httpx.AsyncClient) -> None:
+    lines = (await api.get("/metrics")).text.splitlines()
+    assert {"fieldfleet_twins_orders_due 3.0", "fieldfleet_twins_ordered_total 5.0"} <= set(lines)
+
+
 def test_the_bounds_leave_room_in_a_request() -> None:
     longest = "x" * 26
     assert layers.MEMBERS_MAX * (len(longest) + 4) < 64 * 1024
