@@ -28,7 +28,7 @@ from fleet_server.access.signing import Signer, SignerError, command_request
 from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
 from fleet_server.change import commands as rules
 from fleet_server.change.command_store import CommandStore, JournalOf, Signed
-from fleet_server.change.commands import LATE_MS, SILENT_MS, Command, Target, Word
+from fleet_server.change.commands import AGAIN_MS, LATE_MS, SILENT_MS, Command, Target, Word
 from fleet_server.telemetry.store import StoreError
 
 log = structlog.get_logger()
@@ -110,6 +110,7 @@ class CommandService:
         self._words: list[_Waiting] = []
         self._heard = asyncio.Event()
         self._work = asyncio.Event()
+        self._known = asyncio.Event()
         self._devices: Mapping[str, int] = {}
         self._births: dict[str, str] = {}
         self._returned: set[DeviceId] = set()
@@ -161,6 +162,7 @@ class CommandService:
     # the link
 
     async def _keep_linked(self) -> None:
+        await self._known.wait()  # the births of who is there come with the link, and only once
         await keep_linked(
             self._link_settings,
             filters=subscriptions(*self._settings.shards),
@@ -340,6 +342,11 @@ class CommandService:
                 now_ms = self._now_ms()
                 self._counts["expired"] += await self._in("commands", self._store.expire, now_ms=now_ms)
                 self._devices = await self._in("commands", self._store.waiting, late_after_ms=now_ms - LATE_MS)
+                self._known.set()
+                again = await self._in("commands", self._store.not_yet, before_ms=now_ms - AGAIN_MS)
+                self._returned.update(map(DeviceId, again))
+                if again:
+                    self._work.set()
                 if looks % JOURNAL_LOOKS == 0:
                     await self._read_journals(now_ms)
             except StoreError as error:

@@ -133,6 +133,9 @@ class CommandStore(Protocol):
     def hear(self, words: Sequence[Word], *, now_ms: int) -> Sequence[Target]:
         """Take the words of devices, in their order; returns the targets that changed, as they are now."""
 
+    def not_yet(self, *, before_ms: int) -> Sequence[str]:
+        """Devices that could not yet obey what they were told, and said so before *before_ms*."""
+
     def expire(self, *, now_ms: int) -> int:
         """Give up those whose time is over; how many."""
 

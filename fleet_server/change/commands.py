@@ -33,6 +33,11 @@ LATE_MS: Final = 604_800_000
 SILENT_MS: Final = 30_000
 """A device that has not answered an order for so long holds up no other's."""
 
+NOT_YET: Final = frozenset({Refusal.CLOCK_NOT_SET.value, Refusal.NOT_KEPT.value, Refusal.UNCHECKED.value})
+"""Reasons that pass by themselves: a device that has just started asks the time first. It is told again."""
+AGAIN_MS: Final = 3_000
+"""After such a refusal."""
+
 Value: TypeAlias = bool | int | float | str
 
 
@@ -152,6 +157,8 @@ def heard(target: Target, word: Word, now_ms: int) -> Target:
     """*target* after a word of its device; the same object if that changes nothing."""
     if _is_final(target):
         return target
+    if word.state is State.REFUSED and word.reason in NOT_YET and target.state in SAID:
+        return replace(target, reason=word.reason, heard_ms=now_ms)
     if word.state in _ENDS:
         return replace(
             target,
@@ -167,7 +174,7 @@ def heard(target: Target, word: Word, now_ms: int) -> Target:
         return target
     if (word.state, word.waits_for) == (target.state, target.waits_for):
         return target
-    return replace(target, state=word.state, waits_for=word.waits_for, heard_ms=now_ms)
+    return replace(target, state=word.state, reason="", waits_for=word.waits_for, heard_ms=now_ms)
 
 
 def _is_final(target: Target) -> bool:
@@ -265,6 +272,8 @@ def told(counts: Sequence[Count]) -> str:
 
 
 def _words(count: Count) -> str:
+    if count.state is State.SENT and count.reason:
+        return f"not yet ({count.reason})"
     if count.state is State.SENT or (count.state is State.EXPIRED and count.reason == State.SENT):
         return _SILENT
     words = count.state.value.replace("_", " ")

@@ -224,6 +224,13 @@ class SqlCommands:
             _keep(connection, list(changed.values()))
         return list(changed.values())
 
+    def not_yet(self, *, before_ms: int) -> Sequence[str]:
+        """See the port."""
+        column = targets.c
+        query = select(column.device).where(_in({State.SENT}), column.reason != "", column.heard_ms <= before_ms)
+        with database.reading(self._engine) as connection:
+            return list(connection.execute(query.distinct()).scalars())
+
     def expire(self, *, now_ms: int) -> int:
         """See the port."""
         with database.writing(self._engine, lock=LOCK) as connection:

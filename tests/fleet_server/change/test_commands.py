@@ -64,6 +64,15 @@ def test_a_device_that_only_says_replayed_does_not_close_it_for_its_journal() ->
     assert commands.heard(refused, word(State.DONE), NOW) is refused
 
 
+@pytest.mark.parametrize("reason", sorted(commands.NOT_YET))
+def test_a_device_that_cannot_obey_yet_is_told_again(reason: str) -> None:
+    waiting = commands.heard(target(State.SENT), word(State.REFUSED, reason=reason), NOW)
+    assert (waiting.state, waiting.reason, waiting.order) == (State.SENT, reason, b"order")
+    assert commands.told([Count(waiting.state, waiting.reason, 1)]) == f"1 not yet ({reason})"
+    begun = commands.heard(waiting, word(State.OBEYED), NOW + 1)
+    assert (begun.state, begun.reason) == (State.OBEYED, "")
+
+
 @pytest.mark.parametrize("state", State)
 def test_what_has_no_end_by_its_time_expires_and_what_was_said_has_a_grace(state: State) -> None:
     before = target(state)

@@ -103,6 +103,16 @@ def test_an_order_that_comes_too_late_is_not_kept(store: SqlCommands) -> None:
         store.cancel(SECOND, within=None, now_ms=NOW)
 
 
+def test_who_could_not_obey_yet_is_known_and_told_again(store: SqlCommands) -> None:
+    made(store)
+    said(store)
+    store.hear([word(State.REFUSED, reason="clock_not_set")], now_ms=NOW + 5)
+    assert (store.not_yet(before_ms=NOW + 4), store.not_yet(before_ms=NOW + 5)) == ([], ["cam-7"])
+    assert [each.order for each in store.said_to("cam-7")] == [b"5"]
+    store.hear([word(State.DONE)], now_ms=NOW + 6)
+    assert store.not_yet(before_ms=NOW + 9) == []
+
+
 def test_of_what_was_said_nothing_is_taken_back(store: SqlCommands) -> None:
     made(store, FIRST, CAM, CAR)
     said(store)
