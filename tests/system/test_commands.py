@@ -114,25 +114,6 @@ def test_a_device_that_is_away_is_told_when_it_comes_back(fleet: Fleet) -> None:
     assert obeyed(fleet, "car-2") == 1
 
 
-def test_a_server_that_is_killed_says_it_again_and_it_is_done_once(fleet: Fleet) -> None:
-    agent = ready(fleet, "car-3")
-    agent.stop()
-    told = document(command(fleet, "send", "car-3", "self.test", "--json"))
-    fleet.program.kill()
-    agent = fleet.agent("car-3")
-    fleet.program.start()
-    wait_until(lambda: command(fleet, "list").returncode == 0, "the server answers", BACK_S)
-    wait_until(lambda: states(fleet, str(told["command"])) == ["done"], "it is done")
-    fleet.program.kill()
-    fleet.program.start()
-    wait_until(lambda: command(fleet, "list").returncode == 0, "the server answers", BACK_S)
-    agent.stop()
-    fleet.agent("car-3")
-    wait_until(lambda: fleet.is_connected("car-3"), "it is back")
-    assert states(fleet, str(told["command"])) == ["done"]
-    assert obeyed(fleet, "car-3") == 1
-
-
 def test_a_restored_server_does_nothing_twice(fleet: Fleet, tmp_path: Path) -> None:
     agent = ready(fleet, "car-4")
     agent.stop()
@@ -176,6 +157,25 @@ def test_what_is_hazardous_needs_a_second_person_and_is_then_done_once(fleet: Fl
     assert "1 done" in approved.stdout
     assert json.loads((tmp_path / "started").read_text()) == {"reason": "a call"}
     assert document(command(fleet, "show", name, "--json"))["approved_by"] == "second"
+
+
+def test_a_server_that_is_killed_says_it_again_and_it_is_done_once(fleet: Fleet) -> None:
+    agent = ready(fleet, "car-3")
+    agent.stop()
+    told = document(command(fleet, "send", "car-3", "self.test", "--json"))
+    fleet.program.kill()
+    agent = fleet.agent("car-3")
+    fleet.program.start()
+    wait_until(lambda: command(fleet, "list").returncode == 0, "the server answers", BACK_S)
+    wait_until(lambda: states(fleet, str(told["command"])) == ["done"], "it is done")
+    fleet.program.kill()
+    fleet.program.start()
+    wait_until(lambda: command(fleet, "list").returncode == 0, "the server answers", BACK_S)
+    agent.stop()
+    fleet.agent("car-3")
+    wait_until(lambda: fleet.is_connected("car-3"), "it is back")
+    assert states(fleet, str(told["command"])) == ["done"]
+    assert obeyed(fleet, "car-3") == 1
 
 
 def make_second(fleet: Fleet, directory: Path) -> Path:
