@@ -310,7 +310,7 @@ class Rolling:
 
     def resume(self, rollout: str) -> None:
         """See there."""
-        self.change(rollout, rollout_acts.resumed)
+        self.change(rollout, lambda _, each: rollout_acts.resumed(each))
 
     def cancel(self, rollout: str, *, by: str, reason: str) -> None:
         """See there."""

@@ -9,7 +9,7 @@ from fleet_server.change.device_steps import changed
 from fleet_server.change.rollout_plan import Plan
 from fleet_server.change.rollout_rules import bad_ends
 from fleet_server.change.rollout_state import ENDS, OUT, NotNowError, PauseWhy, Phase, Rollout
-from fleet_server.change.rollouts import in_phase, next_wave, paused
+from fleet_server.change.rollouts import in_phase, paused
 
 
 def approved(rollout: Rollout, by: str) -> Rollout:
@@ -29,7 +29,7 @@ def held(rollout: Rollout, by: str, reason: str) -> Rollout:
     return paused(rollout, PauseWhy.OPERATOR, f"{by}: {reason}" if reason else by)
 
 
-def resumed(plan: Plan, rollout: Rollout) -> Rollout:
+def resumed(rollout: Rollout) -> Rollout:
     """Go on. What paused it has been seen: bad ends until now break no rule again, a wave that was held up or had too
     few successes is through, a wave that was worse than its controls is taken as it is, and what goes into the layer
     counts for those too who have something newer.
@@ -40,14 +40,11 @@ def resumed(plan: Plan, rollout: Rollout) -> Rollout:
     accepted = bad_ends(member for member in rollout.members.values() if member.state not in OUT)
     judged = head.wave + 1 if head.pause.why is PauseWhy.CONTROL else head.judged
     running = in_phase(rollout, Phase.RUNNING)
-    running = changed(
-        running, head=changed(running.head, accepted=dict(accepted), judged=judged, wave_ms=head.clock_ms)
-    )
-    return (
-        next_wave(plan, running)
-        if head.pause.why in {PauseWhy.WAVE, PauseWhy.SUCCESS, PauseWhy.SUPERSEDED}
-        else running
-    )
+    is_taken = head.pause.why in {PauseWhy.WAVE, PauseWhy.SUCCESS, PauseWhy.SUPERSEDED}
+    passed = head.wave + 1 if is_taken else head.passed
+    # who came meanwhile has a turn first: only the next look says whether the wave is through still
+    began = changed(running.head, accepted=dict(accepted), judged=judged, passed=passed, wave_ms=head.clock_ms)
+    return changed(running, head=began)
 
 
 def canceled(rollout: Rollout, by: str, reason: str) -> Rollout:

@@ -126,8 +126,8 @@ class Head(Struct, frozen=True, omit_defaults=True):
     """All of a rollout but its members. Moments are ms of its own clock.
 
     ``released``: second of the clock -> turns given in it, for the last minute. ``accepted``: ``kind`` -> how many
-    bad ends somebody has seen and gone on. ``judged``: waves that need no more comparison. ``waits``: what keeps
-    devices from going on -> how many.
+    bad ends somebody has seen and gone on. ``judged``: waves that need no more comparison. ``passed``: waves that
+    somebody took as they are. ``waits``: what keeps devices from going on -> how many.
     """
 
     phase: Phase
@@ -141,6 +141,7 @@ class Head(Struct, frozen=True, omit_defaults=True):
     released: dict[int, int] = {}
     accepted: dict[Ill, int] = {}
     judged: int = 0
+    passed: int = 0
     pause: Pause | None = None
     why: str = ""
     approved_by: str = ""

@@ -66,6 +66,9 @@ MEMBERS_MAX: Final = 100_000
 ABSENT: Final = "not there"
 RATE: Final = "rate"
 CONTROL_WAITS: Final = "control: not measured yet"
+WAITS_MAX: Final = 20
+"""Reasons that are told with their counts; the rest is one."""
+OTHERWISE: Final = "other reasons"
 RETRY_MS: Final = 60_000
 """A device that is tried again has had so much peace before."""
 
@@ -149,11 +152,11 @@ def _joined(plan: Plan, rollout: Rollout, world: World) -> Rollout:
     if plan.members is Members.DYNAMIC and world.wanted is not None and rollout.head.phase not in _CLOSED:
         clock_ms, last = rollout.head.clock_ms, len(plan.waves) - 1
         for device, member in members.items():
-            if member.state is State.QUEUED and device not in world.wanted:
+            if member.state is State.QUEUED and not member.executed and device not in world.wanted:
                 members[device] = changed(
                     member, state=State.CANCELED, since_ms=clock_ms, reason="is not meant any more"
                 )
-            elif member.state is State.CANCELED and device in world.wanted:
+            elif member.state is State.CANCELED and not member.executed and device in world.wanted:
                 members[device] = changed(member, state=State.QUEUED, since_ms=clock_ms, wave=last, reason="")
         for device in sorted(world.wanted - members.keys()):
             if device in world.devices and len(members) < MEMBERS_MAX:
@@ -166,6 +169,8 @@ _CLOSED: Final = frozenset({Phase.CANCELING, Phase.ROLLING_BACK, Phase.COMMITTIN
 
 def _moved(plan: Plan, rollout: Rollout, world: World) -> dict[str, Member]:
     head = rollout.head
+    if head.phase is Phase.COMMITTING:  # it has ended well; what devices do from now on is the layer's
+        return rollout.members
     at = Look(plan, head.phase, head.clock_ms, head.wave, head.wave_ms, head.phase_ms)
     return {device: moved(member, world.devices[device], at) for device, member in rollout.members.items()}
 
@@ -202,6 +207,8 @@ def _waves(plan: Plan, rollout: Rollout, world: World) -> Rollout:
     head, members = rollout.head, list(rollout.members.values())
     if not is_through(plan, members, head.wave):
         return rollout
+    if head.passed > head.wave:
+        return next_wave(plan, rollout)
     wave = plan.waves[head.wave]
     at = standing(members, head.wave)
     if at.success_pct < wave.success_pct:
@@ -265,7 +272,7 @@ def _released(plan: Plan, rollout: Rollout, world: World, step_ms: int) -> tuple
             why = RATE if len(acts) == left else spared.why_not(member, known)
             if why:
                 waits[why] += 1
-                if why != member.reason and not member.again:
+                if why not in {RATE, member.reason} and not member.again:
                     members[device] = changed(member, reason=why)
                 continue
             spared.touch(member, known)
@@ -367,8 +374,11 @@ def _counted(members: Mapping[str, Member]) -> Counter[str]:
 
 
 def _waiting(rollout: Rollout, waits: Mapping[str, int]) -> Rollout:
-    merged = {**rollout.head.waits, **{why: count for why, count in waits.items() if count}}
-    return changed(rollout, head=changed(rollout.head, waits=merged))
+    merged = Counter(rollout.head.waits) + Counter(waits)
+    told = dict(merged.most_common(WAITS_MAX))
+    if len(merged) > WAITS_MAX:
+        told[OTHERWISE] = merged.total() - sum(told.values())
+    return changed(rollout, head=changed(rollout.head, waits=told))
 
 
 def under_way(rollout: Rollout) -> int:

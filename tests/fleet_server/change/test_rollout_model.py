@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from broker_config import twin
 from broker_config.twin import ChangeState
 from fleet_server.change import rollout_acts
 from fleet_server.change.rollout_plan import (
@@ -172,6 +173,8 @@ class Rollouts(RuleBasedStateMachine):
         acts = turn.acts
         if crash:
             acts = acts[: len(acts) // 2] if crash == "midway" else ()
+        if any(act.kind is ActKind.RELEASE for act in turn.acts):
+            assert not self._must_stop(before, turn.rollout)
         for act in acts:
             match act.kind:
                 case ActKind.RELEASE:
@@ -186,10 +189,31 @@ class Rollouts(RuleBasedStateMachine):
         if before.head.phase not in ENDS:
             assert turn.rollout.members.keys() <= self.fleet.keys()  # who is deleted is on no side of anything
 
+    def _must_stop(self, before: Rollout, rollout: Rollout) -> bool:
+        """By the rules and by hand; first turns that were just given do not count yet."""
+        executed = {name for name, each in before.members.items() if each.executed}
+        members = [
+            each
+            for name, each in rollout.members.items()
+            if name in executed and each.state not in {State.CANCELED, State.SUPERSEDED}
+        ]
+        for abort in self.plan.abort:
+            bad = sum(each.ill is not None and abort.kind in {each.ill, Ill.ALL} for each in members)
+            seen = rollout.head.accepted.get(abort.kind, 0)
+            if bad > seen and 100 * bad / max(len(members), abort.min_executed) > abort.pct:
+                return True
+        return False
+
     def _release(self, name: str) -> None:
         device = self.fleet[name]
         assert device.present
         assert name not in self.rejected
+        self.given = [at for at in self.given if at > self.true_ms - MINUTE_MS] + [self.true_ms]
+        succeeded = sum(member.state is State.SUCCEEDED for member in self.rollout.members.values())
+        assert len(self.given) <= per_minute(self.plan.rate, succeeded)
+        if device.is_unresolved:  # an order of ours is out already: it is tried again, and nobody is touched besides
+            self._desire(device, Meant.NEW)
+            return
         others = [each for each in self.fleet.values() if each is not device and each.is_unresolved]
         if self.plan.spread.pairs:
             assert not [each.name for each in others if each.pair == device.pair]
@@ -204,9 +228,6 @@ class Rollouts(RuleBasedStateMachine):
                 if each.unit == device.unit and each.present and each.healthy and not each.is_unresolved
             ]
             assert len(working) - 1 >= self.plan.spread.unit_working_min
-        self.given = [at for at in self.given if at > self.true_ms - MINUTE_MS] + [self.true_ms]
-        succeeded = sum(member.state is State.SUCCEEDED for member in self.rollout.members.values())
-        assert len(self.given) <= per_minute(self.plan.rate, succeeded)
         self._desire(device, Meant.NEW)
 
     def _desire(self, device: Device, what: Meant) -> None:
@@ -228,12 +249,16 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(data=st.data(), state=st.sampled_from(ChangeState), right=st.booleans(), heard=st.booleans())
     def somebody_says(self, data: st.DataObject, state: ChangeState, right: bool, heard: bool) -> None:
-        """A device gets on with what is desired of it; its word may be lost, or come later."""
+        """A device gets on with what is desired of it; its word may be lost, or come later. An end is an end."""
         device = self._one(data)
+        last = device.unheard or device.told
+        if last.desired == device.desired and last.state in twin.ENDED:
+            return
         in_force = device.desired if state is ChangeState.CURRENT else device.told.in_force
         shown = Shown(device.desired, in_force, state, as_desired=right or device.brings is not Meant.NEW)
         if heard and device.present:
             device.told = shown
+            device.unheard = None  # what is older than this counts no longer
         else:
             device.unheard = shown
 
@@ -245,6 +270,7 @@ class Rollouts(RuleBasedStateMachine):
             device = self.fleet[name]
             state = ChangeState.DEFERRED if waits else ChangeState.CURRENT
             device.told = Shown(device.desired, 0 if waits else device.desired, state, as_desired=not waits)
+            device.unheard = None
         self._look(step_s, "")
 
     @rule(laggards=st.sets(st.sampled_from(DEVICES), max_size=3), rounds=st.integers(1, 6))
@@ -254,6 +280,7 @@ class Rollouts(RuleBasedStateMachine):
             for name, device in self.fleet.items():
                 if device.present and device.is_unresolved and name not in laggards:
                     device.told = Shown(device.desired, device.desired, ChangeState.CURRENT, as_desired=True)
+                    device.unheard = None
             self._look(20, "")
 
     @rule(data=st.data())
@@ -322,7 +349,7 @@ class Rollouts(RuleBasedStateMachine):
                 case "hold":
                     self.rollout = rollout_acts.held(self.rollout, "bob", "why")
                 case "resume":
-                    self.rollout = rollout_acts.resumed(self.plan, self.rollout)
+                    self.rollout = rollout_acts.resumed(self.rollout)
                 case "cancel":
                     self.rollout = rollout_acts.canceled(self.rollout, "bob", "why")
                 case _:

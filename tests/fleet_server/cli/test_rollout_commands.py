@@ -110,7 +110,7 @@ def test_a_rollout_is_paused_resumed_canceled_and_rolled_back(plan: str) -> None
     assert "expected a rollout that is waiting_approval" in refused.stderr
 
 
-def test_who_watches_sees_its_end(plan: str, cameras: Fleet) -> None:
+def test_who_watches_sees_its_end(plan: str, cameras: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = begun(plan)
     done = threading.Event()
 
@@ -137,6 +137,7 @@ def test_who_watches_sees_its_end(plan: str, cameras: Fleet) -> None:
     seen = [json.loads(line) for line in result.stdout.splitlines()]
     assert seen[-1]["phase"] == "completed"
     assert seen[-1]["counts"] == {"succeeded": 2}
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     after = run("rollout", "watch", rollout)
     assert (after.exit_code, "completed" in after.stdout) == (Exit.OK, True)
 
