@@ -13,7 +13,8 @@ def test_within_the_block_a_module_is_empty_and_after_it_the_real_one() -> None:
     with left_out("colorsys"):
         import colorsys
 
-        assert colorsys.anything is object  # type: ignore[attr-defined]
+        assert isinstance(colorsys.anything, type)  # type: ignore[attr-defined]
+        assert colorsys.anything is not colorsys.another  # type: ignore[attr-defined]
         assert not hasattr(colorsys, "__path__")
     import colorsys
 
