@@ -140,8 +140,9 @@ def test_what_the_store_lost_and_the_device_trimmed_is_lost(tmp_path: Path) -> N
         rig.start_server()
         rig.settle()
         found = reasons(rig)
-        assert {reason for _, reason in found} == {"lost"}
-        assert {stream for stream, _ in found} >= set(CARRIERS)
+        # what it measures while the server is away may be more than so small a spool holds
+        assert {"lost"} <= {reason for _, reason in found} <= {"lost", "evicted"}
+        assert {stream for stream, reason in found if reason == "lost"} >= set(CARRIERS)
 
 
 def test_poison_whose_key_can_be_read_is_a_gap_that_quarantine_explains(tmp_path: Path) -> None:
