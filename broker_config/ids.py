@@ -89,9 +89,11 @@ def server_user(site: SiteId) -> str:
     return f"OU={site},O={SERVER_ORGANISATION},CN={SERVER_COMMON_NAME}"
 
 
-def server_client_id(
-    site: SiteId, shards: str = "00-ff", *, work: Literal["ingest", "evidence", "twins", "commands"] = "ingest"
-) -> str:
+Work = Literal["ingest", "evidence", "twins", "commands"]
+"""What a connection of the server is for; it has one for each."""
+
+
+def server_client_id(site: SiteId, shards: str = "00-ff", *, work: Work = "ingest") -> str:
     """The client id of the worker that owns *shards*, ``FIRST-LAST``, one for each work. Raises BadIdError."""
     if not _SHARDS.match(shards):
         raise BadIdError(f"shards: expected FIRST-LAST as two hex digits each, got {shards[:80]!r}")

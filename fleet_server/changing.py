@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import Engine
 
-from broker_config.ids import SiteId, server_client_id
-from broker_config.signing import LIFETIME_MS_MAX
-from fleet_server.adapters.mqtt import LinkSettings
 from fleet_server.adapters.signer_socket import SocketSigner
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.config_layers import SqlLayers
 from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.twins import SqlTwins
 from fleet_server.api.twins import Change
+from fleet_server.broker_links import link_settings
 from fleet_server.change.circumstances import Circumstances, CircumstancesOf, Given
 from fleet_server.change.composing import Composer
 from fleet_server.change.facts import TwinFacts
@@ -94,17 +92,10 @@ class Changing:
 
     def _made(self) -> TwinService:
         config = self._config
-        first, last = config.shards
         assert config.signer.socket_file is not None
         return TwinService(
-            TwinSettings((first, last), min(LIFETIME_MS_MAX, 1000 * config.signer.lifetime_s_max)),
-            LinkSettings(
-                host=config.broker.host,
-                port=config.broker.port,
-                client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}", work="twins"),
-                keep_alive_s=config.broker.keep_alive_s,
-                security=self._security,
-            ),
+            TwinSettings(config.shards, config.signer.lifetime_ms_max),
+            link_settings(config, self._security, work="twins"),
             self.twins,
             SocketSigner(config.signer.socket_file),
             known=self._knows,

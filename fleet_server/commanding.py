@@ -9,13 +9,13 @@ from typing import Final
 from sqlalchemy import Engine
 
 from broker_config import signing
-from broker_config.ids import ContractError, SiteId, server_client_id
-from broker_config.signing import LIFETIME_MS_MAX, Roots
-from fleet_server.adapters.mqtt import LinkSettings
+from broker_config.ids import ContractError
+from broker_config.signing import Roots
 from fleet_server.adapters.signer_socket import SocketSigner
 from fleet_server.adapters.sql.commands import SqlCommands
 from fleet_server.api.commands import Commanding as Ports
 from fleet_server.api.commands import Fitting
+from fleet_server.broker_links import link_settings
 from fleet_server.change import commands as rules
 from fleet_server.change.command_service import CommandFacts, CommandService, CommandSettings
 from fleet_server.change.commands import Word
@@ -58,7 +58,7 @@ class Commanding:
     @property
     def ports(self) -> Ports:
         """What the API stands on."""
-        lifetime_ms = min(LIFETIME_MS_MAX, 1000 * self._config.signer.lifetime_s_max)
+        lifetime_ms = self._config.signer.lifetime_ms_max
         return Ports(self._store, self._wake, self._roots, self._signer, self._fitting, lifetime_ms)
 
     def start(self) -> None:
@@ -90,17 +90,10 @@ class Commanding:
 
     def _made(self) -> CommandService:
         config = self._config
-        first, last = config.shards
         assert self._signer is not None
         return CommandService(
-            CommandSettings((first, last)),
-            LinkSettings(
-                host=config.broker.host,
-                port=config.broker.port,
-                client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}", work="commands"),
-                keep_alive_s=config.broker.keep_alive_s,
-                security=self._security,
-            ),
+            CommandSettings(config.shards),
+            link_settings(config, self._security, work="commands"),
             self._store,
             self._signer,
             self._journal_of,

@@ -116,6 +116,11 @@ class Signer(Struct, frozen=True):
     lifetime_s_max: Annotated[int, Meta(ge=1, le=signing.LIFETIME_MS_MAX // 1000)] = signing.LIFETIME_MS_MAX // 1000
     client_uids: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=16)] = ()
 
+    @property
+    def lifetime_ms_max(self) -> int:
+        """``lifetime_s_max``, as orders count it."""
+        return 1000 * self.lifetime_s_max
+
 
 class DeviceCa(Struct, frozen=True):
     """What the server signs devices with: ``cert_file`` has the authority first, the root last. Its key is in
@@ -604,7 +609,7 @@ def load_signer(path: Path) -> SignerPlace:
         table.socket_file,
         key,
         table.counter_file,
-        table.lifetime_s_max * 1000,
+        table.lifetime_ms_max,
         frozenset(table.client_uids),
     )
 

@@ -13,10 +13,8 @@ from typing import Final
 import structlog
 import uvicorn
 
-from broker_config.ids import SiteId, server_client_id
 from fleet_server import parts
 from fleet_server import rolling_out as rollouts
-from fleet_server.adapters import mqtt
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
@@ -26,6 +24,7 @@ from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.api.app import Ports, create_app
 from fleet_server.api.assignments import Assigning
+from fleet_server.broker_links import link_settings
 from fleet_server.change.rolling import Rolling, Tell
 from fleet_server.change.sight import Sight
 from fleet_server.changing import Changing
@@ -262,10 +261,9 @@ class Server:
 
 def _telemetry(config: Config, secrets: Secrets, store: SqliteStore) -> Service:
     """What takes in, commits and receipts."""
-    first, last = config.shards
     return Service(
         ServiceSettings(
-            shards=(first, last),
+            shards=config.shards,
             lease_ttl_s=config.lease.ttl_s,
             group_wait_ms=config.ingest.group_wait_ms,
             seal_every_s=config.seal.every_s,
@@ -279,13 +277,7 @@ def _telemetry(config: Config, secrets: Secrets, store: SqliteStore) -> Service:
             ),
             reconnects_a_second_max=config.broker.reconnects_a_second_max,
         ),
-        mqtt.LinkSettings(
-            host=config.broker.host,
-            port=config.broker.port,
-            client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}"),
-            keep_alive_s=config.broker.keep_alive_s,
-            security=secrets.security,
-        ),
+        link_settings(config, secrets.security, work="ingest"),
         store,
         mac_key=secrets.trusted.mac_key,
         newest=secrets.trusted.newest,

@@ -1,9 +1,13 @@
-"""Work in a thread of its own, that begins again whatever ended it; and a link to the broker in a loop of its own."""
+"""Work in a thread of its own, that begins again whatever ended it; a link to the broker in a loop of its own; what a
+service in such a loop is made of: tasks until it is to end, and threads for what blocks.
+"""
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 
 import structlog
 import uvloop
@@ -13,6 +17,8 @@ AGAIN_S: Final = 5.0
 """Between two tries to begin."""
 
 log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Resumed:
@@ -66,3 +72,36 @@ class Looped(Resumed):
         self._loop = asyncio.get_running_loop(), stop
         if not stopping.is_set():
             await self._serve(stop)
+
+
+async def until(stop: asyncio.Event, works: Mapping[str, Coroutine[None, None, None]]) -> None:
+    """All of *works*, which do not end by themselves, as tasks of these names, until *stop* is set. Raises what one
+    of them raises; the others are cancelled then.
+    """
+    tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in (stopping, *tasks):
+            task.cancel()
+        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+
+
+class Threads:
+    """One thread of each name, for what blocks: its work is done one after the other."""
+
+    def __init__(self, *names: str) -> None:
+        self._threads = {name: ThreadPoolExecutor(1, name) for name in names}
+
+    async def run(self, thread: str, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Have *thread* do it, when what it was given before is done."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads[thread], partial(work, *args, **named))
+
+    def close(self) -> None:
+        """Once what they were given is done."""
+        for thread in self._threads.values():
+            thread.shutdown(wait=True)

@@ -10,17 +10,16 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker_config.ids import DeviceId, SiteId, server_client_id
-from broker_config.signing import LIFETIME_MS_MAX
+from broker_config.ids import DeviceId
 from broker_config.text import shown
 from broker_config.transfer import Code, DownMessage
 from fleet_server.access.ca import CaError, vouching
 from fleet_server.access.enrolment import Certificate
 from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, read_again
-from fleet_server.adapters.mqtt import LinkSettings
 from fleet_server.adapters.signer_socket import SocketSigner
 from fleet_server.adapters.sqlite_uploads import SqliteUploads
+from fleet_server.broker_links import link_settings
 from fleet_server.config import Config, ConfigError, DeviceCa, Evidence
 from fleet_server.evidence.admission import BUSY_AGAIN_S, Bounds, RefusedError, Trust
 from fleet_server.evidence.arrival import Register
@@ -65,7 +64,7 @@ class Uploads:
         self.replica = _replica(table)
         assert config.signer.socket_file is not None
         self.signer = SocketSigner(config.signer.socket_file)
-        self.receipt_life_ms = min(LIFETIME_MS_MAX, 1000 * config.signer.lifetime_s_max)
+        self.receipt_life_ms = config.signer.lifetime_ms_max
         self._thread = Looped("uploads", self._serve)
         self._service: UploadService | None = None
         self._register: Register
@@ -117,7 +116,6 @@ class Uploads:
 
     def _made(self, uploads: SqliteUploads) -> UploadService:
         config, table = self._config, self._table
-        first, last = config.shards
         windows = Windows(rate_bytes_s=table.site_bytes_s_max)
         finisher = Finisher(
             uploads,
@@ -135,14 +133,8 @@ class Uploads:
             has_content=self.content.exists,
         )
         return UploadService(
-            UploadSettings((first, last), table.incoming_keep_d, self.receipt_life_ms),
-            LinkSettings(
-                host=config.broker.host,
-                port=config.broker.port,
-                client_id=server_client_id(SiteId(config.site_id), f"{first:02x}-{last:02x}", work="evidence"),
-                keep_alive_s=config.broker.keep_alive_s,
-                security=self._security,
-            ),
+            UploadSettings(config.shards, table.incoming_keep_d, self.receipt_life_ms),
+            link_settings(config, self._security, work="evidence"),
             transfer,
             finisher,
             uploads,

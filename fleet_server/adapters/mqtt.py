@@ -269,6 +269,13 @@ class Link(asyncio.Protocol):
             topic, payload, qos=QOS, packet_id=packet_id, retain=retain, user_properties=properties
         ).write()
 
+    def say(self, said: Sequence[tuple[str, bytes]]) -> int:
+        """Publish topics and payloads in one go, as many as there is :attr:`room` for; how many these are."""
+        heard = said[: self.room]
+        if heard:
+            self._write(b"".join(self.publish(topic, payload, []) for topic, payload in heard))
+        return len(heard)
+
     def send(self, packets: bytes) -> None:
         """Write packets in one go; a no-op once the connection is over."""
         self._write(packets)

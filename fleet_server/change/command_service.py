@@ -9,10 +9,8 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple
 
 import mqtt5
 import structlog
@@ -30,10 +28,9 @@ from fleet_server.change import commands as rules
 from fleet_server.change.command_store import CommandStore, JournalOf, Signed
 from fleet_server.change.commands import AGAIN_MS, LATE_MS, SILENT_MS, Command, Target, Word
 from fleet_server.telemetry.store import StoreError
+from fleet_server.threads import Threads, until
 
 log = structlog.get_logger()
-P = ParamSpec("P")
-T = TypeVar("T")
 
 IN_FLIGHT_MAX: Final = 256
 """Orders that were said in the last SILENT_MS and have no answer; a large fan-out waits for those."""
@@ -106,7 +103,7 @@ class CommandService:
         self._journal_of = journal_of
         self._now_ms = now_ms
         self._rng = rng
-        self._threads = {name: ThreadPoolExecutor(1, name) for name in ("commands", "orders")}
+        self._threads = Threads("commands", "orders")
         self._words: list[_Waiting] = []
         self._heard = asyncio.Event()
         self._work = asyncio.Event()
@@ -122,28 +119,18 @@ class CommandService:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until *stop* is set."""
         self._loop = asyncio.get_running_loop()
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        tasks = [
-            asyncio.create_task(work, name=name)
-            for name, work in (
-                ("link", self._keep_linked()),
-                ("hearing", self._keep_hearing()),
-                ("sending", self._keep_sending()),
-                ("looking", self._keep_looking()),
-            )
-        ]
+        works = {
+            "link": self._keep_linked(),
+            "hearing": self._keep_hearing(),
+            "sending": self._keep_sending(),
+            "looking": self._keep_looking(),
+        }
         try:
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until(stop, works)
         finally:
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
             if self._link is not None:
                 self._link.disconnect()
-            for thread in self._threads.values():
-                thread.shutdown(wait=True)
+            self._threads.close()
 
     def wake(self) -> None:
         """There is something to do."""
@@ -154,10 +141,6 @@ class CommandService:
     def facts(self) -> CommandFacts:
         """See :class:`CommandFacts`."""
         return CommandFacts(self._link is not None, len(self._devices), dict(self._counts))
-
-    async def _in(self, thread: str, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        assert self._loop is not None
-        return await self._loop.run_in_executor(self._threads[thread], partial(work, *args, **named))
 
     # the link
 
@@ -249,7 +232,7 @@ class CommandService:
                     link.resume()
 
     async def _hear(self, words: Sequence[Word]) -> None:
-        changed = await self._in("commands", self._store.hear, words, now_ms=self._now_ms())
+        changed = await self._threads.run("commands", self._store.hear, words, now_ms=self._now_ms())
         self._counts["heard"] += len(changed)
         for each in changed:
             log.info(
@@ -285,23 +268,23 @@ class CommandService:
     async def _send_some(self) -> bool:
         """Whether there may be more to do at once."""
         for device in [self._returned.pop() for _ in range(min(len(self._returned), AT_ONCE_MAX))]:
-            self._say(await self._in("commands", self._store.said_to, device))
+            self._say(await self._threads.run("commands", self._store.said_to, device))
         now_ms = self._now_ms()
-        unheard = await self._in("commands", self._store.unheard, since_ms=now_ms - SILENT_MS)
+        unheard = await self._threads.run("commands", self._store.unheard, since_ms=now_ms - SILENT_MS)
         room = min(IN_FLIGHT_MAX - unheard, AT_ONCE_MAX)
         if room <= 0:
             return bool(self._returned)
-        wanted = await self._in("commands", self._store.to_sign, rows_max=room)
+        wanted = await self._threads.run("commands", self._store.to_sign, rows_max=room)
         if wanted:
-            signed = await self._in("orders", self._signed, wanted, now_ms)
-            await self._in("commands", self._store.signed, signed)
-        due = await self._in("commands", self._store.to_send, rows_max=room)
+            signed = await self._threads.run("orders", self._signed, wanted, now_ms)
+            await self._threads.run("commands", self._store.signed, signed)
+        due = await self._threads.run("commands", self._store.to_send, rows_max=room)
         if due:
-            await self._in("commands", self._store.sent, due, now_ms=now_ms)
+            await self._threads.run("commands", self._store.sent, due, now_ms=now_ms)
             self._devices = {**{each.device: now_ms for each in due}, **self._devices}
             for name in dict.fromkeys(each.device for each in due):
                 # older ones first: a device that heard this one would refuse them
-                self._say(await self._in("commands", self._store.said_to, name))
+                self._say(await self._threads.run("commands", self._store.said_to, name))
         return bool(self._returned or due)
 
     def _signed(self, wanted: Sequence[tuple[Command, Target]], now_ms: int) -> list[Signed]:
@@ -320,18 +303,12 @@ class CommandService:
 
     def _say(self, targets: Iterable[Target]) -> None:
         """What the broker has no room for is said with the next birth, or the next link."""
-        link = self._link
-        packets = []
-        for each in targets:
-            if not each.order:
-                continue
-            if link is None or link.room <= 0:
-                self._births.pop(each.device, None)
-                continue
-            packets.append(link.publish(topics.down(DeviceId(each.device), Down.COMMAND), each.order, []))
-        if link is not None and packets:
-            link.send(b"".join(packets))
-            self._counts["said"] += len(packets)
+        signed = [each for each in targets if each.order]
+        said = [(topics.down(DeviceId(each.device), Down.COMMAND), each.order) for each in signed]
+        heard = 0 if self._link is None else self._link.say(said)
+        self._counts["said"] += heard
+        for each in signed[heard:]:
+            self._births.pop(each.device, None)
 
     # what time and journals say
 
@@ -340,10 +317,11 @@ class CommandService:
         while True:
             try:
                 now_ms = self._now_ms()
-                self._counts["expired"] += await self._in("commands", self._store.expire, now_ms=now_ms)
-                self._devices = await self._in("commands", self._store.waiting, late_after_ms=now_ms - LATE_MS)
+                late_ms = now_ms - LATE_MS
+                self._counts["expired"] += await self._threads.run("commands", self._store.expire, now_ms=now_ms)
+                self._devices = await self._threads.run("commands", self._store.waiting, late_after_ms=late_ms)
                 self._known.set()
-                again = await self._in("commands", self._store.not_yet, before_ms=now_ms - AGAIN_MS)
+                again = await self._threads.run("commands", self._store.not_yet, before_ms=now_ms - AGAIN_MS)
                 self._returned.update(map(DeviceId, again))
                 if again:
                     self._work.set()
@@ -360,7 +338,7 @@ class CommandService:
         for at in range(min(len(names), JOURNALS_MAX)):
             device = names[(self._turn + at) % len(names)]
             from_ms = self._devices.get(device, now_ms) - JOURNAL_SLACK_MS
-            words = await self._in("orders", self._journal_of, device, from_ms, now_ms + JOURNAL_AHEAD_MS)
+            words = await self._threads.run("orders", self._journal_of, device, from_ms, now_ms + JOURNAL_AHEAD_MS)
             if words:
                 before = self._counts["heard"]
                 await self._hear(words)

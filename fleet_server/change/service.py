@@ -10,10 +10,8 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple
 
 import mqtt5
 import structlog
@@ -32,10 +30,9 @@ from fleet_server.change.orders import Due, Signed
 from fleet_server.change.store import TwinStore
 from fleet_server.change.twins import Versions, is_behind
 from fleet_server.telemetry.store import StoreError
+from fleet_server.threads import Threads, until
 
 log = structlog.get_logger()
-P = ParamSpec("P")
-T = TypeVar("T")
 
 GROUP_MAX: Final = 500
 """Messages of one transaction."""
@@ -95,7 +92,7 @@ class TwinService:
         self._connected = connected
         self._now_ms = now_ms
         self._rng = rng
-        self._threads = {name: ThreadPoolExecutor(1, name) for name in ("twins", "orders")}
+        self._threads = Threads("twins", "orders")
         self._waiting: list[_Waiting] = []
         self._work = asyncio.Event()
         self._due = Due()
@@ -108,31 +105,13 @@ class TwinService:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until *stop* is set."""
         self._loop = asyncio.get_running_loop()
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        tasks = [
-            asyncio.create_task(work, name=name)
-            for name, work in (
-                ("link", self._keep_linked()),
-                ("twins", self._keep_taking()),
-                ("orders", self._keep_ordering()),
-            )
-        ]
+        works = {"link": self._keep_linked(), "twins": self._keep_taking(), "orders": self._keep_ordering()}
         try:
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until(stop, works)
         finally:
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
             if self._link is not None:
                 self._link.disconnect()
-            for thread in self._threads.values():
-                thread.shutdown(wait=True)
-
-    async def _in(self, thread: str, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        assert self._loop is not None
-        return await self._loop.run_in_executor(self._threads[thread], partial(work, *args, **named))
+            self._threads.close()
 
     # the link
 
@@ -193,7 +172,7 @@ class TwinService:
                 self._work.clear()
             link = self._link
             try:
-                taken = await self._in("twins", self._take, group)
+                taken = await self._threads.run("twins", self._take, group)
             except StoreError as error:
                 level = log.debug if self._counts["store_failures"] else log.warning
                 level("what devices report cannot be kept; it is tried again", error=shown(error))
@@ -253,17 +232,11 @@ class TwinService:
             [(topics.down(device, Down.TWIN), twin.encode(hint)) for device, hint in hints.items()]
         )
 
-    def _say(self, said: Iterable[tuple[str, bytes]]) -> int:
+    def _say(self, said: Sequence[tuple[str, bytes]]) -> int:
         """What the broker has no room for is not said, for devices ask again; how many were."""
-        link, packets = self._link, []
-        for topic, payload in said:
-            if link is None or link.room <= 0:
-                self._counts["untold"] += 1
-                continue
-            packets.append(link.publish(topic, payload, []))
-        if link is not None and packets:
-            link.send(b"".join(packets))
-        return len(packets)
+        heard = 0 if self._link is None else self._link.say(said)
+        self._counts["untold"] += len(said) - heard
+        return heard
 
     # orders
 
@@ -296,7 +269,7 @@ class TwinService:
                     self._ordering.clear()
                 continue
             try:
-                orders = await self._in("orders", self._orders, devices)
+                orders = await self._threads.run("orders", self._orders, devices)
             except (SignerError, StoreError) as error:
                 level = log.debug if self._counts["sign_failures"] else log.error
                 level("orders of twins are not signed; it is tried again", error=shown(error))

@@ -11,10 +11,9 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 import mqtt5
 import structlog
@@ -36,10 +35,9 @@ from fleet_server.evidence.underway import Outcome, Put, Said, Told
 from fleet_server.evidence.uploads import Upload, UploadError, UploadStore
 from fleet_server.evidence.windows import Windows
 from fleet_server.evidence.writing import GROUP_BYTES_MAX, Waiting, Writing
+from fleet_server.threads import Threads, until
 
 log = structlog.get_logger()
-P = ParamSpec("P")
-T = TypeVar("T")
 
 WAITING_BYTES_MAX: Final = 4 * GROUP_BYTES_MAX
 """For the writer; beyond that the link is not read."""
@@ -100,7 +98,7 @@ class UploadService:
         self._signer = signer
         self._now_ms = now_ms
         self._rng = rng
-        self._threads = {name: ThreadPoolExecutor(1, name) for name in ("again", "receipts")}
+        self._threads = Threads("again", "receipts")
         self._signed_lately: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._whole: asyncio.Queue[tuple[Upload, Sequence[bytes] | None]] = asyncio.Queue()
         self._due = Due()
@@ -117,36 +115,22 @@ class UploadService:
         """Serve until *stop* is set. Raises UploadError: what is under way cannot be read at the start."""
         self._loop = asyncio.get_running_loop()
         self._writing = writing = Writing(self._transfer, self._on_settled, now_ms=self._now_ms, now_s=time.monotonic)
-        tasks: list[asyncio.Task[None]] = []
-        stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             self._deliver(await writing.beside(self._transfer.begin, now_s=time.monotonic()))
-            tasks = [
-                asyncio.create_task(work, name=name)
-                for name, work in (
-                    ("link", self._keep_linked()),
-                    ("writing", writing.run()),
-                    ("again", self._keep_finishing()),
-                    ("look", self._keep_looking()),
-                    ("receipts", self._keep_receipting()),
-                    ("replica", self._keep_replicating()),
-                )
-            ]
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            works = {
+                "link": self._keep_linked(),
+                "writing": writing.run(),
+                "again": self._keep_finishing(),
+                "look": self._keep_looking(),
+                "receipts": self._keep_receipting(),
+                "replica": self._keep_replicating(),
+            }
+            await until(stop, works)
         finally:
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
             if self._link is not None:
                 self._link.disconnect()
             writing.close()
-            for thread in self._threads.values():
-                thread.shutdown(wait=True)
-
-    async def _in(self, thread: str, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        return await self._loop.run_in_executor(self._threads[thread], partial(work, *args, **named))
+            self._threads.close()
 
     # the link
 
@@ -211,14 +195,9 @@ class UploadService:
 
     def _tell(self, told: Iterable[Told]) -> None:
         """What the broker has no room for is not said: devices ask again."""
-        link, packets = self._link, []
-        for each in told:
-            if link is None or link.room <= 0:
-                self._untold += 1
-                continue
-            packets.append(link.publish(topics.down(each.device, Down.UPLOAD), transfer.encode(each.message), []))
-        if link is not None and packets:
-            link.send(b"".join(packets))
+        said = [(topics.down(each.device, Down.UPLOAD), transfer.encode(each.message)) for each in told]
+        heard = 0 if self._link is None else self._link.say(said)
+        self._untold += len(said) - heard
 
     # the other threads
 
@@ -226,9 +205,9 @@ class UploadService:
         while True:
             upload, leaves = await self._whole.get()
             if leaves is None:
-                result = await self._in("again", self._finisher.enter_again, upload)
+                result = await self._threads.run("again", self._finisher.enter_again, upload)
             else:
-                result = await self._in("again", self._finisher.finish, upload, leaves)
+                result = await self._threads.run("again", self._finisher.finish, upload, leaves)
             out = await self._writing.beside(
                 self._transfer.finished, result, now_ms=self._now_ms(), now_s=time.monotonic()
             )
@@ -250,7 +229,7 @@ class UploadService:
             failed = False
             for device, uploads in self._due.take(self._loop.time()):
                 try:
-                    envelope = await self._in("receipts", self._signed, device, uploads)
+                    envelope = await self._threads.run("receipts", self._signed, device, uploads)
                 except SignerError as error:
                     level = log.debug if self._sign_failures else log.error
                     level("evidence receipts are not signed", error=shown(error))
@@ -273,18 +252,16 @@ class UploadService:
             self._signed_lately.popitem(last=False)
 
     def _say_receipt(self, device: DeviceId, envelope: bytes, uploads: int) -> None:
-        link = self._link
-        if link is None or link.room <= 0:
+        if self._link is not None and self._link.say([(topics.down(device, Down.UPLOAD), envelope)]):
+            self._receipts += uploads
+        else:
             self._untold += 1
-            return
-        link.send(link.publish(topics.down(device, Down.UPLOAD), envelope, []))
-        self._receipts += uploads
 
     async def _keep_replicating(self) -> None:
         while True:
             left = 0
-            for upload in await self._in("again", self._uploads.unreplicated):
-                if await self._in("again", self._finisher.replicate, upload):
+            for upload in await self._threads.run("again", self._uploads.unreplicated):
+                if await self._threads.run("again", self._finisher.replicate, upload):
                     await self._replicated(upload)
                 else:
                     left += 1
@@ -293,7 +270,7 @@ class UploadService:
 
     async def _replicated(self, upload: Upload) -> None:
         assert upload.place is not None
-        await self._in(
+        await self._threads.run(
             "again", self._uploads.done, upload.upload, upload.place, replicated=True, now_ms=self._now_ms()
         )
         better = receipted(upload._replace(replicated=True))

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from fleet_server import threads
-from fleet_server.threads import Looped, Resumed
+from fleet_server.threads import Looped, Resumed, Threads, until
 
 WAIT_S = 10.0
 
@@ -78,3 +78,54 @@ def test_a_loop_that_is_told_to_end_before_it_began_does_not_begin() -> None:
     running.start()
     running.stop()
     assert served == []
+
+
+async def test_works_go_on_until_they_are_told_to_stop_and_are_cancelled_then() -> None:
+    stop, begun, cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    serving = asyncio.create_task(until(stop, {"work": work()}))
+    await begun.wait()
+    assert not serving.done()
+    stop.set()
+    await serving
+    assert cancelled.is_set()
+
+
+async def test_a_mistake_in_one_work_ends_the_others_and_is_told() -> None:
+    cancelled = asyncio.Event()
+
+    async def mistaken() -> None:
+        raise ValueError("a mistake")
+
+    async def other() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(ValueError, match="a mistake"):
+        await until(asyncio.Event(), {"other": other(), "mistaken": mistaken()})
+    assert cancelled.is_set()
+
+
+async def test_a_thread_does_one_thing_after_the_other_and_another_thread_does_not_wait_for_it() -> None:
+    named, go, order = Threads("slow", "quick"), threading.Event(), []
+
+    def slow() -> None:
+        assert go.wait(WAIT_S)
+        order.append("slow")
+
+    first = asyncio.create_task(named.run("slow", slow))
+    second = asyncio.create_task(named.run("slow", order.append, "after"))
+    await named.run("quick", order.append, "quick")
+    go.set()
+    await asyncio.gather(first, second)
+    named.close()
+    assert order == ["quick", "slow", "after"]
