@@ -1,4 +1,4 @@
-"""Measures of the server's own: names, units and words, in one table. Dashboards, alerts and pages take them from here.
+"""Measures of the server's own: names, units and words, in one table, for dashboards, alerts and pages.
 
 Of a *device* a measure has the tags ``device``, ``device_class``, ``org``; of a *node*, of what is at this node of
 the organisation itself, not of what is below it, ``org``; of the *site* none. A field is a float always, its unit as
