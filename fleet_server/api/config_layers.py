@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 
 from broker_config import device_classes
 from fleet_server.access import acting
@@ -32,6 +33,20 @@ ClassName: TypeAlias = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,31}$", ex
 GroupName: TypeAlias = Annotated[str, Path(pattern=SLUG_PATTERN, examples=["night"])]
 
 
+@dataclass(frozen=True, slots=True)
+class LayerPut:
+    """What every PUT of a layer brings."""
+
+    body: models.LayerIn
+    response: Response
+    if_match: IfMatch = None
+    if_none_match: IfNoneMatch = None
+    dry_run: DryRun = False
+
+
+AskedLayer: TypeAlias = Annotated[LayerPut, Depends()]
+
+
 def routes(layers: ScopedLayers, circumstances: CircumstancesOf, clock: times.Clock) -> APIRouter:
     """The routes of layers and groups. Every one blocks on its ports, so the framework runs it in a thread."""
     router = APIRouter(tags=["config"])
@@ -47,24 +62,22 @@ def _layers(router: APIRouter, layers: ScopedLayers, circumstances: Circumstance
         response.headers["ETag"] = etag(found.revision)
         return found
 
-    def put(
-        name: LayerName, body: models.LayerIn, response: Response, if_match: str | None, if_none_match: str | None,
-        *, dry_run: bool,
-    ) -> models.LayerChanged:  # fmt: skip
-        condition = to_put(if_match, if_none_match)
+    def put(name: LayerName, asked: LayerPut) -> models.LayerChanged:
+        condition = to_put(asked.if_match, asked.if_none_match)
+        settings = asked.body.settings
         with translated(name.name):
             before = layers.layer(name)
             device_class = circumstances(name.name, clock()).device_class if name.kind is LayerKind.DEVICE else ""
-            checked(name, body.settings, device_class, where="body.settings")
+            checked(name, settings, device_class, where="body.settings")
             shown = None
-            if not dry_run:
-                layers.put_layer(name, body.settings, expected=condition.expected, by=acting.principal().holder)
+            if not asked.dry_run:
+                layers.put_layer(name, settings, expected=condition.expected, by=acting.principal().holder)
             else:
                 revision = 0 if before is None else before.revision
                 if condition.expected not in {None, revision}:
                     raise StaleError(revision)
-                shown = preview(layers.if_layer(name, body.settings))
-        return models.LayerChanged(layer=told(name, response), dry_run=shown)
+                shown = preview(layers.if_layer(name, settings))
+        return models.LayerChanged(layer=told(name, asked.response), dry_run=shown)
 
     @router.get("/v1/config/layers", summary="Every layer but those of single devices")
     def listed(limit: pages.Limit = pages.LIMIT_DEFAULT, cursor: pages.Cursor = None) -> models.ConfigLayers:
@@ -84,16 +97,9 @@ def _layers(router: APIRouter, layers: ScopedLayers, circumstances: Circumstance
         return told(FLEET, response)
 
     @router.put("/v1/config/layers/fleet", summary="Set the whole fleet", responses=responses(*CHANGE))
-    def put_fleet(
-        body: models.LayerIn,
-        response: Response,
-        if_match: IfMatch = None,
-        if_none_match: IfNoneMatch = None,
-        *,
-        dry_run: DryRun = False,
-    ) -> models.LayerChanged:
+    def put_fleet(asked: AskedLayer) -> models.LayerChanged:
         """`If-None-Match: *` where nothing was said yet."""
-        return put(FLEET, body, response, if_match, if_none_match, dry_run=dry_run)
+        return put(FLEET, asked)
 
     @router.get(
         "/v1/config/layers/classes/{device_class}",
@@ -107,17 +113,9 @@ def _layers(router: APIRouter, layers: ScopedLayers, circumstances: Circumstance
     @router.put(
         "/v1/config/layers/classes/{device_class}", summary="Set a device class", responses=responses(*CHANGE)
     )
-    def put_class(
-        device_class: ClassName,
-        body: models.LayerIn,
-        response: Response,
-        if_match: IfMatch = None,
-        if_none_match: IfNoneMatch = None,
-        *,
-        dry_run: DryRun = False,
-    ) -> models.LayerChanged:
+    def put_class(device_class: ClassName, asked: AskedLayer) -> models.LayerChanged:
         """See the fleet's."""
-        return put(_class(device_class), body, response, if_match, if_none_match, dry_run=dry_run)
+        return put(_class(device_class), asked)
 
     @router.get(
         "/v1/config/layers/nodes/{node}",
@@ -133,18 +131,10 @@ def _layers(router: APIRouter, layers: ScopedLayers, circumstances: Circumstance
         summary="Set an organisation node and all below",
         responses=responses(*CHANGE),
     )
-    def put_node(
-        node: NodeName,
-        body: models.LayerIn,
-        response: Response,
-        if_match: IfMatch = None,
-        if_none_match: IfNoneMatch = None,
-        *,
-        dry_run: DryRun = False,
-    ) -> models.LayerChanged:
+    def put_node(node: NodeName, asked: AskedLayer) -> models.LayerChanged:
         """See the fleet's."""
         name = LayerName(LayerKind.ORG_NODE, node)
-        return put(name, body, response, if_match, if_none_match, dry_run=dry_run)
+        return put(name, asked)
 
     @router.get(
         "/v1/config/layers/groups/{group}",
@@ -156,17 +146,9 @@ def _layers(router: APIRouter, layers: ScopedLayers, circumstances: Circumstance
         return told(LayerName(LayerKind.GROUP, group), response)
 
     @router.put("/v1/config/layers/groups/{group}", summary="Set a group", responses=responses(*CHANGE))
-    def put_group(
-        group: GroupName,
-        body: models.LayerIn,
-        response: Response,
-        if_match: IfMatch = None,
-        if_none_match: IfNoneMatch = None,
-        *,
-        dry_run: DryRun = False,
-    ) -> models.LayerChanged:
+    def put_group(group: GroupName, asked: AskedLayer) -> models.LayerChanged:
         """See the fleet's."""
-        return put(LayerName(LayerKind.GROUP, group), body, response, if_match, if_none_match, dry_run=dry_run)
+        return put(LayerName(LayerKind.GROUP, group), asked)
 
     @router.get(
         "/v1/config/layers/devices/{device}",
@@ -180,17 +162,9 @@ def _layers(router: APIRouter, layers: ScopedLayers, circumstances: Circumstance
     @router.put(
         "/v1/config/layers/devices/{device}", summary="Set all of a device's own", responses=responses(*CHANGE)
     )
-    def put_device(
-        device: DeviceName,
-        body: models.LayerIn,
-        response: Response,
-        if_match: IfMatch = None,
-        if_none_match: IfNoneMatch = None,
-        *,
-        dry_run: DryRun = False,
-    ) -> models.LayerChanged:
+    def put_device(device: DeviceName, asked: AskedLayer) -> models.LayerChanged:
         """See the fleet's; some of them are changed by a patch of `/v1/twins`."""
-        return put(LayerName(LayerKind.DEVICE, device), body, response, if_match, if_none_match, dry_run=dry_run)
+        return put(LayerName(LayerKind.DEVICE, device), asked)
 
 
 def _groups(router: APIRouter, layers: ScopedLayers, clock: times.Clock) -> None:
