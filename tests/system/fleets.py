@@ -95,8 +95,8 @@ def is_healthy(server: Server) -> bool:
 
 
 @contextmanager
-def running(directory: Path, kind: str) -> Iterator[Fleet]:
-    """On a broker of *kind*, and ended with the block."""
+def running(directory: Path, kind: str, *, tables: str = "") -> Iterator[Fleet]:
+    """On a broker of *kind*, and ended with the block. *tables*: more of the server's configuration."""
     device_port, server_port, api_port, enrolment_port = free_ports(4)
     site = site_directory.create(
         directory,
@@ -116,14 +116,16 @@ def running(directory: Path, kind: str) -> Iterator[Fleet]:
         embedded += f" --server-port {server_port} --site {site.site_id}"
         embedded += f" --crl-file {at}/device-ca.crl --pid-file {at}/mosquitto.pid"
         argv = [sys.executable, *embedded.split()]
-    config = str(directory / "server/fleet-server.toml")
+    config = directory / "server/fleet-server.toml"
+    with config.open("a", encoding="utf-8") as file:
+        file.write(tables)
     with ExitStack() as stack:
         broker = Program("broker", argv, directory / "broker.log")
         broker.start()
         stack.callback(broker.kill)
         wait_until(lambda: accepts(device_port), "the broker accepts")
         server = Program(
-            "server", [sys.executable, "-m", "fleet_server", "run", "--config", config], directory / "server.log"
+            "server", [sys.executable, "-m", "fleet_server", "run", "--config", str(config)], directory / "server.log"
         )
         server.start()
         stack.callback(server.kill)
