@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias, assert_never
+from typing import Final, TypeAlias
 
 from broker_config.text import shown
+from fleet_server.texts import Language, Texts, marked
 
 DATA_NAMES_MAX: Final = 20
 """Names that one happening spells out; ``count`` says how many there are."""
@@ -81,6 +82,51 @@ SEVERITY: Final[Mapping[Kind, Severity]] = {
     Kind.WEBHOOK_TEST: Severity.INFO,
 }
 
+WORDS: Final[Mapping[Kind, str]] = {
+    Kind.DEVICE_CONNECTED: marked("{device} is connected"),
+    Kind.DEVICE_DISCONNECTED: marked("{device} is not connected any more"),
+    Kind.DEVICE_SILENT: marked("{device} is connected and does not report: nothing from {streams}"),
+    Kind.DEVICE_REPORTING: marked("{device} reports again"),
+    Kind.DEVICE_UNHEALTHY: marked("{device} is not well: {why}"),
+    Kind.DEVICE_HEALTHY: marked("{device} is well again"),
+    Kind.SITE_DISCONNECTED: marked("{org}: {count} of {devices} devices are not connected any more"),
+    Kind.SITE_CONNECTED: marked("{org}: {count} of {devices} devices are connected"),
+    Kind.GAP_UNEXPLAINED: marked("{device}: {count} gaps without a reason in {streams}"),
+    Kind.GAP_LOST: marked("{device}: {count} gaps of what was receipted in {streams}: lost"),
+    Kind.QUARANTINE_FILLING: marked("quarantine is {percent} % full; once it is, poison gets no receipts"),
+    Kind.STORE_REFUSING: marked("the store takes nothing; devices hold what they have"),
+    Kind.STORE_TAKING: marked("the store takes commits again"),
+    Kind.BROKER_LOST: marked("the server has lost the broker; devices hold what they have"),
+    Kind.BROKER_BACK: marked("the server has the broker again"),
+    Kind.EVIDENCE_DAMAGED: marked("evidence: {count} found that are not as they should be: {what}"),
+    Kind.EVIDENCE_SOUND: marked("evidence: all {count} pieces are as they should be again"),
+    Kind.EVIDENCE_UNCHECKED: marked("evidence could not be read again: {why}"),
+    Kind.EVIDENCE_DUE: marked(
+        "evidence: the retention of {count} pieces is over; their deletion waits for somebody"
+    ),
+    Kind.ROLLOUT_PAUSED: marked("rollout {name} is paused: {why}"),
+    Kind.ROLLOUT_STOPPED: marked("rollout {name} gives no more turns: {why}"),
+    Kind.ROLLOUT_ENDED: marked("rollout {name} has ended: {why}"),
+    Kind.EVIDENCE_OVERDUE: marked("{device}: {count} recordings not here a day later: {recordings}"),
+    Kind.WEBHOOK_FAILING: marked("webhook {webhook}: {why}"),
+    Kind.WEBHOOK_TEST: marked("a test of webhook {webhook}"),
+}
+FIRST: Final[Mapping[Kind, str]] = {
+    Kind.DEVICE_CONNECTED: marked("{device} is connected, for the first time"),
+}
+ONE: Final[Mapping[Kind, str]] = {
+    Kind.GAP_UNEXPLAINED: marked("{device}: a gap without a reason in {streams}"),
+    Kind.GAP_LOST: marked("{device}: a gap of what was receipted in {streams}: lost"),
+    Kind.EVIDENCE_OVERDUE: marked("{device}: a recording not here a day later: {recordings}"),
+}
+"""Where the count is one."""
+NOTHING_SAID: Final = {
+    **dict.fromkeys(("streams", "why", "what", "name", "recordings", "webhook"), ""),
+    **dict.fromkeys(("count", "devices", "percent"), "?"),
+}
+"""What texts have a place for; what happened long ago may not say all of it."""
+ENGLISH: Final = Texts(Language.EN)
+
 Datum: TypeAlias = str | int | bool | tuple[str, ...]
 Data: TypeAlias = Mapping[str, Datum]
 """Flat, so that a receiver's rule needs no path."""
@@ -120,72 +166,25 @@ def names(found: list[str]) -> tuple[str, ...]:
     return tuple(sorted(found)[:DATA_NAMES_MAX])
 
 
-def text(news: News) -> str:
-    """One line for people."""
-    return shown(_text(news), TEXT_CHARS_MAX)
+def text(news: News, words: Texts = ENGLISH) -> str:
+    """One line for people, in the language of *words*."""
+    return shown(words(key(news), **values(news)), TEXT_CHARS_MAX)
 
 
-def _text(news: News) -> str:
-    device, data = news.device, news.data
-    match news.kind:
-        case Kind.DEVICE_CONNECTED:
-            return f"{device} is connected" + (", for the first time" if data.get("first") else "")
-        case Kind.DEVICE_DISCONNECTED:
-            return f"{device} is not connected any more"
-        case Kind.DEVICE_SILENT:
-            return f"{device} is connected and does not report: nothing from {_listed(data.get('streams'))}"
-        case Kind.DEVICE_REPORTING:
-            return f"{device} reports again"
-        case Kind.DEVICE_UNHEALTHY:
-            return f"{device} is not well: {_listed(data.get('why'))}"
-        case Kind.DEVICE_HEALTHY:
-            return f"{device} is well again"
-        case Kind.SITE_DISCONNECTED:
-            return f"{news.org}: {data.get('count')} of {data.get('devices')} devices are not connected any more"
-        case Kind.SITE_CONNECTED:
-            return f"{news.org}: {data.get('count')} of {data.get('devices')} devices are connected"
-        case Kind.GAP_UNEXPLAINED:
-            return f"{device}: {_gaps(data)} without a reason in {_listed(data.get('streams'))}"
-        case Kind.GAP_LOST:
-            return f"{device}: {_gaps(data)} of what was receipted in {_listed(data.get('streams'))}: lost"
-        case Kind.QUARANTINE_FILLING:
-            return f"quarantine is {data.get('percent')} % full; once it is, poison gets no receipts"
-        case Kind.STORE_REFUSING:
-            return "the store takes nothing; devices hold what they have"
-        case Kind.STORE_TAKING:
-            return "the store takes commits again"
-        case Kind.BROKER_LOST:
-            return "the server has lost the broker; devices hold what they have"
-        case Kind.BROKER_BACK:
-            return "the server has the broker again"
-        case Kind.EVIDENCE_DAMAGED:
-            return f"evidence: {data.get('count')} found that are not as they should be: {_listed(data.get('what'))}"
-        case Kind.EVIDENCE_SOUND:
-            return f"evidence: all {data.get('count')} pieces are as they should be again"
-        case Kind.EVIDENCE_UNCHECKED:
-            return f"evidence could not be read again: {data.get('why')}"
-        case Kind.EVIDENCE_DUE:
-            return f"evidence: the retention of {data.get('count')} pieces is over; their deletion waits for somebody"
-        case Kind.ROLLOUT_PAUSED:
-            return f"rollout {data.get('name')} is paused: {data.get('why')}"
-        case Kind.ROLLOUT_STOPPED:
-            return f"rollout {data.get('name')} gives no more turns: {data.get('why')}"
-        case Kind.ROLLOUT_ENDED:
-            return f"rollout {data.get('name')} has ended: {data.get('why')}"
-        case Kind.EVIDENCE_OVERDUE:
-            count = "a recording" if data.get("count") == 1 else f"{data.get('count')} recordings"
-            return f"{device}: {count} not here a day later: {_listed(data.get('recordings'))}"
-        case Kind.WEBHOOK_FAILING:
-            return f"webhook {data.get('webhook')}: {data.get('why')}"
-        case Kind.WEBHOOK_TEST:
-            return f"a test of webhook {data.get('webhook')}"
-        case other:
-            assert_never(other)
+def key(news: News) -> str:
+    """Of its text in the catalogue."""
+    if news.data.get("first"):
+        return FIRST.get(news.kind, WORDS[news.kind])
+    if news.data.get("count") == 1:
+        return ONE.get(news.kind, WORDS[news.kind])
+    return WORDS[news.kind]
 
 
-def _gaps(data: Data) -> str:
-    return "a gap" if data.get("count") == 1 else f"{data.get('count')} gaps"
+def values(news: News) -> dict[str, str]:
+    """What goes into its text."""
+    said = {name: _listed(each) for name, each in news.data.items()}
+    return {**NOTHING_SAID, **said, "device": news.device, "org": news.org}
 
 
-def _listed(found: Datum | None) -> str:
-    return ", ".join(found) if isinstance(found, tuple) else str(found or "")
+def _listed(found: Datum) -> str:
+    return ", ".join(found) if isinstance(found, tuple) else str(found)

@@ -137,7 +137,7 @@ async def test_what_happens_within_a_while_goes_in_one_letter(engine: Engine) ->
     assert [line.split("  ")[-1] for line in lines[2:5]] == [
         "cam-0 is not connected any more",
         "cam-1 is connected",
-        "cam-0: None gaps of what was receipted in : lost",
+        "cam-0: ? gaps of what was receipted in : lost",
     ]
     assert box.envelopes[0].rcpt_tos == list(RECIPIENTS)
 
