@@ -17,8 +17,9 @@ from fleet_server.api.commands import Commanding as Ports
 from fleet_server.api.commands import Fitting
 from fleet_server.broker_links import link_settings
 from fleet_server.change import commands as rules
-from fleet_server.change.command_service import CommandFacts, CommandService, CommandSettings
+from fleet_server.change.command_service import CommandService, CommandSettings
 from fleet_server.change.commands import Word
+from fleet_server.change.facts import CommandFacts
 from fleet_server.config import Config
 from fleet_server.telemetry.view import TelemetryView
 from fleet_server.threads import Looped

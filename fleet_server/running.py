@@ -254,6 +254,7 @@ class Server:
             timestamps=None if custody is None else custody.timestamps,
             change=changing.ports,
             twin_facts=changing.facts,
+            command_facts=commanding.facts,
             rolling=rolling,
             commanding=commanding.ports,
         )

@@ -77,7 +77,7 @@ from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
-from fleet_server.change.facts import TwinFacts
+from fleet_server.change.facts import CommandFacts, TwinFacts
 from fleet_server.change.rolling import Rolling
 from fleet_server.evidence.exporting import Exporter
 from fleet_server.evidence.facts import EvidenceFacts
@@ -159,6 +159,7 @@ class Ports:
     timestamps: Timestamps | None = None
     change: twins.Change | None = None
     twin_facts: Callable[[], TwinFacts | None] = lambda: None
+    command_facts: Callable[[], CommandFacts | None] = lambda: None
     rolling: Rolling | None = None
     commanding: Commanding | None = None
 
@@ -208,6 +209,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
             ports.uploads,
             _custody_facts(ports.evidence),
             ports.twin_facts,
+            ports.command_facts,
         ),
         audit.routes(ports.auditor),
         tiles.routes(ports.auditor, ports.timestamps),

@@ -1,7 +1,7 @@
 """``/v1/health``, ``/v1/facts`` and ``/metrics``: how the server itself is doing."""
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from fleet_server import metrics
 from fleet_server.access.auditor import Auditor
 from fleet_server.api import models
-from fleet_server.change.facts import TwinFacts
+from fleet_server.change.facts import CommandFacts, TwinFacts
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.pieces import CustodyFacts
 from fleet_server.projection.view import SinkStatus, SinkView
@@ -20,6 +20,8 @@ from fleet_server.telemetry.view import IngestFacts, TelemetryView
 
 OK: Final = "ok"
 DEGRADED: Final = "degraded"
+
+F = TypeVar("F")
 
 
 class ExpositionResponse(Response):
@@ -49,15 +51,17 @@ def routes(
     uploads: Callable[[], EvidenceFacts | None],
     custody: Callable[[], CustodyFacts | None],
     twins: Callable[[], TwinFacts | None],
+    commands: Callable[[], CommandFacts | None],
 ) -> APIRouter:
     """The routes of the server's own state."""
     router = APIRouter(tags=["operations"])
     collectors = CollectorRegistry()
     collectors.register(_Facts(view, registry, sinks))
     collectors.register(_AuditFacts(auditor))
-    collectors.register(_UploadFacts(uploads))
-    collectors.register(_CustodyFacts(custody))
-    collectors.register(_TwinFacts(twins))
+    collectors.register(_Of(uploads, metrics.EVIDENCE))
+    collectors.register(_Of(custody, metrics.CUSTODY))
+    collectors.register(_Of(twins, metrics.TWINS))
+    collectors.register(_Of(commands, metrics.COMMANDS))
     ProcessCollector(registry=collectors)
 
     @router.get("/v1/facts", summary="How ingest is doing")
@@ -82,10 +86,7 @@ class _Facts(Collector):
         self._sinks = sinks
 
     def collect(self) -> Iterator[Metric]:
-        facts = self._view.facts()
-        for metric in metrics.INGEST:
-            family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
-            yield family(metric.name, metric.description, value=metric.value(facts))
+        yield from _read(self._view.facts(), metrics.INGEST)
         tallies = self._registry.tallies()
         for name, description, value in (
             (metrics.DEVICES, "Devices registered or ever heard of.", sum(each.devices for each in tallies)),
@@ -128,47 +129,23 @@ class _AuditFacts(Collector):
             yield GaugeMetricFamily(name, description, value=value)
 
 
-class _UploadFacts(Collector):
-    """How uploads are; nothing where none are taken."""
+class _Of(Collector, Generic[F]):
+    """Facts by their table; nothing where there are none."""
 
-    def __init__(self, facts: Callable[[], EvidenceFacts | None]) -> None:
+    def __init__(self, facts: Callable[[], F | None], table: tuple[metrics.Metric[F], ...]) -> None:
         self._facts = facts
-
-    def collect(self) -> Iterator[Metric]:
-        facts = self._facts()
-        if facts is None:
-            return
-        for metric in metrics.EVIDENCE:
-            family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
-            yield family(metric.name, metric.description, value=metric.value(facts))
-
-
-class _TwinFacts(Collector):
-    """How twins are; nothing where devices are told nothing."""
-
-    def __init__(self, facts: Callable[[], TwinFacts | None]) -> None:
-        self._facts = facts
-
-    def collect(self) -> Iterator[Metric]:
-        facts = self._facts()
-        if facts is None:
-            return
-        for metric in metrics.TWINS:
-            family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
-            yield family(metric.name, metric.description, value=metric.value(facts))
-
-
-class _CustodyFacts(Collector):
-    """How what is kept was at the last look; nothing where nothing is."""
-
-    def __init__(self, facts: Callable[[], CustodyFacts | None]) -> None:
-        self._facts = facts
+        self._table = table
 
     def collect(self) -> Iterator[Metric]:
         facts = self._facts()
         if facts is not None:
-            for metric in metrics.CUSTODY:
-                yield GaugeMetricFamily(metric.name, metric.description, value=metric.value(facts))
+            yield from _read(facts, self._table)
+
+
+def _read(facts: F, table: tuple[metrics.Metric[F], ...]) -> Iterator[Metric]:
+    for metric in table:
+        family = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
+        yield family(metric.name, metric.description, value=metric.value(facts))
 
 
 def _facts(facts: IngestFacts) -> models.Facts:

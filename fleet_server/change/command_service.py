@@ -27,6 +27,7 @@ from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, sha
 from fleet_server.change import commands as rules
 from fleet_server.change.command_store import CommandStore, JournalOf, Signed
 from fleet_server.change.commands import AGAIN_MS, LATE_MS, SILENT_MS, Command, Target, Word
+from fleet_server.change.facts import CommandFacts
 from fleet_server.telemetry.store import StoreError
 from fleet_server.threads import Threads, until
 
@@ -55,16 +56,6 @@ class CommandSettings:
     """``shards``: first and last; others are another server's."""
 
     shards: tuple[int, int] = (0, 255)
-
-
-class CommandFacts(NamedTuple):
-    """How commands are. ``counts``: of what happened since the start: said, heard, malformed, expired, from_journal,
-    sign_failures, store_failures.
-    """
-
-    connected: bool
-    devices_waiting: int
-    counts: Mapping[str, int]
 
 
 class _Waiting(NamedTuple):

@@ -1,4 +1,4 @@
-"""How twins are, for who operates the server."""
+"""How twins and commands are, for who operates the server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +14,21 @@ class TwinFacts:
 
     connected: bool
     orders_due: int
+    counts: Mapping[str, int]
+
+    def count(self, name: str) -> float:
+        """One of the counts."""
+        return float(self.counts.get(name, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFacts:
+    """How commands are. ``counts``: of what happened since the start: said, heard, malformed, expired, from_journal,
+    sign_failures, store_failures.
+    """
+
+    connected: bool
+    devices_waiting: int
     counts: Mapping[str, int]
 
     def count(self, name: str) -> float:

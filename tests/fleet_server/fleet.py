@@ -58,7 +58,7 @@ from fleet_server.api.commands import Commanding
 from fleet_server.api.evidence import Evidence
 from fleet_server.api.twins import Change
 from fleet_server.change.composing import Composer
-from fleet_server.change.facts import TwinFacts
+from fleet_server.change.facts import CommandFacts, TwinFacts
 from fleet_server.change.rolling import Rolling
 from fleet_server.change.sight import Sight
 from fleet_server.changing import circumstances_of
@@ -158,6 +158,7 @@ class Fleet:
             evidence=self._evidence(path.parent, engine),
             change=change,
             twin_facts=lambda: TwinFacts(connected=True, orders_due=3, counts={"ordered": 5}),
+            command_facts=lambda: CommandFacts(connected=True, devices_waiting=2, counts={"said": 7}),
             rolling=self._rolling(engine, change),
             commanding=self._commanding(engine, change),
         )

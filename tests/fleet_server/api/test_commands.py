@@ -273,3 +273,8 @@ async def test_what_a_class_can_be_told_is_listed_with_its_parameters(asking: ht
     assert by_name["locate"]["parameters"]["for_s"]["maximum"] == 120
     assert by_name["recording.start"]["safety"] == "hazardous"
     assert (await asking.get("/v1/device-classes/none/commands")).status_code == 404
+
+
+async def test_how_commands_are_is_in_the_metrics(asking: httpx.AsyncClient) -> None:
+    lines = (await asking.get("/metrics")).text.splitlines()
+    assert {"fieldfleet_commands_devices_waiting 2.0", "fieldfleet_commands_said_total 7.0"} <= set(lines)
