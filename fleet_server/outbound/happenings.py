@@ -101,9 +101,7 @@ WORDS: Final[Mapping[Kind, str]] = {
     Kind.EVIDENCE_DAMAGED: marked("evidence: {count} found that are not as they should be: {what}"),
     Kind.EVIDENCE_SOUND: marked("evidence: all {count} pieces are as they should be again"),
     Kind.EVIDENCE_UNCHECKED: marked("evidence could not be read again: {why}"),
-    Kind.EVIDENCE_DUE: marked(
-        "evidence: the retention of {count} pieces is over; their deletion waits for somebody"
-    ),
+    Kind.EVIDENCE_DUE: marked("evidence: the retention of {count} pieces is over; their deletion waits for somebody"),
     Kind.ROLLOUT_PAUSED: marked("rollout {name} is paused: {why}"),
     Kind.ROLLOUT_STOPPED: marked("rollout {name} gives no more turns: {why}"),
     Kind.ROLLOUT_ENDED: marked("rollout {name} has ended: {why}"),
