@@ -11,6 +11,7 @@ revocations=${REVOCATIONS:-/revocations}
 server=${SERVER:-/server}
 signer=${SIGNER:-/signer}
 signing=${SIGNING:-/signing}
+proxy=${PROXY:-/proxy}
 containers=${CONTAINERS:-/opt/fieldfleet/share/containers.toml}
 
 # copied FROM TO NAME...: all files of a directory but those of these names.
@@ -37,6 +38,12 @@ copied "$site/broker" "$broker" device-ca.crl
 copied "$site/server" "$server" signing.key
 rm -f "$server/signing.key"
 cp -a "$site/server/signing.key" "$signer/"
+
+# What browsers see: a certificate of the site's own authority, until somebody puts another there.
+if [ ! -e "$proxy/site.crt" ]; then
+  [ -e "$site/proxy/site.crt" ] || fleet-server make-proxy-certificate --dir "$site"
+  cp -a "$site/proxy/site.key" "$site/proxy/site.crt" "$proxy/"
+fi
 
 # The server's socket is in the one volume that it shares with the signer.
 changed "$server/fleet-server.toml" "s|^socket_file = .*|socket_file = \"$signing/signer.sock\"|" \

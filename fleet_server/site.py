@@ -5,8 +5,9 @@
     broker/                   what the broker's machine needs
     server/                   what the fleet server's machine needs
     devices/ID/               what one device needs
+    proxy/                    what browsers see of it, if `make-proxy-certificate` made that
 
-Each of the last three can be copied to where it runs: paths in its files are relative to them.
+Each of the last four can be copied to where it runs: paths in its files are relative to them.
 """
 
 import json
@@ -46,6 +47,9 @@ SIGNERS_ROOT_KEY: Final = "ca/signers-root.key"
 """Changes whom devices obey; belongs offline."""
 DEVICE_CA: Final = "ca/device-ca"
 SERVER_CA: Final = "ca/server-ca"
+PROXY_CERTIFICATE: Final = "proxy/site.crt"
+PROXY_KEY: Final = "proxy/site.key"
+"""What browsers see; made by a command of its own, because a bureau may have its own."""
 AGENT_CONFIG: Final = "agent.toml"
 
 SITE_ID_BYTES: Final = 32

@@ -15,7 +15,7 @@ AREA_BUDGETS_S: Final = {
     "broker_config": 120,
     "contract": 120,
     "dashboards": 120,
-    "deploy": 120,
+    "deploy": 180,
     "edge_agent": 240,
     "faults": 600,
     "fleet_server": 900,

@@ -13,7 +13,7 @@ from fleet_server import site as plan
 from fleet_server.access import ca, keys, notes, people
 from fleet_server.adapters import benches
 from fleet_server.adapters.authority import loaded
-from fleet_server.adapters.files import PRIVATE_DIRECTORY, PRIVATE_FILE, write_durably
+from fleet_server.adapters.files import PRIVATE_DIRECTORY, PRIVATE_FILE, make_private_directory, write_durably
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
 from fleet_server.config import parse, read_tables, read_text
 
@@ -83,6 +83,28 @@ def make_audit_key(config_file: Path) -> str:
     except OSError as error:
         raise plan.SiteError(f"{directory}: the key cannot be made: {error}") from error
     return "" if config.audit.key_file else plan.audit_table()
+
+
+def make_proxy_certificate(directory: Path, *, now: datetime, again: bool) -> Path:
+    """Make the certificate that browsers see, and its key; return where the certificate is.
+
+    Raises:
+        ConfigError: *directory* is no site.
+        SiteError: there is one and not *again*, or it cannot be made.
+    """
+    site = read_site(directory)
+    certificate, key = directory / plan.PROXY_CERTIFICATE, directory / plan.PROXY_KEY
+    if certificate.exists() and not again:
+        raise plan.SiteError(f"{certificate}: is there already; --again replaces it")
+    try:
+        hosts = tuple(dict.fromkeys((*site.hosts, *plan.HOST_ALWAYS)))
+        issued = ca.issue_broker(_read_issued(directory, plan.SERVER_CA), hosts, now=now)
+        make_private_directory(certificate.parent)
+        write_durably(key, issued.key_pem)
+        write_durably(certificate, issued.certificate_pem, mode=PUBLIC_FILE)
+    except (OSError, ca.CaError) as error:
+        raise plan.SiteError(f"{directory}: the certificate cannot be made: {error}") from error
+    return certificate
 
 
 def write_new(directory: Path, files: plan.Files) -> None:

@@ -22,6 +22,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("init")(init)
     app.command("add-device")(add_device)
     app.command("make-audit-key")(make_audit_key)
+    app.command("make-proxy-certificate")(make_proxy_certificate)
     app.command("roll-ca")(roll_ca)
     app.command("retire-ca")(retire_ca)
 
@@ -114,6 +115,27 @@ def make_audit_key(
     typer.echo(f"made {config.with_name(plan.AUDIT_KEY)}; give {plan.AUDIT_PUBLIC_KEY} to who is to check exports")
     if missing:
         typer.echo(f"add to {config}:\n{missing}")
+
+
+def make_proxy_certificate(
+    directory: SiteDirectory = Path("site"),
+    again: Annotated[
+        bool, typer.Option("--again", help="Replace the one that is there, before it runs out.")
+    ] = False,
+) -> None:
+    """Make what browsers see of the server, proxy/site.crt and site.key, signed by the site's own server authority.
+
+    A bureau that has an authority of its own puts its certificate there instead.
+
+    Example: fleet-server make-proxy-certificate --dir site
+    """
+    try:
+        made = site_directory.make_proxy_certificate(directory, now=datetime.now(UTC), again=again)
+    except (ContractError, ConfigError) as error:
+        raise _refused(error) from error
+    typer.echo(
+        f"made {made}; browsers trust it with {directory / plan.SERVER_CA}.crt; good for {ca.BROKER_DAYS} days"
+    )
 
 
 def roll_ca(

@@ -1,5 +1,6 @@
 """The files of a deployment, as the tests read them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -22,3 +23,16 @@ def services() -> dict[str, Json]:
     """Every service by its name."""
     found: dict[str, Json] = compose()["services"]
     return found
+
+
+def nginx_laid_out(directory: Path, changes: Mapping[str, str]) -> Path:
+    """A copy of the files that nginx's container mounts, with *changes*, each needed; the main one."""
+    texts = {
+        name: (DEPLOY / "nginx" / name).read_text(encoding="utf-8") for name in ("nginx.conf", "fieldfleet.conf")
+    }
+    for old, new in {"/tmp/": f"{directory}/", "/dev/stdout": f"{directory}/requests", **changes}.items():
+        assert any(old in text for text in texts.values()), old
+        texts = {name: text.replace(old, new) for name, text in texts.items()}
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return directory / "nginx.conf"

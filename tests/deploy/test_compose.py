@@ -17,6 +17,8 @@ from fleet_server import site
 from fleet_server.config import API_PORT
 from tests.deploy.files import COMPOSE, DEPLOY, ROOT, compose, services
 
+ENV_EXAMPLE = ROOT / ".env.example"
+TLS_PORT, PLAIN_PORT = 8443, 8080
 SERVICES = services()
 RUNNING = sorted(name for name, service in SERVICES.items() if service["restart"] != "no")
 
@@ -33,9 +35,28 @@ def _docker_compose(*arguments: str, **environment: str) -> subprocess.Completed
     )
 
 
+def _example() -> dict[str, str]:
+    """``.env.example`` as docker-compose reads it."""
+    lines = ENV_EXAMPLE.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_every_variable_that_compose_names_is_in_the_example_and_no_other() -> None:
+    named = set(re.findall(r"\$\{(\w+)", COMPOSE.read_text(encoding="utf-8")))
+    assert named == _example().keys()
+
+
+def test_the_example_says_no_secret_and_each_of_its_names_what_it_is() -> None:
+    text = ENV_EXAMPLE.read_text(encoding="utf-8")
+    assert not re.search(r"PASSWORD|TOKEN|SECRET|KEY", text)
+    for name in _example():
+        before = text[: text.index(f"{name}=")].splitlines()
+        assert before[-1].startswith("# "), name
+
+
 @pytest.mark.server("docker-compose")
 def test_compose_itself_takes_the_file() -> None:
-    done = _docker_compose("config", FIELDFLEET_HOST="fleet.example")
+    done = _docker_compose("--env-file", str(ENV_EXAMPLE), "config")
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["services"].keys() == SERVICES.keys()
 
@@ -49,7 +70,7 @@ def test_nothing_starts_before_the_host_is_named() -> None:
 
 def test_a_site_has_these_services() -> None:
     ours = {"loopback", "mosquitto", "reload-broker", "signer", "fleet-server"}
-    assert set(RUNNING) == {*ours, "influxdb", "grafana", "postgres"}
+    assert set(RUNNING) == {*ours, "nginx", "influxdb", "grafana", "postgres"}
 
 
 @pytest.mark.parametrize("name", RUNNING)
@@ -86,10 +107,27 @@ def test_our_own_image_has_the_version_of_what_is_in_it() -> None:
     assert ours == {f"fieldfleet:{version('fieldfleet')}"}
 
 
-def test_devices_two_ports_are_open_and_one_more_on_loopback_only() -> None:
+def test_devices_two_ports_are_open_and_the_two_of_browsers() -> None:
     opened = [port for service in SERVICES.values() for port in service.get("ports", [])]
     devices = [f"{port}:{port}" for port in (site.ENROLMENT_PORT, site.DEVICE_PORT)]
-    assert sorted(opened) == ["127.0.0.1:3000:3000", *devices]
+    assert sorted(opened) == sorted([f"443:{TLS_PORT}", f"80:{PLAIN_PORT}", *devices])
+
+
+def test_nginx_listens_where_compose_says_and_finds_the_api_grafana_and_its_certificate() -> None:
+    told = (DEPLOY / "nginx" / "fieldfleet.conf").read_text(encoding="utf-8")
+    assert re.findall(r"listen (\d+)", told) == [str(PLAIN_PORT), str(TLS_PORT)]
+    assert f":{TLS_PORT:04X} " in str(SERVICES["nginx"]["healthcheck"])
+    assert f"server 127.0.0.1:{API_PORT};" in told
+    assert SERVICES["nginx"]["network_mode"] == SERVICES["fleet-server"]["network_mode"]
+    assert set(SERVICES["grafana"]["networks"]) & set(SERVICES["loopback"]["networks"]) == {"pages"}
+    assert "proxy:/proxy:ro" in SERVICES["nginx"]["volumes"]
+    assert "/etc/fieldfleet/nginx/nginx.conf" in SERVICES["nginx"]["entrypoint"]
+
+
+def test_grafana_knows_below_which_path_it_is() -> None:
+    told = SERVICES["grafana"]["environment"]
+    assert told["GF_SERVER_ROOT_URL"].endswith("/grafana/")
+    assert told["GF_SERVER_SERVE_FROM_SUB_PATH"] == told["GF_SECURITY_COOKIE_SECURE"] == "true"
 
 
 def test_broker_and_server_share_a_loopback_that_outlives_both() -> None:
@@ -98,9 +136,7 @@ def test_broker_and_server_share_a_loopback_that_outlives_both() -> None:
     assert str(API_PORT) in str(SERVICES["fleet-server"]["healthcheck"])
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("grafana", "postgres"), ("grafana", "loopback"), ("influxdb", "postgres")]
-)
+@pytest.mark.parametrize(("one", "other"), [("grafana", "postgres"), ("influxdb", "postgres")])
 def test_who_has_nothing_to_say_to_another_cannot(one: str, other: str) -> None:
     assert not set(SERVICES[one]["networks"]) & set(SERVICES[other]["networks"])
 
@@ -122,7 +158,7 @@ def test_a_service_waits_for_the_health_of_what_it_needs(name: str) -> None:
 
 def test_every_mounted_path_is_in_the_repository_and_read_only() -> None:
     mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", []) if mount.startswith(".")]
-    assert len(mounts) == 4
+    assert len(mounts) == 5
     for mount in mounts:
         source, _, mode = mount.split(":")
         assert (ROOT / source).exists()

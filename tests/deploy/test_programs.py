@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -16,7 +17,7 @@ import pytest
 from dashboards.provisioning import URL
 from tests.commands import run, told
 from tests.contract.wire import Client, GoneError
-from tests.deploy.files import DEPLOY, ROOT, services
+from tests.deploy.files import DEPLOY, ROOT, nginx_laid_out, services
 from tests.deploy.test_scripts import PLACES, init_site
 from tests.postgres import postgres
 from tests.servers import Credentials, accepts, free_ports, influxd, program, wait_until
@@ -92,6 +93,7 @@ def _at(directory: Path, name: str) -> Path:
 @pytest.mark.server("influxd")
 @pytest.mark.server("postgres")
 @pytest.mark.server("mosquitto")
+@pytest.mark.server("nginx")
 def test_all_that_is_ours_runs_on_what_init_gave_it_enrols_signs_and_revokes(
     tmp_path: Path, containers: Path
 ) -> None:
@@ -118,10 +120,35 @@ def test_all_that_is_ours_runs_on_what_init_gave_it_enrols_signs_and_revokes(
                 wait_until(lambda: _health(api_port) == "ok", "the server is connected to the broker", 30)
                 assert _check("mosquitto", tmp_path, device_port) == 0
                 assert _check("fleet-server", tmp_path, api_port) == 0
+                _nginx_hands_on(tmp_path, api_port)
                 _enrol_sign_and_revoke(tmp_path, api_port, device_port, enrolment_port)
             assert _check("fleet-server", tmp_path, api_port) != 0
         assert _check("signer", tmp_path, 0) != 0
     assert _check("mosquitto", tmp_path, device_port) != 0
+
+
+def _nginx_hands_on(directory: Path, api_port: int) -> None:
+    """What browsers see is the real API, by the certificate that init-site laid out."""
+    tls_port, plain_port = free_ports(2)
+    places = {
+        "listen 8443 ": f"listen 127.0.0.1:{tls_port} ",
+        "listen 8080 ": f"listen 127.0.0.1:{plain_port} ",
+        "server 127.0.0.1:8470;": f"server 127.0.0.1:{api_port};",
+        "/proxy/": f"{_at(directory, 'PROXY')}/",
+    } | ({"daemon off;": "daemon off; user root;"} if os.geteuid() == 0 else {})
+    at = directory / "nginx"
+    at.mkdir()
+    configured = nginx_laid_out(at, places)
+    command = [program("nginx") or "nginx", "-p", str(at), "-c", str(configured), "-e", "stderr"]
+    security = ssl.create_default_context(cafile=_at(directory, "SERVER") / "server-ca.crt")
+    token = (_at(directory, "SERVER") / "api-token").read_text().strip()
+    with _running(command, at):
+        wait_until(lambda: accepts(tls_port), "nginx accepts")
+        asked = urllib.request.Request(
+            f"https://localhost:{tls_port}/v1/devices", headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(asked, timeout=20, context=security) as answer:
+            assert json.load(answer)["devices"] == []
 
 
 def _enrol_sign_and_revoke(directory: Path, api_port: int, device_port: int, enrolment_port: int) -> None:

@@ -20,6 +20,7 @@ PLACES = {
     "REVOCATIONS": "of-server/broker",
     "SIGNER": "signer",
     "SIGNING": "signing",
+    "PROXY": "proxy",
 }
 """Of each volume, below a test's directory."""
 
@@ -77,7 +78,8 @@ def test_init_gives_each_its_own_files_and_no_more(tmp_path: Path) -> None:
         *("device-ca.crt", "device-ca.key", "device-root.crl"),
     }
     assert _names(place(tmp_path, "SIGNER")) == {"fleet-server.toml", "signing.key"}
-    for name in ("BROKER", "REVOCATIONS", "SERVER", "SIGNER"):
+    assert _names(place(tmp_path, "PROXY")) == {"site.crt", "site.key"}
+    for name in ("BROKER", "REVOCATIONS", "SERVER", "SIGNER", "PROXY"):
         for path in place(tmp_path, name).iterdir():
             secret = path.suffix == ".key" or path.name in {"acl", "api-token"}
             assert stat.S_IMODE(path.stat().st_mode) == (0o600 if secret else 0o644), path
@@ -119,6 +121,13 @@ def test_the_broker_reads_the_list_that_the_server_writes_and_a_later_start_leav
     server.device_ca.crl_file.write_bytes(b"another list")
     init_site(tmp_path)
     assert (place(tmp_path, "BROKER") / "device-ca.crl").read_bytes() == b"another list"
+
+
+def test_a_certificate_of_the_bureaus_own_is_left_to_browsers(tmp_path: Path) -> None:
+    init_site(tmp_path)
+    (place(tmp_path, "PROXY") / "site.crt").write_bytes(b"the bureau's")
+    init_site(tmp_path)
+    assert (place(tmp_path, "PROXY") / "site.crt").read_bytes() == b"the bureau's"
 
 
 def test_a_second_start_makes_no_second_site_and_leaves_the_store_alone(tmp_path: Path) -> None:

@@ -208,3 +208,20 @@ def test_a_device_needs_a_site(tmp_path: Path) -> None:
     code, output = run("add-device", "car-7", "--dir", str(tmp_path))
     assert code == 1
     assert "site.toml: cannot be read" in output
+
+
+def test_what_browsers_see_is_of_the_sites_own_authority_and_made_again_only_when_asked(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    assert run("init", "--dir", str(site), "--host", "fleet.example")[0] == 0
+    assert run("make-proxy-certificate", "--dir", str(site))[0] == 0
+    made, key = site / "proxy" / "site.crt", site / "proxy" / "site.key"
+    first = x509.load_pem_x509_certificate(made.read_bytes())
+    first.verify_directly_issued_by(x509.load_pem_x509_certificate((site / "ca/server-ca.crt").read_bytes()))
+    names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "fleet.example" in names.get_values_for_type(x509.DNSName)
+    assert (stat.S_IMODE(key.stat().st_mode), stat.S_IMODE(made.stat().st_mode)) == (0o600, 0o644)
+    code, output = run("make-proxy-certificate", "--dir", str(site))
+    assert code != 0
+    assert "--again" in output
+    assert run("make-proxy-certificate", "--dir", str(site), "--again")[0] == 0
+    assert x509.load_pem_x509_certificate(made.read_bytes()).serial_number != first.serial_number
