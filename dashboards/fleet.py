@@ -25,9 +25,10 @@ from dashboards.panels import (
     timeline_of,
 )
 from dashboards.units import SHARE
-from fleet_server.metrics import PRESENCE
+from fleet_server.standing import measures
 
 UID: Final = "fieldfleet-fleet"
+PRESENCE: Final = measures.PRESENCE.name
 NOW: Final = "now-5m"
 """Presence is written every half minute and may come late; a device that was removed is gone after as much."""
 FLAPS_MANY: Final = 3

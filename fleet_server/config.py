@@ -320,7 +320,7 @@ class Influx(Struct, frozen=True):
     ``flavour``: ``v2`` writes to ``/api/v2/write`` (InfluxDB 2 and 3, VictoriaMetrics), ``v1`` to ``/write``
     (InfluxDB 1; ``bucket`` is its database, the token file holds ``user:password``). ``retention_d``: 0 is for ever.
     ``manage``: the server makes the bucket, sets its retention and maps it for InfluxQL; else somebody has.
-    ``presence_every_s``: 0 is never. Plain HTTP goes to loopback only, unless ``allow_plain``: a token is in it.
+    Plain HTTP goes to loopback only, unless ``allow_plain``: a token is in it.
     """
 
     url: Annotated[str, Meta(max_length=512)]
@@ -334,7 +334,15 @@ class Influx(Struct, frozen=True):
     allow_plain: bool = False
     gzip: bool = False
     points_max: Annotated[int, Meta(ge=limits.BATCH_ROWS_MAX, le=100_000)] = 5_000
-    presence_every_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+
+
+class Measuring(Struct, frozen=True):
+    """How often the server measures how the fleet stands: *pace* times as often as the table of measures says.
+    ``shift_h``: how long whoever is given a device has it.
+    """
+
+    pace: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
+    shift_h: Annotated[float, Meta(gt=0, le=72)] = 12.0
 
 
 class GroupGrant(Struct, frozen=True, forbid_unknown_fields=True):
@@ -397,6 +405,7 @@ class Config(Struct, frozen=True):
     oidc: Oidc | None = None
     evidence: Evidence | None = None
     readiness: dict[str, Thresholds] = {}
+    measuring: Measuring = Measuring()
 
 
 T = TypeVar("T", bound=Struct)

@@ -161,28 +161,3 @@ AUDIT_ENTRIES: Final = f"{PREFIX}audit_entries"
 AUDIT_SIGNED: Final = f"{PREFIX}audit_signed_entries"
 AUDIT_WAITING: Final = f"{PREFIX}audit_waiting"
 AUDIT_BROKEN: Final = f"{PREFIX}audit_broken"
-
-PRESENCE: Final = "presence"
-"""Measurement of the time series: what the server knows of each device, once in ``influx.presence_every_s``."""
-
-
-@dataclass(frozen=True, slots=True)
-class PresenceField:
-    """A field of :data:`PRESENCE`; ``unit`` as SenML names it."""
-
-    name: str
-    unit: str
-    description: str
-
-
-PRESENCE_FIELDS: Final = (
-    PresenceField("connected", "/", "1 while it is connected"),
-    PresenceField("reporting", "/", "1 while every stream with a cadence keeps it"),
-    PresenceField("healthy", "/", "1 while its journal says nothing is wrong"),
-    PresenceField("flaps", "count", "connections made within the last hour beside the one it has"),
-    PresenceField("held", "count", "numbers stored"),
-    PresenceField("missing", "count", "numbers that are not stored"),
-    PresenceField("quarantined", "count", "numbers in quarantine"),
-    PresenceField("gaps_unexplained", "count", "gaps of the last day without a reason"),
-    PresenceField("gaps_lost", "count", "gaps of the last day of what was receipted: an alarm"),
-)

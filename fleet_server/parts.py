@@ -44,8 +44,8 @@ from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.projector import Projector, ProjectorSettings
 from fleet_server.projection.sinks import Sinks
 from fleet_server.projection.target import Target
+from fleet_server.standing.sample import Following
 from fleet_server.telemetry.store import StoreError
-from fleet_server.telemetry.view import TelemetryView
 from fleet_server.uploads import Uploads
 
 STORE_FILE: Final = "telemetry.db"
@@ -198,7 +198,7 @@ def _auditor(config: Config, engine: Engine) -> Auditor:
     return auditor
 
 
-def sinks_of(config: Config, store: SqliteStore, view: TelemetryView, labels: LabelsOf) -> Sinks:
+def sinks_of(config: Config, store: SqliteStore, standing: Following, labels: LabelsOf) -> Sinks:
     """What the batch store is projected to."""
     influx = config.influx
     if influx is None:
@@ -223,10 +223,10 @@ def sinks_of(config: Config, store: SqliteStore, view: TelemetryView, labels: La
         return InfluxTarget(settings)
 
     projector = Projector(
-        ProjectorSettings(INFLUX_SINK, influx.points_max, influx.retention_d, influx.presence_every_s),
+        ProjectorSettings(INFLUX_SINK, influx.points_max, influx.retention_d),
         store.feed,
         labels,
-        view,
+        standing,
         new_target=target,
         now_ms=now_ms,
         rng=random.Random(),  # noqa: S311 - jitter

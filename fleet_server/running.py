@@ -34,6 +34,7 @@ from fleet_server.custody import Custody
 from fleet_server.evidence.overdue import OverdueLooker
 from fleet_server.evidence.reconciling import Books
 from fleet_server.identities import Identities
+from fleet_server.measuring import Measuring
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.happenings import News
 from fleet_server.outbound.looking import LookSettings
@@ -83,6 +84,7 @@ class Server:
         self._trusted = secrets.trusted
         self._security = secrets.security
         self._telemetry = _telemetry(config, secrets, store)
+        self._measuring = Measuring(config, now_ms=now_ms)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT.
@@ -128,8 +130,11 @@ class Server:
             now_ms=now_ms,
         )
         rolling_out = rollouts.running(rolling)
-        sinks = parts.sinks_of(config, self._store, view, PromptLabels(operators.registry, keeper))
+        labels, measuring = PromptLabels(operators.registry, keeper), self._measuring
+        sinks = parts.sinks_of(config, self._store, measuring.held, labels)
         sinks.start()
+        measuring.fleet(operators.engine, operators.registry, view, labels, changing.twins)
+        measuring.server(view, sinks)
         if self._identities is not None:
             self._identities.open(operators.engine, operators.registry, view)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
@@ -163,6 +168,7 @@ class Server:
         if config.shards[0] == 0:
             rolling_out.start()
         commanding.start()
+        measuring.start()
         log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -170,6 +176,7 @@ class Server:
             await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
             await telemetry
         finally:
+            await asyncio.to_thread(measuring.stop)
             await asyncio.to_thread(rolling_out.stop)
             await asyncio.to_thread(changing.stop)
             await asyncio.to_thread(commanding.stop)

@@ -1,11 +1,9 @@
 """``/v1/devices/{device}/readiness``: whether it is fit to be given out, from all that the server knows of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
 
-import msgspec
 from fastapi import APIRouter
 
 from fleet_server.api import assignment_models as models
@@ -14,20 +12,10 @@ from fleet_server.api.devices import DeviceName
 from fleet_server.api.problems import not_found, responses
 from fleet_server.registry import readiness
 from fleet_server.registry.model import Device
-from fleet_server.registry.readiness import HOUR_MS, Answer, Known, Reading, SelfTest, Table
+from fleet_server.registry.readiness import HOUR_MS, Answer, Known, SelfTest, Table
 from fleet_server.registry.store import Registry
-from fleet_server.telemetry.store import EventFact, Latest
+from fleet_server.standing.readiness import BATTERY, EVENTS_MAX, FREE_SPACE, last_self_test, reading_of
 from fleet_server.telemetry.view import TelemetryView
-
-BATTERY: Final = ("power", "battery_pct")
-FREE_SPACE: Final = ("storage", "free_bytes")
-"""Stream and field, as every class names them."""
-SELF_TEST: Final = "self.test"
-DONE, FAILED = "command.done", "command.failed"
-EVENTS_MAX: Final = 20_000
-"""Of a journal, looked through for a self-test; in more than that none is found."""
-
-_DATA: Final = msgspec.json.Decoder(dict[str, float | bool | str | None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +40,8 @@ class Judges:
         faults = None if presence is None else (*presence.faults, *(f"nothing from {s}" for s in presence.overdue))
         return Known(
             device_class=entry.registration.device_class,
-            battery_pct=_reading(latest, *BATTERY),
-            free_bytes=_reading(latest, *FREE_SPACE),
+            battery_pct=reading_of(latest, *BATTERY),
+            free_bytes=reading_of(latest, *FREE_SPACE),
             self_test=self._self_test(entry, now_ms),
             agent=entry.reported.agent,
             faults=faults,
@@ -68,27 +56,6 @@ class Judges:
         # one of a device's clock that is a little ahead counts, so the range has no end but the bound
         found = self.view.events(entry.device, from_ms=from_ms, to_ms=now_ms + HOUR_MS, rows_max=EVENTS_MAX + 1)
         return None if len(found) > EVENTS_MAX else last_self_test(found)
-
-
-def last_self_test(facts: Iterable[EventFact]) -> SelfTest | None:
-    """Of a journal, oldest first. One that was done says whether it ``passed``; without that word it did not."""
-    last: SelfTest | None = None
-    for fact in facts:
-        if fact.kind not in {DONE, FAILED}:
-            continue
-        data = _DATA.decode(fact.data_json)
-        if data.get("name") == SELF_TEST:
-            passed = fact.kind == DONE and data.get("passed") is True
-            last = SelfTest(passed, fact.at_ms, str(data.get("faults") or data.get("reason") or ""))
-    return last
-
-
-def _reading(latest: Iterable[Latest], stream: str, field: str) -> Reading | None:
-    for row in latest:
-        value = row.values.get(field) if row.stream == stream else None
-        if value is not None:
-            return Reading(value, row.at_ms)
-    return None
 
 
 def registered(registry: Registry, device: str) -> Device:

@@ -21,6 +21,7 @@ from broker_config.limits import BATCH_ROWS_MAX
 from broker_config.text import shown
 from fleet_server.projection.feed import LeftOut, LeftOutReason, Readings
 from fleet_server.projection.labels import Labels
+from fleet_server.standing.sample import Sample
 
 NS_A_MS: Final = 1_000_000
 SEQS_A_MS: Final = 1_000
@@ -94,6 +95,23 @@ def _template(device: str, labels: Labels, stream: str, fields: tuple[str, ...])
     tags = f"device={tag(device)},device_class={tag(labels.device_class)},org={tag(labels.org)}"
     head = f"{stream},{tags} ".replace("%", "%%").encode()
     return head + b",".join([name.encode() + b"=%b" for name in fields]) + b" %d"
+
+
+def measured(sample: Sample) -> Lines:
+    """A sample's line; none if nothing of it is known. Raises UnspeakableError.
+
+    Of a device it has the tags of a reading, of a node ``org`` alone, of the site none.
+    """
+    named = (("device", sample.device), ("device_class", sample.device_class), ("org", sample.org))
+    tags = "".join(f",{name}={tag(value)}" for name, value in named if value)
+    held = [
+        f"{name}={value!r}"
+        for name, value in zip(sample.measure.names, sample.values, strict=True)
+        if value is not None
+    ]
+    if not held:
+        return Lines(b"", 0)
+    return Lines(f"{sample.measure.name}{tags} {','.join(held)} {sample.at_ms * NS_A_MS}".encode(), 1)
 
 
 def between(readings: Readings, oldest_ms: int, newest_ms: int) -> tuple[Readings | None, list[LeftOut]]:

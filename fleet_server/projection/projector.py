@@ -14,17 +14,16 @@ from typing import Final
 import structlog
 
 from broker_config.text import shown
-from fleet_server.projection import presence
 from fleet_server.projection.feed import Feed, Item, LeftOut, LeftOutReason, Readings, Refused, StalePlace
 from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.margin import SETTLE_MS, Margin
-from fleet_server.projection.points import Lines, UnspeakableError, between, encode, packed
+from fleet_server.projection.points import Lines, UnspeakableError, between, encode, measured, packed
 from fleet_server.projection.tally import Tally, told
 from fleet_server.projection.target import NO_ANSWER, Answer, PrepareError, Target
 from fleet_server.projection.verdict import REFUSED_RETRY_S, Delivery, Verdict, verdict, wait_s
 from fleet_server.projection.view import SinkState, SinkStatus
+from fleet_server.standing.sample import Following, Sample
 from fleet_server.telemetry.store import FencedError, StoreError
-from fleet_server.telemetry.view import TelemetryView
 
 log = structlog.get_logger()
 
@@ -47,18 +46,15 @@ AHEAD_MS_MAX: Final = 300_000
 RETENTION_MARGIN_MS: Final = 3_600_000
 """What the sink would drop within this time is not written: it may drop it before it has read it."""
 DAY_MS: Final = 86_400_000
-GAPS_EVERY_S: Final = 300.0
-"""Gaps cost more to find than the rest of presence, and are older news."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectorSettings:
-    """``retention_d`` and ``presence_every_s``: 0 is for ever, and never."""
+    """``retention_d``: 0 is for ever."""
 
     name: str
     points_max: int
     retention_d: int
-    presence_every_s: float
 
 
 class _AwayError(Exception):
@@ -73,18 +69,18 @@ class Projector:
         settings: ProjectorSettings,
         feed: Feed,
         labels: LabelsOf,
-        view: TelemetryView | None,
+        standing: Following | None,
         *,
         new_target: Callable[[], Target],
         now_ms: Callable[[], int],
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """*new_target* is called in the loop that runs; *view* None writes no presence."""
+        """*new_target* is called in the loop that runs; *standing* None: no measures of the server's own."""
         self._settings = settings
         self._feed = feed
         self._labels = labels
-        self._view = view
+        self._standing = standing
         self._new_target = new_target
         self._now_ms = now_ms
         self._rng = rng
@@ -97,10 +93,7 @@ class Projector:
         self._tally = Tally()
         self._margin = Margin()
         self._broken = self._met = False
-        self._moments = presence.Moments(settings.presence_every_s)
-        self._gaps_due_s = 0.0
-        self._gaps: dict[str, presence.GapCounts] = {}
-        self._devices = 0
+        self._mark = 0
 
     @property
     def name(self) -> str:
@@ -173,12 +166,12 @@ class Projector:
             await self._sleep(LOOK_S)
 
     async def once(self) -> bool:
-        """One round: new commits, some stale places, presence if it is due; whether there was anything to write.
+        """One round: what was measured, new commits, some stale places; whether there was anything to write.
 
         Raises:
             StoreError, UnknownSinkError, _AwayError
         """
-        await self._presence()
+        await self._measured()
         worked = await self._new()
         return await self._stale() or worked
 
@@ -240,9 +233,12 @@ class Projector:
         try:
             return encode(readings, self._labels.labels(readings.device, readings.times_ms[0]))
         except UnspeakableError as error:
-            self._tally.left_out[LeftOutReason.UNSPEAKABLE] += len(readings.times_ms)
-            self._note(str(error))
+            self._unspeakable(len(readings.times_ms), error)
             return Lines(b"", 0)
+
+    def _unspeakable(self, points: int, error: UnspeakableError) -> None:
+        self._tally.left_out[LeftOutReason.UNSPEAKABLE] += points
+        self._note(str(error))
 
     # how it is written
 
@@ -316,24 +312,24 @@ class Projector:
             raise _AwayError from error
         self._prepared = True
 
-    # presence
+    # measures
 
-    async def _presence(self) -> None:
-        """The moment's state, if it is due; what is not taken at once is dropped."""
-        now_s = asyncio.get_running_loop().time()
-        missed = self._moments.due(now_s)
-        if self._view is None or missed is None:
+    async def _measured(self) -> None:
+        """How the fleet stands: what is not taken at once is dropped, for there is something newer soon."""
+        if self._standing is None:
             return
-        self._tally.left_out[LeftOutReason.NOT_ANSWERING] += missed * self._devices
-        at_ms = self._now_ms()
-        if now_s >= self._gaps_due_s:
-            self._gaps_due_s = now_s + GAPS_EVERY_S
-            self._gaps = presence.gap_counts(self._view.gaps(None, from_ms=at_ms - DAY_MS, to_ms=at_ms))
-        devices = self._view.devices()
-        self._devices = len(devices)
-        lines = map(self._encoded, presence.readings(devices, self._gaps, at_ms))
+        self._mark, samples, missed = self._standing.since(self._mark)
+        self._tally.left_out[LeftOutReason.NOT_ANSWERING] += missed
+        lines = map(self._line, samples)
         for body in packed(lines, points_max=self._settings.points_max, bytes_max=self._bytes_max):
             await self._try(body)
+
+    def _line(self, sample: Sample) -> Lines:
+        try:
+            return measured(sample)
+        except UnspeakableError as error:
+            self._unspeakable(1, error)
+            return Lines(b"", 0)
 
     async def _try(self, body: Lines) -> None:
         """Write *body* as far as it is taken without waiting."""

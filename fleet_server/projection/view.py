@@ -47,6 +47,10 @@ class SinkStatus:
     """The last thing that went wrong, in one line; empty if nothing ever did."""
     last_error_ms: int | None
     last_written_ms: int | None
+    series: int = 0
+    """Series that it was given since the server's start."""
+    series_max: int = 1
+    """Of those, at most."""
 
 
 class SinkView(Protocol):

@@ -67,7 +67,7 @@ class Answers:
         device_class = state.birth.device_class if state.birth else ""
         stopped = state.will is not None and state.will.reason == "stop"
         return DevicePresence(
-            device, device_class, facts.connected, seen.overdue, seen.faults, seen.willed_ms, stopped
+            device, device_class, facts.connected, seen.overdue, seen.faults, seen.willed_ms, stopped, state.clock
         )
 
     def news(self, devices_max: int) -> list[Heard]:

@@ -34,6 +34,7 @@ from broker_config.telemetry import (
     PROPERTY_KEY,
     PROPERTY_LAST,
     BadBatchError,
+    Clock,
     Events,
     Key,
     Reason,
@@ -138,6 +139,8 @@ class DeviceState:
     faults: presence.Faults = field(default_factory=dict)
     status_ms: int | None = None
     record_ms: int | None = None
+    clock: Clock | None = None
+    """Of the record that came last, since the server's start."""
     ledgers: dict[tuple[str, str], StreamLedger] = field(default_factory=dict)
     receipt_way: tuple[MacKey, str] | None = None
     """The key and the topic of its receipts, once there was one."""
@@ -156,11 +159,15 @@ class DeviceState:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A group to commit, and what to send once that is durable: packet ids to acknowledge, messages to publish."""
+    """A group to commit, and what to send once that is durable: packet ids to acknowledge, messages to publish.
+
+    ``oldest_ms``: when the first of the records came that the receipts among these are the first for; None: none is.
+    """
 
     group: Group
     acks: list[int]
     publications: list[Publication]
+    oldest_ms: int | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -279,12 +286,12 @@ class Ingest:
         if verdict is NEW:
             assert key is not None  # admission compared it
             self._store(ledger, key, record, payload, crc, now_ms)
-            state.record_ms = now_ms
+            state.record_ms, state.clock = now_ms, record.clock
         else:
             self._again(packet, channel, state, ledger, record, crc)
         if last is not None and last != ledger.last_text and not (key and key.endswith(last)):
             _prove(ledger, last)
-        self._due(ledger, state)
+        self._due(ledger, state, now_ms)
 
     def _again(
         self, packet: Arrived, channel: Up, state: DeviceState, ledger: StreamLedger, record: Record, crc: int
@@ -325,8 +332,10 @@ class Ingest:
         if type(record) is Events:
             self._events(ledger.key, record, now_ms)
 
-    def _due(self, ledger: StreamLedger, state: DeviceState) -> None:
+    def _due(self, ledger: StreamLedger, state: DeviceState, now_ms: int) -> None:
         ledger.since_receipt += 1
+        if ledger.since_receipt == 1:
+            ledger.since_receipt_ms = now_ms
         if ledger.since_receipt >= self.settings.receipt_every:
             self._ripe[ledger] = state
         elif ledger.since_receipt == 1:
@@ -352,7 +361,7 @@ class Ingest:
         elif self._quarantine(packet, channel, state, key, error):
             ledger.conflict(parsed.seq, crc)
             self._ripe[ledger] = state
-        self._due(ledger, state)
+        self._due(ledger, state, now_ms)
 
     def _quarantine(
         self, packet: Arrived, channel: Up, state: DeviceState, key: str | None, error: BadBatchError
@@ -479,6 +488,11 @@ class Ingest:
         return len(self._group.payloads) >= self.settings.group_records_min
 
     @property
+    def open_records(self) -> int:
+        """Records of the open group."""
+        return len(self._group.payloads)
+
+    @property
     def open(self) -> bool:
         """Whether anything has come that no closed group holds."""
         return bool(self._group or self._acks)
@@ -503,15 +517,19 @@ class Ingest:
         self.counters.records_stored += len(group.payloads)
         self._group, self._acks = Group(0), []
         publications: list[Publication] = []
+        oldest_ms: int | None = None
         for ledger, state in list(islice(self._ripe.items(), receipts_max)):
             del self._ripe[ledger]
+            if ledger.since_receipt:
+                came_ms = ledger.since_receipt_ms
+                oldest_ms = came_ms if oldest_ms is None else min(oldest_ms, came_ms)
             ledger.since_receipt = 0
             if state.receipt_way is None:
                 key = self._mac_key(Purpose.RECEIPT, state.device, state.kid)
                 state.receipt_way = key, down(state.device, Down.RECEIPT)
             publications.append(Publication(*signed(*state.receipt_way, receipt(ledger, self.store_epoch))))
         self.counters.receipts_sent += len(publications)
-        return Closed(group, acks, publications)
+        return Closed(group, acks, publications, oldest_ms)
 
     def ripen(self) -> None:
         """Let every receipt that lingers go with the next group."""

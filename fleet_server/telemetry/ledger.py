@@ -43,6 +43,7 @@ class StreamLedger:
     ``top``: the highest received. ``last``: the newest number that anything has proved to exist, ``last_text`` as it
     last came. ``behind``: numbers held that the device says it has not given yet (a spool restored from an old
     image). ``heard_ms``: when the newest batch came, by the server's clock; before any, the first birth.
+    ``since_receipt``: messages since its last receipt, ``since_receipt_ms``: when the first of them came.
     ``silence_ms``: between two neighbouring batches, more than this is a silence; 0 is no cadence. ``set_boot``: the
     last boot whose offset to the epoch was handed to the store.
 
@@ -71,6 +72,7 @@ class StreamLedger:
         "set_boot",
         "silence_ms",
         "since_receipt",
+        "since_receipt_ms",
         "tail",
         "tail_seq",
         "top",
@@ -95,6 +97,7 @@ class StreamLedger:
         self.tail_seq = 0
         self.tail = NO_EDGE
         self.since_receipt = 0
+        self.since_receipt_ms = 0
         # checksums of what is not sealed: four bytes each while numbers come in order
         self._crcs = array("I")
         self._crcs_first = 1

@@ -26,6 +26,7 @@ from broker_config.topics import SERVER_STATE
 from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, keep_linked, subscriptions
 from fleet_server.telemetry import reconnects
 from fleet_server.telemetry.admission import KnownStreams
+from fleet_server.telemetry.ages import Ages
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Closed, Ingest, IngestSettings, Publication
 from fleet_server.telemetry.store import (
@@ -42,7 +43,8 @@ T = TypeVar("T")
 
 GROUPS_WAITING_MAX: Final = 2
 """Closed groups that may wait for the writer; beyond that the link is not read."""
-"""A link that ends sooner makes the next one wait longer."""
+GROUPS_HELD_MAX: Final = GROUPS_WAITING_MAX + 2
+"""Those, one more that has closed by then, and the open one."""
 RETRY_S: Final = 0.5
 """Between two tries to commit a group that the store did not take."""
 LEASE_RENEWALS: Final = 3
@@ -124,7 +126,9 @@ class Service:
         self._newest = newest
         self._said_newest = 0, ""
         self._commits = 0
+        self._commits_s = 0.0
         self._commit_failures = 0
+        self._ages = Ages()
         self._ingest: Ingest
         self._token: int
         self._loop: asyncio.AbstractEventLoop
@@ -401,6 +405,7 @@ class Service:
     async def _commit(self, closed: Closed) -> None:
         tries = 0
         while True:
+            began_s = self._loop.time()
             try:
                 await self._in_writer(lambda: self._store.commit(closed.group, token=self._token))
             except FencedError:
@@ -412,6 +417,7 @@ class Service:
                 tries += 1
                 await asyncio.sleep(RETRY_S)
             else:
+                self._commits_s += self._loop.time() - began_s
                 self._commits += 1
                 if tries:
                     log.info("the store takes commits again", tries=tries)
@@ -423,6 +429,9 @@ class Service:
         if link is not None:
             # packet ids mean nothing on another connection; receipts that miss theirs come again with a resend
             link.send(link.acknowledge(closed.acks) + _published(link, closed.publications))
+            if closed.oldest_ms is not None:
+                now_ms = self._now_ms()
+                self._ages.note(now_ms, now_ms - closed.oldest_ms)
             if len(self._waiting) < GROUPS_WAITING_MAX:
                 link.resume()
         if waiting.committed is not None and not waiting.committed.done():
@@ -466,6 +475,8 @@ class Service:
     def facts(self) -> IngestFacts:
         """See :class:`IngestFacts`; from any thread."""
         counters = self._ingest.counters
+        # a copy: the loop goes on meanwhile
+        waiting = self._ingest.open_records + sum(len(each.closed.group.payloads) for each in list(self._waiting))
         return IngestFacts(
             store_epoch=self._ingest.store_epoch,
             connected=self._link is not None,
@@ -478,6 +489,10 @@ class Service:
             commit_failures=self._commit_failures,
             quarantine_bytes=self._ingest.quarantine_bytes,
             unsealed_records=self._store.unsealed_records,
+            commits_ms=1000 * self._commits_s,
+            receipt_age_ms=self._ages.oldest_ms(self._now_ms()),
+            queue_records=waiting,
+            queue_share=min(1.0, waiting / (GROUPS_HELD_MAX * self._settings.ingest.group_records_max)),
         )
 
     def publish(self, topic: str, payload: bytes) -> None:

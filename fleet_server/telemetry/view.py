@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from broker_config.telemetry import Clock
 from fleet_server.telemetry.store import EventFact, Latest, QuarantineRow, Series
 
 
@@ -98,7 +99,8 @@ class DevicePresence:
 
     ``overdue``: streams with a cadence of which nothing comes; ``faults``: what its journal says is wrong.
     ``ended_ms``: when it was said that its last connection had ended; *connected* follows a little later.
-    ``stopped``: it was said that its agent was asked to stop.
+    ``stopped``: it was said that its agent was asked to stop. ``clock``: how far the times of its last record can be
+    trusted, None if none has come since the server's start.
     """
 
     device: str
@@ -108,6 +110,7 @@ class DevicePresence:
     faults: tuple[str, ...]
     ended_ms: int | None = None
     stopped: bool = False
+    clock: Clock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,14 @@ class IngestFacts:
     commit_failures: int
     quarantine_bytes: int
     unsealed_records: int
+    commits_ms: float = 0.0
+    """How long the commits took together."""
+    receipt_age_ms: float | None = None
+    """From a record's arrival to its receipt, the oldest of the last half minute; None: there was none."""
+    queue_records: int = 0
+    """Records that wait for a commit."""
+    queue_share: float = 0.0
+    """Of what may wait."""
 
 
 class TelemetryView(Protocol):

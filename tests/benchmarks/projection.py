@@ -146,7 +146,7 @@ async def _timed_drain(what: str, server: SeriesServer, feed: Feed, values: int,
         return InfluxTarget(settings)
 
     projector = Projector(
-        ProjectorSettings(SINK, POINTS_A_POST, 0, 0),
+        ProjectorSettings(SINK, POINTS_A_POST, 0),
         feed,
         _OneLabel(),
         None,

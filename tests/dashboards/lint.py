@@ -11,12 +11,12 @@ from dashboards.influxql import TAGS
 from dashboards.layout import GRID_WIDTH
 from dashboards.panels import DATASOURCE_UID
 from dashboards.units import COUNT, SHARE, grafana_units
-from fleet_server.metrics import PRESENCE, PRESENCE_FIELDS
+from fleet_server.standing.measures import MEASURES
 from tests.dashboards.asked import Json, panels
 
 MEASURED: Final[Mapping[str, frozenset[str]]] = {
     **known_streams(),
-    PRESENCE: frozenset(field.name for field in PRESENCE_FIELDS),
+    **{measure.name: frozenset(measure.names) for measure in MEASURES},
 }
 """Measurement -> its fields, as the declaring tables have them."""
 UNITS: Final = grafana_units() | {COUNT, SHARE}

@@ -7,7 +7,7 @@ import httpx
 
 from broker_config import device_classes
 from dashboards.provisioning import DATABASE
-from fleet_server.metrics import PRESENCE, PRESENCE_FIELDS
+from fleet_server.standing.measures import PRESENCE
 from tests.servers import SeriesServer
 
 EVERY_S: Final = 30
@@ -68,7 +68,7 @@ def _lines(now_ms: int) -> Iterator[str]:
     for device in FLEET:
         tags = f"device={device.name},device_class={device.device_class},org={device.org}"
         for age_s in range(0, HOURS * 3_600, EVERY_S):
-            yield f"{PRESENCE},{tags} {_presence(device, age_s)} {now_ms - age_s * 1000}"
+            yield f"{PRESENCE.name},{tags} {_presence(device, age_s)} {now_ms - age_s * 1000}"
         for stream, spec in device_classes.load(device.device_class).streams.items():
             if spec.fields:
                 newest = ",".join(f"{name}={reading(device, stream, name)}" for name in spec.fields)
@@ -79,4 +79,4 @@ def _lines(now_ms: int) -> Iterator[str]:
 
 def _presence(device: Device, age_s: int) -> str:
     values = WELL | (device.now if age_s <= ILL_SINCE_S else {})
-    return ",".join(f"{field.name}={float(values.get(field.name, 0))}" for field in PRESENCE_FIELDS)
+    return ",".join(f"{name}={float(values.get(name, 0))}" for name in PRESENCE.names)

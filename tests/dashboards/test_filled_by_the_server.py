@@ -19,7 +19,7 @@ from fleet_server.projection.target import Target
 from fleet_server.registry.keeper import PromptLabels
 from fleet_server.registry.model import NodeKind, OrgNode, Registration
 from tests.dashboards.asked import Chosen, Range, dashboards, panel, panels, queries_of
-from tests.fleet_server.fleet import BOOT, LIFE, NOW, SINK, T0, Arrival, Fleet, record
+from tests.fleet_server.fleet import BOOT, LIFE, NOW, SINK, T0, Arrival, Fleet, presence_of, record
 from tests.servers import SeriesServer, influxd
 
 pytestmark = pytest.mark.server("influxd")
@@ -76,10 +76,10 @@ def project(fleet: Fleet, url: str) -> None:
 
     async def drain() -> None:
         projector = Projector(
-            ProjectorSettings(SINK, 1_000, 0, 1e-9),
+            ProjectorSettings(SINK, 1_000, 0),
             fleet.store.feed,
             PromptLabels(fleet.registry, fleet.keeper),
-            fleet.view,
+            presence_of(fleet),
             new_target=target,
             now_ms=lambda: NOW,
             rng=random.Random(1),

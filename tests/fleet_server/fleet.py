@@ -69,8 +69,10 @@ from fleet_server.projection.projector import Projector, ProjectorSettings
 from fleet_server.projection.sinks import Sinks
 from fleet_server.projection.target import Target
 from fleet_server.registry import readiness
-from fleet_server.registry.keeper import Keeper
+from fleet_server.registry.keeper import Keeper, PromptLabels
 from fleet_server.rolling_out import rolling_of
+from fleet_server.standing.held import Held
+from fleet_server.standing.presence import PresenceLook
 from fleet_server.telemetry.answers import Answers
 from fleet_server.telemetry.ingest import Ingest, IngestSettings
 from fleet_server.telemetry.view import IngestFacts
@@ -243,10 +245,10 @@ class Fleet:
         """One that is configured and never runs."""
         self.store.feed.add_sink(SINK)
         return Projector(
-            ProjectorSettings(SINK, 1_000, 30, 30),
+            ProjectorSettings(SINK, 1_000, 30),
             self.store.feed,
             self.registry,
-            self.view,
+            None,
             new_target=never,
             now_ms=lambda: NOW,
             rng=random.Random(1),
@@ -289,6 +291,15 @@ class Fleet:
         if not rows or rows[0].id != row_id:
             raise KeyError(row_id)
         return self._ingest.readmit(rows[0], NOW)
+
+
+def presence_of(fleet: Fleet, held: Held | None = None) -> Held:
+    """Of every device, measured now; *held*: where it goes beside what is there."""
+    held = Held() if held is None else held
+    labels = PromptLabels(fleet.registry, fleet.keeper)
+    for portion in PresenceLook(fleet.view, labels).look(fleet.now_ms):
+        held.put(portion)
+    return held
 
 
 def never() -> Target:

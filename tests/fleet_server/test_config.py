@@ -125,7 +125,7 @@ def test_no_influx_is_no_projection_and_the_smallest_has_every_default() -> None
     influx = config.parse(INFLUX.format(url="http://127.0.0.1:8086"), base=Path("/etc/ff")).influx
     assert influx is not None
     assert (influx.flavour, influx.org, influx.bucket, influx.token_file) == ("v2", "fieldfleet", "fieldfleet", None)
-    assert (influx.points_max, influx.presence_every_s, influx.manage) == (5_000, 30.0, True)
+    assert (influx.points_max, influx.manage) == (5_000, True)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_urls_that_are_refused(url: str, fault: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ['flavour = "v3"', 'bucket = "a b"', 'org = ""', "points_max = 10", "retention_d = -1", "presence_every_s = -1"],
+    ['flavour = "v3"', 'bucket = "a b"', 'org = ""', "points_max = 10", "retention_d = -1"],
 )
 def test_settings_of_influx_that_are_refused(line: str) -> None:
     text = INFLUX.format(url="http://127.0.0.1:8086")

@@ -28,7 +28,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory, influx: SeriesServer) -> Itera
         running.run()
         running.server.stop()
         text = running.server_file.read_text(encoding="utf-8")
-        table = f'[influx]\nurl = "{influx.url}"\nflavour = "v1"\nretention_d = 30\npresence_every_s = 1\n'
+        table = f'[influx]\nurl = "{influx.url}"\nflavour = "v1"\nretention_d = 30\n[measuring]\npace = 30\n'
         running.server_file.write_text(f"{text}\n{table}", encoding="utf-8")
         running.start_server()
         yield running

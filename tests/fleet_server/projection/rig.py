@@ -16,7 +16,7 @@ from fleet_server.projection.feed import Feed
 from fleet_server.projection.labels import Labels
 from fleet_server.projection.projector import Projector, ProjectorSettings
 from fleet_server.projection.target import Target
-from fleet_server.telemetry.view import TelemetryView
+from fleet_server.standing.sample import Following
 from tests.fleet_server.store.fleet import LATE_MS, opened
 
 SINK: Final = "influx"
@@ -119,14 +119,13 @@ def projector(
     now_ms: int = LATE_MS,
     points_max: int = 1_000,
     retention_d: int = 0,
-    presence_every_s: float = 0,
-    view: TelemetryView | None = None,
+    standing: Following | None = None,
 ) -> Projector:
     return Projector(
-        ProjectorSettings(SINK, points_max, retention_d, presence_every_s),
+        ProjectorSettings(SINK, points_max, retention_d),
         feed,
         ClassLabels(),
-        view,
+        standing,
         new_target=target,
         now_ms=ticking(now_ms),
         rng=random.Random(SEED),

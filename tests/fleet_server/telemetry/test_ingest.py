@@ -72,6 +72,19 @@ def test_poison_with_a_readable_key_is_kept_and_receipted(server: Server) -> Non
     assert (row.key, row.reason, row.payload) == (key_text("cpu", LIFE, 2), Reason.MALFORMED, b"\xff")
 
 
+def test_receipts_say_since_when_the_first_of_their_records_waits(server: Server) -> None:
+    server.ingest.take(published(sealed(1)), NOW)
+    server.ingest.take(published(sealed(2)), NOW + 40)
+    closed = server.ingest.close(NOW + 100_000, receipts_max=10)
+    assert closed is not None
+    assert (len(closed.publications), closed.oldest_ms) == (1, NOW)
+    server.ingest.take(published(sealed(3)), NOW + 100_010)
+    server.ingest.ripen()
+    again = server.ingest.close(NOW + 100_020, receipts_max=10)
+    assert again is not None
+    assert again.oldest_ms == NOW + 100_010
+
+
 def test_poison_without_one_is_kept_and_only_acknowledged(server: Server) -> None:
     server.take(poison(None, b"{", packet_id=7))
     closed = server.close()
