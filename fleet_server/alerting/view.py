@@ -1,17 +1,21 @@
 """Alerts as they are shown. This is the port."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from fleet_server.outbound.happenings import Severity
+from fleet_server.alerting.saying import said
+from fleet_server.outbound.happenings import SEVERITIES, Severity
 from fleet_server.texts import Texts
+
+ORG_UNKNOWN: Final = "-"
 
 
 class Alert(NamedTuple):
     """One rule, broken by one subject, or by many that share a cause: *grouped* names those then.
 
     ``rule``: also the name of its runbook page; ``org``: the organisation node it belongs to, empty: the site;
-    ``device``: empty where it is of a node or the site; ``text``: a key of the catalogue, ``values`` go into it.
+    ``device``: empty where it is of a node or the site; ``text``: a key of the catalogue, ``values`` go into it;
+    ``unit``: of its ``value``, as SenML names it.
     """
 
     rule: str
@@ -23,10 +27,23 @@ class Alert(NamedTuple):
     text: str
     values: Mapping[str, str | float]
     grouped: tuple[str, ...] = ()
+    unit: str = ""
+    runbook: str = ""
+
+    @property
+    def subject(self) -> str:
+        """Whom it is about: a device, a node's path, or nobody but the site."""
+        return self.device or self.org
 
     def words(self, text: Texts) -> str:
         """One line for people."""
-        return text(self.text, **self.values)
+        value = said(text, self.values.get("value", ""), self.unit)
+        return text(self.text, **{**self.values, "value": value})
+
+
+def ordered(alerts: list[Alert]) -> list[Alert]:
+    """Alarms first, the oldest first."""
+    return sorted(alerts, key=lambda each: (-SEVERITIES.index(each.severity), each.since_ms, each.rule, each.subject))
 
 
 class AlertsView(Protocol):

@@ -39,6 +39,8 @@ class Kind(StrEnum):
     ROLLOUT_STOPPED = "rollout.stopped"
     ROLLOUT_ENDED = "rollout.ended"
     EVIDENCE_OVERDUE = "evidence.overdue"
+    ALERT_OPENED = "alert.opened"
+    ALERT_CLEARED = "alert.cleared"
     WEBHOOK_FAILING = "webhook.failing"
     WEBHOOK_TEST = "webhook.test"
 
@@ -78,6 +80,8 @@ SEVERITY: Final[Mapping[Kind, Severity]] = {
     Kind.ROLLOUT_STOPPED: Severity.WARNING,
     Kind.ROLLOUT_ENDED: Severity.INFO,
     Kind.EVIDENCE_OVERDUE: Severity.WARNING,
+    Kind.ALERT_OPENED: Severity.ALARM,
+    Kind.ALERT_CLEARED: Severity.ALARM,
     Kind.WEBHOOK_FAILING: Severity.WARNING,
     Kind.WEBHOOK_TEST: Severity.INFO,
 }
@@ -106,6 +110,8 @@ WORDS: Final[Mapping[Kind, str]] = {
     Kind.ROLLOUT_STOPPED: marked("rollout {name} gives no more turns: {why}"),
     Kind.ROLLOUT_ENDED: marked("rollout {name} has ended: {why}"),
     Kind.EVIDENCE_OVERDUE: marked("{device}: {count} recordings not here a day later: {recordings}"),
+    Kind.ALERT_OPENED: marked("{words}"),
+    Kind.ALERT_CLEARED: marked("over: {words}"),
     Kind.WEBHOOK_FAILING: marked("webhook {webhook}: {why}"),
     Kind.WEBHOOK_TEST: marked("a test of webhook {webhook}"),
 }
@@ -119,11 +125,16 @@ ONE: Final[Mapping[Kind, str]] = {
 }
 """Where the count is one."""
 NOTHING_SAID: Final = {
-    **dict.fromkeys(("streams", "why", "what", "name", "recordings", "webhook"), ""),
+    **dict.fromkeys(("words", "streams", "why", "what", "name", "recordings", "webhook"), ""),
     **dict.fromkeys(("count", "devices", "percent"), "?"),
 }
 """What texts have a place for; what happened long ago may not say all of it."""
 ENGLISH: Final = Texts(Language.EN)
+
+ALERTS: Final = frozenset({Kind.ALERT_OPENED, Kind.ALERT_CLEARED})
+"""Their ``data`` names the rule and its runbook page, and says severity, value, unit and words."""
+ALERT_WORDS: Final[Mapping[Language, str]] = {Language.EN: "text_en", Language.ZH_HANS: "text_zh_hans"}
+"""Under which name the ``data`` of an alert has its words."""
 
 Datum: TypeAlias = str | int | bool | tuple[str, ...]
 Data: TypeAlias = Mapping[str, Datum]
@@ -147,7 +158,11 @@ class News:
 
     @property
     def severity(self) -> Severity:
-        """By its kind."""
+        """By its kind; an alert's is its rule's, and it clears with the one with which it opened, so that whoever is
+        told the one is told the other.
+        """
+        if self.kind in ALERTS:
+            return Severity(str(self.data.get("severity", SEVERITY[self.kind].value)))
         return SEVERITY[self.kind]
 
 
@@ -166,7 +181,10 @@ def names(found: list[str]) -> tuple[str, ...]:
 
 def text(news: News, words: Texts = ENGLISH) -> str:
     """One line for people, in the language of *words*."""
-    return shown(words(key(news), **values(news)), TEXT_CHARS_MAX)
+    found = values(news)
+    if news.kind in ALERTS:
+        found["words"] = str(news.data.get(ALERT_WORDS[words.language], news.data.get("alert", "")))
+    return shown(words(key(news), **found), TEXT_CHARS_MAX)
 
 
 def key(news: News) -> str:
