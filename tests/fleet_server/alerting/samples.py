@@ -27,9 +27,9 @@ def of_rule(rule: Rule, value: float | None, at_ms: int, *, device: str = "a-1",
     """What *rule* looks at, so that it sees *value*."""
     device_class = rule.classes[0] if rule.classes else "body_camera"
     measure = stream_measure(device_class, rule.of) if isinstance(rule.of, str) else rule.of
-    values = {rule.field: value}
+    values: dict[str, float | None] = {rule.field: value}
     if rule.minus:
         values[rule.minus] = 0.0
     if rule.only:
         values[rule.only] = applies
-    return sample(measure, at_ms, device=device, device_class=device_class, **values)
+    return sample(measure, at_ms, device=device, device_class=device_class, org=ORG, **values)

@@ -1,12 +1,10 @@
 """Each rule: a series in, an alert and its words out; and it clears again."""
 
-from pathlib import Path
-
 import pytest
 
 from broker_config import device_classes
 from fleet_server.alerting.machine import Key, Look, Machine, State
-from fleet_server.alerting.rules import FIXED, RULE, RULES, RUNBOOKS, Kin, Rule, Way
+from fleet_server.alerting.rules import FIXED, RULE, RULES, Kin, Rule, Way
 from fleet_server.alerting.showing import shown
 from fleet_server.texts import Language, Texts
 from tests.fleet_server.alerting.samples import ORG, of_rule
@@ -237,17 +235,3 @@ def test_devices_of_a_class_are_watched_for_being_away_once() -> None:
     away = [name for rule in RULES if rule.kin is Kin.AWAY for name in rule.classes]
     assert sorted(away) == sorted(device_classes.names())
     assert set(RULE["site-outage"].classes) == set(FIXED)
-
-
-def test_each_rule_has_its_runbook_in_each_language_and_no_other_page_is_there() -> None:
-    root = Path(__file__).parents[3]
-    for directory in (root / RUNBOOKS, root / RUNBOOKS / "zh"):
-        pages = {
-            page.stem: page.read_text(encoding="utf-8") for page in directory.glob("*.md") if page.stem != "README"
-        }
-        assert set(pages) == set(RULE), directory
-        text = ZH if directory.name == "zh" else EN
-        for name, page in pages.items():
-            assert page.startswith(f"# {text(RULE[name].title)}\n"), name
-            assert "`" in page, f"{name}: no command to look with"
-    assert not ZH.missing
