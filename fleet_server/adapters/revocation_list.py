@@ -111,3 +111,11 @@ def _kept(old: x509.CertificateRevocationList, now: datetime) -> dict[int, Revok
         for each in old
         if now - each.revocation_date_utc < KEPT
     }
+
+
+def newest_of(text: bytes) -> datetime | None:
+    """When the newest list of a file was made; None: it has none that can be read."""
+    try:
+        return max((each.last_update_utc for each in read_lists(text).values()), default=None)
+    except ValueError:
+        return None

@@ -11,6 +11,7 @@ from fleet_server.cli import (
     answers,
     assign_commands,
     audit_commands,
+    backup_commands,
     command_commands,
     config_commands,
     enrolment_commands,
@@ -83,6 +84,7 @@ add_commands(app)
 add_people_commands(app)
 outbound_commands.add_commands(app)
 enrolment_commands.add_commands(app)
+backup_commands.add_commands(app)
 
 
 @app.command(epilog="Example: fieldfleet device car-7")
