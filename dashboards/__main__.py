@@ -2,8 +2,11 @@
 
 import argparse
 from pathlib import Path
+from zoneinfo import available_timezones
 
+from dashboards.edition import BROWSER
 from dashboards.rendered import files
+from fleet_server.texts import Language
 
 
 def main() -> None:
@@ -12,12 +15,46 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     render = commands.add_parser("render", help="write dashboards and provisioning")
     render.add_argument("--to", type=Path, default=Path(__file__).parent / "grafana", metavar="DIR")
-    directory: Path = parser.parse_args().to
-    for name, text in files().items():
-        path = directory / name
+    render.add_argument(
+        "--language",
+        type=Language,
+        action="append",
+        choices=tuple(Language),
+        metavar="LANGUAGE",
+        help=f"of the dashboards: {', '.join(Language)}; may be given again; all of them, if not given",
+    )
+    render.add_argument(
+        "--timezone",
+        type=_timezone,
+        default=BROWSER,
+        metavar="ZONE",
+        help=f"as IANA names it, such as Asia/Shanghai; default: {BROWSER}, of whoever looks",
+    )
+    render.add_argument(
+        "--pages",
+        type=_address,
+        default="",
+        metavar="URL",
+        help="of the fleet server's pages, such as https://fleet.example: dashboards get links to them",
+    )
+    told = parser.parse_args()
+    for name, text in files(tuple(told.language or Language), told.timezone, told.pages).items():
+        path = told.to / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(path)
+
+
+def _timezone(name: str) -> str:
+    if name not in {BROWSER, "utc", *available_timezones()}:
+        raise argparse.ArgumentTypeError(f"expected {BROWSER} or a zone as IANA names it, got {name!r}")
+    return name
+
+
+def _address(text: str) -> str:
+    if not text.startswith(("https://", "http://")):
+        raise argparse.ArgumentTypeError(f"expected a URL, got {text!r}")
+    return text.rstrip("/")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,6 @@ from typing import Final
 
 TAGS: Final = ("device", "device_class", "org")
 
-SELECTED: Final = (
-    r'$timeFilter AND "org" =~ /^$org(\/.*)?$/'
-    r' AND "device_class" =~ /^$device_class$/ AND "device" =~ /^$device$/'
-)
-"""What the variables choose. An organisation node stands for all below it."""
-
 
 def quoted(name: str) -> str:
     """An identifier; every name in a query is written so, which is what the lint reads."""
@@ -26,29 +20,43 @@ def quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def newest(measurement: str, fields: Sequence[str], tags: Sequence[str], *, where: str = SELECTED) -> str:
+def newest(measurement: str, fields: Sequence[str], tags: Sequence[str], *, where: str) -> str:
     """The newest value of each field: a row for each combination of *tags*, without a time of its own."""
     columns = ", ".join(f"last({quoted(field)}) AS {quoted(field)}" for field in fields)
-    return f"SELECT {columns} FROM {quoted(measurement)} WHERE {where} GROUP BY {_list(tags)}"
+    grouped = f" GROUP BY {_list(tags)}" if tags else ""
+    return f"SELECT {columns} FROM {quoted(measurement)} WHERE {where}{grouped}"
 
 
-def totals(measurement: str, terms: Sequence[str], fields: Sequence[str], *, by: str | None = None) -> str:
-    """*terms* over the newest values of all devices: one row, or one for each value of the tag *by*."""
-    tags = ("device",) if by is None else ("device", by)
+def totals(
+    measurement: str,
+    terms: Sequence[str],
+    fields: Sequence[str],
+    *,
+    where: str,
+    by: str | None = None,
+    of: str = "device",
+) -> str:
+    """*terms* over the newest values of each *of*, a tag: one row, or one for each value of the tag *by*."""
+    tags = (of,) if by in {None, of} else (of, by)
     group = "" if by is None else f" GROUP BY {quoted(by)}"
-    return f"SELECT {', '.join(terms)} FROM ({newest(measurement, fields, tags)}){group}"
+    return f"SELECT {', '.join(terms)} FROM ({newest(measurement, fields, tags, where=where)}){group}"
 
 
-def devices_where(measurement: str, condition: str, fields: Sequence[str], shown: Sequence[str]) -> str:
+def devices_where(
+    measurement: str, condition: str, fields: Sequence[str], shown: Sequence[str], *, where: str
+) -> str:
     """A row for each device whose newest values meet *condition*: its tags, and *shown* of *fields*."""
-    return f"SELECT {_list((*TAGS, *shown))} FROM ({newest(measurement, fields, TAGS)}) WHERE {condition}"
+    inner = newest(measurement, fields, TAGS, where=where)
+    return f"SELECT {_list((*TAGS, *shown))} FROM ({inner}) WHERE {condition}"
 
 
-def share_over_time(measurement: str, fields: Sequence[str], *, by: str | None = None) -> str:
-    """Of points in each interval, the share that is 1. An interval without points is null: nobody knows."""
-    columns = ", ".join(f"mean({quoted(field)}) AS {quoted(field)}" for field in fields)
+def over_time(
+    measurement: str, fields: Sequence[str], *, where: str, by: str | None = None, how: str = "mean"
+) -> str:
+    """*how* (mean, min, max, last) of the points in each interval. One without points is null: nobody knows."""
+    columns = ", ".join(f"{how}({quoted(field)}) AS {quoted(field)}" for field in fields)
     tag = "" if by is None else f", {quoted(by)}"
-    return f"SELECT {columns} FROM {quoted(measurement)} WHERE {SELECTED} GROUP BY time($__interval){tag} fill(null)"
+    return f"SELECT {columns} FROM {quoted(measurement)} WHERE {where} GROUP BY time($__interval){tag} fill(null)"
 
 
 def tag_values(measurement: str, tag: str, *, where: str | None = None) -> str:

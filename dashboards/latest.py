@@ -9,70 +9,79 @@ from grafana_foundation_sdk.models import dashboard as grafana
 
 from broker_config import device_classes
 from broker_config.device_classes import BOARD, DeviceClass, Field, StreamSpec
-from dashboards.influxql import SELECTED, TAGS, newest, quoted
+from dashboards.edition import Edition
+from dashboards.influxql import TAGS, newest
 from dashboards.layout import Section, Tile
-from dashboards.panels import PLAIN, RED, About, Column, Step, table_of
-from dashboards.units import decimals, grafana_unit
+from dashboards.measured import read
+from dashboards.panels import PLAIN, RED, Column, Step, table_of
+from dashboards.scopes import Scope
+from dashboards.words import CLASSES, FIELDS, STREAMS
+from fleet_server.texts import marked
 
-SILENT: Final = "no reading in this time"
+SILENT: Final = marked("no reading in this time")
 
 
-def latest_sections(about: tuple[Column, ...], links: tuple[grafana.DashboardLink, ...]) -> list[Section]:
+def latest_sections(
+    edition: Edition, scope: Scope, about: tuple[Column, ...], link: grafana.DashboardLink
+) -> list[Section]:
     """A collapsed section for each class with its own streams, and one for the board that all of them are.
 
     *about*: the columns that say which device it is, one for each tag.
     """
     board = device_classes.load(BOARD)
     equipment = [device_classes.load(name) for name in device_classes.names() if name != BOARD]
+
+    def section(kind: DeviceClass, tiles: Iterator[Tile]) -> Section:
+        title = edition.text("Newest readings: {kind}", kind=edition.text(CLASSES[kind.name]))
+        return Section(title, tuple(tiles), collapsed=True)
+
+    def tiles(kind: DeviceClass, streams: dict[str, str]) -> Iterator[Tile]:
+        for name, where in streams.items():
+            yield Tile(_table(edition, kind, name, where, about, link), 12, 8)
+
     return [
-        *(_section(kind, _own_streams(kind, board), _only(kind), about, links) for kind in equipment),
-        _section(board, board.streams, "", about, links, without=equipment),
+        *(
+            section(kind, tiles(kind, dict.fromkeys(_own_streams(kind, board), scope.and_class(kind.name))))
+            for kind in equipment
+        ),
+        section(board, tiles(board, {name: _of_board(scope, name, equipment) for name in _read(board)})),
     ]
 
 
+def _read(kind: DeviceClass) -> dict[str, StreamSpec]:
+    """Without the journal: events, not readings."""
+    return {name: spec for name, spec in kind.streams.items() if spec.fields}
+
+
 def _own_streams(kind: DeviceClass, board: DeviceClass) -> dict[str, StreamSpec]:
-    return {name: spec for name, spec in kind.streams.items() if spec != board.streams.get(name)}
+    return {name: spec for name, spec in _read(kind).items() if spec != board.streams.get(name)}
 
 
-def _only(kind: DeviceClass) -> str:
-    return f" AND \"device_class\" = '{kind.name}'"
+def _of_board(scope: Scope, stream: str, equipment: Sequence[DeviceClass]) -> str:
+    """But of those classes that have a stream of that name of their own."""
+    spec = device_classes.load(BOARD).streams[stream]
+    others = (other.name for other in equipment if other.streams[stream] != spec)
+    return " AND ".join([scope.where, *(f"\"device_class\" != '{name}'" for name in others)])
 
 
-def _section(
+def _table(
+    edition: Edition,
     kind: DeviceClass,
-    streams: dict[str, StreamSpec],
+    stream: str,
     where: str,
     about: tuple[Column, ...],
-    links: tuple[grafana.DashboardLink, ...],
-    *,
-    without: Sequence[DeviceClass] = (),
-) -> Section:
-    tiles = tuple(_tiles(kind, streams, where, about, links, without))
-    return Section(f"Newest readings: {kind.name}", tiles, collapsed=True)
-
-
-def _tiles(
-    kind: DeviceClass,
-    streams: dict[str, StreamSpec],
-    where: str,
-    about: tuple[Column, ...],
-    links: tuple[grafana.DashboardLink, ...],
-    without: Sequence[DeviceClass],
-) -> Iterator[Tile]:
-    for name, spec in streams.items():
-        if not spec.fields:
-            continue  # the journal: events, not readings
-        others = "".join(
-            f" AND \"device_class\" != '{other.name}'" for other in without if other.streams[name] != spec
-        )
-        query = newest(name, list(spec.fields), TAGS, where=f"{SELECTED}{where}{others}")
-        columns = (*about, *(_column(field, of) for field, of in spec.fields.items()))
-        said = About(title=f"{kind.name}: {name}", description=_description(name, spec), links=links, no_value=SILENT)
-        yield Tile(table_of(said, [query], columns, sort_by="device", descending=False), 12, 8)
-
-
-def _column(name: str, of: Field) -> Column:
-    return Column(name=name, unit=grafana_unit(of.unit), decimals=decimals(of.unit), steps=plausible(of))
+    link: grafana.DashboardLink,
+) -> grafana.Panel:
+    spec = kind.streams[stream]
+    text = edition.text
+    title = text("{kind}: {stream}", kind=text(CLASSES[kind.name]), stream=text(STREAMS[stream]))
+    said = edition.about_named(title, _description(edition, spec), link, no_value=text(SILENT))
+    columns = (
+        *about,
+        *(read(edition, kind.name, stream, field, steps=plausible(of)) for field, of in spec.fields.items()),
+    )
+    query = newest(stream, list(spec.fields), TAGS, where=where)
+    return table_of(said, [query], columns, sort_by="device", descending=False)
 
 
 def plausible(of: Field) -> tuple[Step, ...]:
@@ -84,10 +93,30 @@ def plausible(of: Field) -> tuple[Step, ...]:
     return (Step(-sys.float_info.max, RED), Step(of.min, PLAIN), Step(math.nextafter(of.max, math.inf), RED))
 
 
-def _description(name: str, spec: StreamSpec) -> str:
-    every = f", every {spec.every_s:g} s" if spec.every_s else ""
-    fields = "\n".join(
-        f"- `{field}`{f': {of.description}' if of.description else ''}; plausible from {of.min:g} to {of.max:g}"
-        for field, of in spec.fields.items()
+def _description(edition: Edition, spec: StreamSpec) -> str:
+    text = edition.text
+    told = [
+        text("The newest readings, made every {every_s} s.", every_s=f"{spec.every_s:g}")
+        if spec.every_s
+        else text("The newest readings."),
+        text("Red is outside of what is plausible."),
+    ]
+    fields = (
+        text(
+            "{field}: {description}; plausible from {low} to {high}",
+            **_plausible_range(of),
+            **_named(edition, name, of),
+        )
+        if of.description
+        else text("{field}: plausible from {low} to {high}", **_plausible_range(of), field=text(FIELDS[name]))
+        for name, of in spec.fields.items()
     )
-    return f"The newest readings of {quoted(name)}{every}. Red is outside of what is plausible.\n\n{fields}"
+    return " ".join(told) + "\n\n" + "\n".join(f"- {line}" for line in fields)
+
+
+def _plausible_range(of: Field) -> dict[str, str]:
+    return {"low": f"{of.min:g}", "high": f"{of.max:g}"}
+
+
+def _named(edition: Edition, name: str, of: Field) -> dict[str, str]:
+    return {"field": edition.text(FIELDS[name]), "description": edition.text(of.description)}

@@ -8,7 +8,7 @@ from string import ascii_uppercase
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from grafana_foundation_sdk.cog.variants import Dataquery
-from grafana_foundation_sdk.models import common, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.models import common, stat, table
 from grafana_foundation_sdk.models import dashboard as grafana
 
 from dashboards.units import COUNT
@@ -31,10 +31,23 @@ class Step(NamedTuple):
     color: str
 
 
+class Word(NamedTuple):
+    """What a value, a number or a tag's, is shown as."""
+
+    value: int | str
+    text: str
+
+
+Words: TypeAlias = tuple[Word, ...]
+
+
 NEUTRAL: Final = (Step(None, PLAIN),)
 NONE_IS_GOOD: Final = (Step(None, GREEN), Step(1, RED))
+SOME_IS_POOR: Final = (Step(None, GREEN), Step(1, ORANGE))
 ALL_IS_GOOD: Final = (Step(None, RED), Step(0.5, ORANGE), Step(0.95, GREEN))
 """Of a share."""
+YES_IS_GOOD: Final = (Step(None, RED), Step(1, GREEN))
+YES_IS_BAD: Final = (Step(None, PLAIN), Step(1, RED))
 
 
 COLUMN_PX_MIN: Final = 80
@@ -75,6 +88,7 @@ class Column:
     background: bool = False
     width_px_min: int | None = None
     link: grafana.DashboardLink | None = None
+    words: Words = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +110,7 @@ def link(title: str, url: str) -> grafana.DashboardLink:
 
 
 def stat_of(
-    about: About, query: str, *, unit: str = COUNT, steps: Sequence[Step], columns: Sequence[Column] = ()
+    about: About, query: str, *, unit: str = COUNT, steps: Sequence[Step] = NEUTRAL, columns: Sequence[Column] = ()
 ) -> grafana.Panel:
     """Large numbers: one for each column of the query's one row."""
     options = stat.Options(
@@ -106,116 +120,57 @@ def stat_of(
         orientation=common.VizOrientation.VERTICAL,
         text_mode=common.BigValueTextMode.VALUE_AND_NAME if columns else common.BigValueTextMode.VALUE,
     )
-    return _panel(
+    return panel_of(
         "stat",
         about,
         [InfluxQuery(query, "time_series", alias="$col")],
         options=options,
-        defaults=_field_config(about, unit, steps),
+        defaults=field_config(about, unit, steps),
         columns=columns,
     )
 
 
 def table_of(
-    about: About, queries: Sequence[str], columns: Sequence[Column], *, sort_by: str, descending: bool
+    about: About,
+    queries: Sequence[str],
+    columns: Sequence[Column],
+    *,
+    sort_by: str,
+    descending: bool,
+    time: bool = False,
 ) -> grafana.Panel:
-    """A row for each combination of tags; *columns* in their order, and no time. *sort_by*: a column's title.
+    """A row for each combination of tags; *columns* in their order. *sort_by*: a column's name. *time*: each
+    row has a time, as column ``Time``.
 
     Several queries, of the same tags, become one table.
     """
-    assert sort_by in {column.title or column.name for column in columns}, sort_by
+    (sorted_by,) = (column.title or column.name for column in columns if column.name == sort_by)
     order = {column.name: index for index, column in enumerate(columns)}
     organize = grafana.DataTransformerConfig(
-        id_val="organize", options={"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {}}
+        id_val="organize",
+        options={"excludeByName": {} if time else {"Time": True}, "indexByName": order, "renameByName": {}},
     )
     merge = grafana.DataTransformerConfig(id_val="merge", options={})
     options = table.Options(
         show_header=True,
         cell_height=common.TableCellHeight.SM,
-        sort_by=[common.TableSortByFieldState(display_name=sort_by, desc=descending)],
+        sort_by=[common.TableSortByFieldState(display_name=sorted_by, desc=descending)],
     )
     options.footer = None  # the models' default is of an older Grafana; 13's schema has none
     cell = common.TableAutoCellOptions()
     custom = common.TableFieldOptions(cell_options=cell, filterable=True, min_width=COLUMN_PX_MIN)
-    return _panel(
+    return panel_of(
         "table",
         about,
         [InfluxQuery(query, "table", ref_id=ref_id) for ref_id, query in zip(ascii_uppercase, queries, strict=False)],
         options=options,
-        defaults=_field_config(about, COUNT, NEUTRAL, custom=custom),
+        defaults=field_config(about, COUNT, NEUTRAL, custom=custom),
         columns=columns,
         transformations=[merge, organize] if len(queries) > 1 else [organize],
     )
 
 
-def timeline_of(about: About, query: str, *, alias: str, unit: str, steps: Sequence[Step]) -> grafana.Panel:
-    """A band for each series, coloured by *steps*: an outage is a block that can be seen from across the room."""
-    options = statetimeline.Options(
-        show_value=common.VisibilityMode.NEVER,
-        row_height=0.9,
-        merge_values=True,
-        legend=common.VizLegendOptions(
-            display_mode=common.LegendDisplayMode.LIST, placement=common.LegendPlacement.BOTTOM, show_legend=False
-        ),
-        tooltip=common.VizTooltipOptions(mode=common.TooltipDisplayMode.SINGLE, sort=common.SortOrder.NONE),
-    )
-    custom = statetimeline.FieldConfig(fill_opacity=80, line_width=0)
-    return _over_time(
-        "state-timeline",
-        about,
-        InfluxQuery(query, "time_series", alias=alias),
-        options=options,
-        defaults=_field_config(about, unit, steps, custom=custom, low=0, high=1),
-        interval_min=BAND_INTERVAL_MIN,
-    )
-
-
-def lines_of(about: About, query: str, *, alias: str, unit: str, steps: Sequence[Step]) -> grafana.Panel:
-    """A line for each series; nothing is drawn where nothing is known."""
-    options = timeseries.Options(
-        legend=common.VizLegendOptions(
-            display_mode=common.LegendDisplayMode.LIST, placement=common.LegendPlacement.BOTTOM, show_legend=True
-        ),
-        tooltip=common.VizTooltipOptions(mode=common.TooltipDisplayMode.MULTI, sort=common.SortOrder.ASCENDING),
-    )
-    custom = common.GraphFieldConfig(
-        line_width=1, fill_opacity=0, show_points=common.VisibilityMode.NEVER, span_nulls=False
-    )
-    defaults = _field_config(about, unit, steps, custom=custom, low=0, high=1)
-    defaults.color = grafana.FieldColor(mode=grafana.FieldColorModeId.PALETTE_CLASSIC_BY_NAME)
-    return _over_time(
-        "timeseries",
-        about,
-        InfluxQuery(query, "time_series", alias=alias),
-        options=options,
-        defaults=defaults,
-        interval_min=LINE_INTERVAL_MIN,
-    )
-
-
-BAND_INTERVAL_MIN: Final = "1m"
-"""Two points of presence at least: a shorter interval would show holes that are none."""
-LINE_INTERVAL_MIN: Final = "5m"
-"""Points of all devices merged into one series cost three times as much at 1m."""
-POINTS_MAX: Final = 240
-
-
-def _over_time(
-    kind: str,
-    about: About,
-    query: InfluxQuery,
-    *,
-    options: object,
-    defaults: grafana.FieldConfig,
-    interval_min: str,
-) -> grafana.Panel:
-    panel = _panel(kind, about, [query], options=options, defaults=defaults)
-    panel.interval = interval_min
-    panel.max_data_points = POINTS_MAX
-    return panel
-
-
-def _panel(
+def panel_of(
     kind: str,
     about: About,
     queries: Sequence[InfluxQuery],
@@ -225,6 +180,7 @@ def _panel(
     columns: Sequence[Column] = (),
     transformations: list[grafana.DataTransformerConfig] | None = None,
 ) -> grafana.Panel:
+    """A panel of any kind that says of itself what every panel says."""
     return grafana.Panel(
         type_val=kind,
         title=about.title,
@@ -243,7 +199,7 @@ def _panel(
     )
 
 
-def _field_config(
+def field_config(
     about: About,
     unit: str,
     steps: Sequence[Step],
@@ -251,7 +207,9 @@ def _field_config(
     custom: object = None,
     low: float | None = None,
     high: float | None = None,
+    words: Words = (),
 ) -> grafana.FieldConfig:
+    """What holds for every field of a panel. *low*, *high*: the ends of an axis."""
     return grafana.FieldConfig(
         unit=unit,
         min_val=low,
@@ -260,7 +218,13 @@ def _field_config(
         thresholds=_thresholds(steps),
         color=grafana.FieldColor(mode=grafana.FieldColorModeId.THRESHOLDS),
         custom=custom,
+        mappings=_mappings(words) if words else None,
     )
+
+
+def _mappings(words: Words) -> list[grafana.ValueMapping]:
+    shown = {str(word.value): grafana.ValueMappingResult(text=word.text, index=at) for at, word in enumerate(words)}
+    return [grafana.ValueMap(options=shown)]
 
 
 def _thresholds(steps: Sequence[Step]) -> grafana.ThresholdsConfig:
@@ -276,6 +240,8 @@ def _override(column: Column, *, cells: bool) -> grafana.DashboardFieldConfigSou
         properties.append(("displayName", column.title))
     if column.decimals is not None:
         properties.append(("decimals", column.decimals))
+    if column.words:
+        properties.append(("mappings", _mappings(column.words)))
     if column.steps:
         properties.append(("thresholds", _thresholds(column.steps)))
     if column.steps and cells:

@@ -7,6 +7,12 @@ COUNT: Final = "none"
 SHARE: Final = "percentunit"
 """0 to 1, shown as per cent."""
 
+SPAN: Final = "dthms"
+"""Seconds, as hours, minutes and seconds: Grafana's own words for time are English in every language."""
+MOMENT: Final = "dateTimeAsIso"
+"""In the dashboard's time zone."""
+SECONDS_A_DAY: Final = 86_400
+
 _GRAFANA: Final[Mapping[str, str]] = {
     "%": "percent",
     "%RH": "humidity",
@@ -56,3 +62,8 @@ def grafana_units() -> frozenset[str]:
 def decimals(senml: str) -> int | None:
     """Digits after the point where Grafana's own choice hides what matters: five of a degree are about a metre."""
     return 5 if senml in {"lat", "lon"} else None
+
+
+def suffix(word: str) -> str:
+    """Grafana's id of a unit that it does not know: a number, and *word* after it."""
+    return f"suffix: {word}"

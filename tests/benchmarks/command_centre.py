@@ -32,7 +32,7 @@ STATIONS: Final = 23
 ASK_EVERY_S: Final = 10.0
 OVER_MS: Final = 3 * 60 * MINUTE_MS
 MS: Final = 1_000.0
-DASHBOARD: Final = "fleet"
+DASHBOARD: Final = "en/command_centre"
 
 
 def main() -> int:
@@ -42,7 +42,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--every", type=float, default=60.0, help="seconds from one batch of a stream to the next")
     parser.add_argument("--class", dest="device_class", default="body_camera")
-    parser.add_argument("--dashboard", default=DASHBOARD, help="a file of dashboards/grafana, without .json")
+    parser.add_argument(
+        "--dashboard", default=DASHBOARD, help="a file of dashboards/grafana/dashboards, but for .json"
+    )
     parser.add_argument("--report", type=Path, help="write the figures as JSON")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fieldfleet-bench-") as scratch:

@@ -50,6 +50,12 @@ class Chosen(NamedTuple):
     device: Sequence[str] = ()
 
 
+def annotations(dashboard: Json) -> list[Json]:
+    """What marks the times of a dashboard."""
+    found: list[Json] = dashboard.get("annotations", {}).get("list", [])
+    return found
+
+
 def queries_of(panel: Json, shown: Range, chosen: Chosen = Chosen()) -> list[str]:  # noqa: B008 - frozen
     """The queries of a panel as InfluxDB is asked."""
     over = shown
@@ -66,6 +72,10 @@ def queries_of(panel: Json, shown: Range, chosen: Chosen = Chosen()) -> list[str
 
 def filled(query: str, macros: Mapping[str, str], chosen: Chosen) -> str:
     """*query* with every ``$name`` replaced; a name that Grafana does not know fails."""
+    for name, value in chosen._asdict().items():
+        if f"'${name}'" in query:  # a variable of one value, which stands as it is
+            (only,) = value
+            query = query.replace(f"'${name}'", f"'{only}'")
     values = {**{name: _expression(value) for name, value in chosen._asdict().items()}, **macros}
     # a backreference or an end of a pattern is no variable: $ before a slash stays
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], query)

@@ -6,20 +6,25 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Final
 
-from broker_config.device_classes import known_streams
+from broker_config.device_classes import known_streams, load, names
 from dashboards.influxql import TAGS
 from dashboards.layout import GRID_WIDTH
 from dashboards.panels import DATASOURCE_UID
-from dashboards.units import COUNT, SHARE, grafana_units
-from fleet_server.standing.measures import MEASURES
-from tests.dashboards.asked import Json, panels
+from dashboards.units import COUNT, MOMENT, SHARE, SPAN, grafana_unit, grafana_units
+from fleet_server.standing.measures import HAPPENING, HAPPENING_FIELDS, MEASURES
+from tests.dashboards.asked import Json, annotations, panels
 
 MEASURED: Final[Mapping[str, frozenset[str]]] = {
     **known_streams(),
     **{measure.name: frozenset(measure.names) for measure in MEASURES},
+    HAPPENING: frozenset(HAPPENING_FIELDS),
 }
 """Measurement -> its fields, as the declaring tables have them."""
-UNITS: Final = grafana_units() | {COUNT, SHARE}
+UNITS: Final = grafana_units() | {COUNT, SHARE, SPAN, MOMENT}
+SUFFIX: Final = "suffix: "
+TIME: Final = "Time"
+_DAYS: Final = re.compile(r" / 86400$")
+_YES_NO: Final = grafana_unit("/")
 _MEASUREMENT: Final = re.compile(r'FROM "([^"]+)"')
 _ALIAS: Final = re.compile(r'AS "([^"]+)"')
 _NAME: Final = re.compile(r'"([^"]+)"')
@@ -37,7 +42,30 @@ def faults(dashboard: Json) -> list[str]:
             for variable in dashboard["templating"]["list"]
             for fault in (*_source(variable), *_query(variable["query"]))
         ),
+        *(
+            f"annotation {mark['name']}: {fault}"
+            for mark in annotations(dashboard)
+            for fault in (*_source(mark), *_query(mark["target"]["query"]))
+        ),
     ]
+
+
+def _claims() -> Mapping[str, Mapping[str, frozenset[str]]]:
+    """Measurement -> field -> the units in which Grafana may show it as it is."""
+    out: dict[str, dict[str, frozenset[str]]] = {}
+    for measure in MEASURES:
+        for field in measure.fields:
+            shown = {SHARE} if field.share else {SPAN} if field.unit == "s" else {grafana_unit(field.unit)}
+            out.setdefault(measure.name, {})[field.name] = frozenset(shown)
+    for name in names():
+        for stream, spec in load(name).streams.items():
+            for field_name, of in spec.fields.items():
+                known = out.setdefault(stream, {})
+                known[field_name] = known.get(field_name, frozenset()) | {grafana_unit(of.unit)}
+    return out
+
+
+CLAIMS: Final = _claims()
 
 
 def _ids(dashboard: Json) -> Iterator[str]:
@@ -67,7 +95,9 @@ def _panel(panel: Json) -> Iterator[str]:
     if not defaults.get("thresholds", {}).get("steps"):
         yield "has no thresholds"
     set_units = [set_to["value"] for field in overrides for set_to in field["properties"] if set_to["id"] == "unit"]
-    yield from (f"unit {unit!r}: unknown" for unit in (defaults.get("unit"), *set_units) if unit not in UNITS)
+    units = (defaults.get("unit"), *set_units)
+    yield from (f"unit {unit!r}: unknown" for unit in units if unit not in UNITS and not str(unit).startswith(SUFFIX))
+    yield from _claimed(panel)
     for target in panel["targets"]:
         yield from _source(target)
         yield from _query(target["query"])
@@ -75,7 +105,39 @@ def _panel(panel: Json) -> Iterator[str]:
         yield "two queries have one refId"
     named = {name for target in panel["targets"] for name in _NAME.findall(target["query"])}
     columns = (field["matcher"]["options"] for field in overrides)
-    yield from (f"column {column!r}: not in a query" for column in columns if column not in named)
+    yield from (f"column {column!r}: not in a query" for column in columns if column not in named | {TIME})
+
+
+def _claimed(panel: Json) -> Iterator[str]:
+    """A number in another unit than its field's. A yes or no may be counted, and be a share of many."""
+    shown = {
+        field["matcher"]["options"]: set_to["value"]
+        for field in panel["fieldConfig"]["overrides"]
+        for set_to in field["properties"]
+        if set_to["id"] == "unit"
+    }
+    default = panel["fieldConfig"]["defaults"]["unit"]
+    for query in (target["query"] for target in panel["targets"]):
+        for term in query.removeprefix("SELECT ").partition(" FROM ")[0].split(", "):
+            expression, _, alias = term.rpartition(" AS ")
+            found = shown.get(alias.strip('"'), default)
+            fits = _fits(expression or alias, _MEASUREMENT.findall(query)[0])
+            if fits and found not in fits and not (SUFFIX in fits and str(found).startswith(SUFFIX)):
+                yield f"{term}: expected unit {' or '.join(sorted(fits))}, got {found!r}"
+
+
+def _fits(expression: str, measurement: str) -> frozenset[str]:
+    """Units for what a query selects; none for what is no number, or was claimed by a query inside of it."""
+    if _DAYS.search(expression):
+        return frozenset({SUFFIX})
+    if "/" in expression:
+        return frozenset({SHARE})
+    if "count(" in expression:
+        return frozenset({COUNT})
+    fits = CLAIMS.get(measurement, {}).get(_NAME.findall(expression)[0], frozenset())
+    if _YES_NO in fits and "(" in expression:
+        fits |= {SHARE, COUNT} - {COUNT if "mean(" in expression else SHARE}
+    return fits
 
 
 def _source(asking: Json) -> Iterator[str]:

@@ -161,8 +161,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.dashboards.look", description=__doc__)
     parser.add_argument("--to", type=Path, required=True, metavar="DIR")
-    (board,) = dashboards().values()
-    for entry in draw(board, parser.parse_args().to):
+    parser.add_argument("--board", default="en/command_centre", help="language and name, such as zh-Hans/station")
+    told = parser.parse_args()
+    for entry in draw(dashboards()[f"dashboards/{told.board}.json"], told.to):
         print(entry["title"], *(f"  {field['name']}: {field['first']}" for field in entry["fields"]), sep="\n")
 
 

@@ -1,47 +1,100 @@
-"""A small fleet in InfluxDB as the projection writes it: points of presence, and readings of every stream."""
+"""A small fleet in InfluxDB as the server writes it, made from the tables that declare what is measured: every field
+of its own measures, readings of every stream, and a happening.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import httpx
 
 from broker_config import device_classes
 from dashboards.provisioning import DATABASE
-from fleet_server.standing.measures import PRESENCE
+from fleet_server.standing.measures import (
+    COVERAGE,
+    EVIDENCE,
+    HAPPENING,
+    INTERVIEWS,
+    MEASURES,
+    PRESENCE,
+    READINESS,
+    RECORDINGS,
+    UPLOADS,
+    Measure,
+    Of,
+)
 from tests.servers import SeriesServer
 
-EVERY_S: Final = 30
 HOURS: Final = 1
 STATION_1: Final = "hq/station-01"
 POST_1: Final = "hq/station-01/post-1"
 STATION_2: Final = "hq/station-02"
+NODES: Final = (STATION_1, POST_1, STATION_2)
+
+Values = Mapping[str, float]
 
 
 class Device(NamedTuple):
-    """``now``: what differs from a device that is well, in the newest points; before, all were well."""
+    """``now``: what differs from a device that is well, in the newest points; before, all were well. Fields that two
+    measures have are named with their measure.
+    """
 
     name: str
     device_class: str
     org: str
-    now: dict[str, float]
+    now: Values
 
 
 FLEET: Final = (
     Device("cam-1", "body_camera", STATION_1, {}),
-    Device("cam-2", "body_camera", STATION_1, {"flaps": 5}),
-    Device("cam-3", "body_camera", POST_1, {"gaps_unexplained": 1, "missing": 7}),
-    Device("car-1", "in_car_terminal", STATION_1, {}),
-    Device("car-2", "in_car_terminal", POST_1, {"reporting": 0}),
-    Device("car-3", "in_car_terminal", STATION_2, {}),
+    Device("cam-2", "body_camera", STATION_1, {"flaps": 5, "ready": 0, "battery_ok": 0, "battery_lasts_s": 3_000}),
+    Device(
+        "cam-3", "body_camera", POST_1, {"presence.gaps_unexplained": 1, "missing": 7, "overdue": 2, "verified": 4}
+    ),
+    Device("car-1", "in_car_terminal", STATION_1, {"space_lasts_s": 7_000}),
+    Device("car-2", "in_car_terminal", POST_1, {"reporting": 0, "ready": 0, "agent_ok": 0}),
+    Device("car-3", "in_car_terminal", STATION_2, {"ready": 0, "self_test_ok": 0}),
     Device("light-1", "traffic_light", STATION_2, {"connected": 0, "reporting": 0}),
     Device("light-2", "traffic_light", STATION_2, {"connected": 0, "reporting": 0, "missing": 2}),
     Device("light-3", "traffic_light", POST_1, {"healthy": 0}),
     Device("room-1", "interrogation_room", STATION_1, {"quarantined": 4}),
-    Device("room-2", "interrogation_room", STATION_2, {"flaps": 2}),
+    Device(
+        "room-2",
+        "interrogation_room",
+        STATION_2,
+        {"flaps": 2, "interviews.covered": 0.5, "interviews.gaps_unexplained": 1},
+    ),
     Device("host-1", "host", POST_1, {}),
 )
-WELL: Final = {"connected": 1.0, "reporting": 1.0, "healthy": 1.0, "held": 1000.0}
+WELL: Final[Mapping[str, Values]] = {
+    PRESENCE.name: {"connected": 1, "reporting": 1, "healthy": 1, "held": 1_000},
+    READINESS.name: {
+        "ready": 1,
+        "battery_ok": 1,
+        "space_ok": 1,
+        "agent_ok": 1,
+        "self_test_ok": 1,
+        "given_out": 1,
+        "in_effect": 1,
+        "battery_lasts_s": 30_000,
+        "space_lasts_s": 90_000,
+        "shift_left_s": 10_800,
+        "certificate_s": 30 * 86_400,
+        "clock_off_ms": -40,
+        "clock_unc_ms": 60,
+    },
+    RECORDINGS.name: {"expected": 6, "verified": 6, "overdue": 0, "lateness_s": 5_400},
+    UPLOADS.name: {"files": 3, "left_bytes": 2e9, "goodput": 1e6, "finish_s": 2_000},
+    INTERVIEWS.name: {"sessions": 2, "under_way": 1, "covered": 1},
+    COVERAGE.name: {"officers": 10, "covered": 9, "cameras": 12, "spare": 1},
+    EVIDENCE.name: {"space_lasts_s": 30 * 86_400, "scrub_age_s": 43_200, "log_good": 1, "pieces": 400},
+}
+"""What is not told here is 0."""
+OF_CLASS: Final = {RECORDINGS.name: "body_camera", UPLOADS.name: "body_camera", INTERVIEWS.name: "interrogation_room"}
+"""Measures that only devices of one class have here."""
+STATES_MAX: Final = 4
 ILL_SINCE_S: Final = 600
+TOLD: Final = "cam-3"
+"""The device of which a happening is told."""
 
 
 def fill(server: SeriesServer, *, now_ms: int, auth: tuple[str, str] | None = None) -> None:
@@ -59,24 +112,49 @@ def fill(server: SeriesServer, *, now_ms: int, auth: tuple[str, str] | None = No
 
 
 def reading(device: Device, stream: str, field: str) -> float:
-    """The newest value of a field: plausible, and another one for each device."""
+    """The newest value of a field: plausible, and another one for each device; a whole number where few are."""
     of = device_classes.load(device.device_class).streams[stream].fields[field]
-    return of.min + (of.max - of.min) * (1 + FLEET.index(device)) / 16
+    at = FLEET.index(device)
+    if of.unit in {"/", "1"} and of.max <= STATES_MAX:
+        return round(of.min + (of.max - of.min) * (at % 4) / 3)
+    return of.min + (of.max - of.min) * (1 + at) / 16
 
 
 def _lines(now_ms: int) -> Iterator[str]:
+    for measure in MEASURES:
+        for tags, values in _subjects(measure):
+            for age_s in range(0, HOURS * 3_600, measure.every_s):
+                yield f"{measure.name}{tags} {_fields(measure, values, age_s)} {now_ms - age_s * 1_000}"
     for device in FLEET:
-        tags = f"device={device.name},device_class={device.device_class},org={device.org}"
-        for age_s in range(0, HOURS * 3_600, EVERY_S):
-            yield f"{PRESENCE.name},{tags} {_presence(device, age_s)} {now_ms - age_s * 1000}"
         for stream, spec in device_classes.load(device.device_class).streams.items():
             if spec.fields:
-                newest = ",".join(f"{name}={reading(device, stream, name)}" for name in spec.fields)
+                newest = ",".join(f"{name}={float(reading(device, stream, name))}" for name in spec.fields)
                 older = ",".join(f"{name}={of.max:g}" for name, of in spec.fields.items())
-                yield f"{stream},{tags} {newest} {now_ms - 5_000}"
-                yield f"{stream},{tags} {older} {now_ms - 65_000}"
+                yield f"{stream}{_tags(device)} {newest} {now_ms - 5_000}"
+                yield f"{stream}{_tags(device)} {older} {now_ms - 65_000}"
+        if device.name == TOLD:
+            words = f'text_en="{device.name} is ill",text_zh_hans="{device.name}有故障"'
+            yield f'{HAPPENING}{_tags(device)} kind="device.unhealthy",severity="warning",{words} {now_ms - 30_000}'
 
 
-def _presence(device: Device, age_s: int) -> str:
-    values = WELL | (device.now if age_s <= ILL_SINCE_S else {})
-    return ",".join(f"{name}={float(values.get(name, 0))}" for name in PRESENCE.names)
+def _subjects(measure: Measure) -> Iterator[tuple[str, Values]]:
+    """Tags as line protocol has them, and what differs now from what is well."""
+    match measure.of:
+        case Of.DEVICE:
+            only = OF_CLASS.get(measure.name)
+            yield from ((_tags(device), device.now) for device in FLEET if only in {None, device.device_class})
+        case Of.NODE:
+            yield from ((f",org={node}", {"alarms": float(node == STATION_2)}) for node in NODES)
+        case Of.SITE:
+            yield "", {}
+
+
+def _tags(device: Device) -> str:
+    return f",device={device.name},device_class={device.device_class},org={device.org}"
+
+
+def _fields(measure: Measure, now: Values, age_s: int) -> str:
+    well = WELL.get(measure.name, {})
+    ill = now if age_s <= ILL_SINCE_S else {}
+    told = {name: ill.get(f"{measure.name}.{name}", ill.get(name, well.get(name, 0))) for name in measure.names}
+    return ",".join(f"{name}={float(value)}" for name, value in told.items())

@@ -24,7 +24,7 @@ from tests.servers import SeriesServer, influxd
 
 pytestmark = pytest.mark.server("influxd")
 
-BOARD: Final = dashboards()["dashboards/fleet.json"]
+BOARD: Final = dashboards()["dashboards/en/fleet.json"]
 CLASSES: Final = tuple(name for name in device_classes.names() if name != "host")
 STATION: Final = "hq/station-7"
 SHOWN: Final = Range(T0, NOW)

@@ -7,7 +7,8 @@ from tests.dashboards.asked import Json, dashboards
 from tests.dashboards.lint import faults
 
 BOARDS = dashboards()
-FLEET = BOARDS["dashboards/fleet.json"]
+FLEET = BOARDS["dashboards/en/fleet.json"]
+DEVICE = BOARDS["dashboards/en/device.json"]
 
 
 @pytest.mark.parametrize("path", BOARDS)
@@ -55,6 +56,29 @@ def _in_a_row(board: Json) -> None:
     board["panels"][-1]["panels"][0]["targets"][0]["query"] = 'SELECT last("lat") FROM "cpu"'
 
 
+def _seconds_as_bytes(board: Json) -> None:
+    _claim(board, 'SELECT last("certificate_s") AS "x" FROM "readiness"', "bytes")
+
+
+def _seconds_as_days(board: Json) -> None:
+    _claim(board, 'SELECT last("certificate_s") AS "x" FROM "readiness"', "suffix: days")
+
+
+def _days_as_seconds(board: Json) -> None:
+    _claim(board, 'SELECT last("certificate_s") / 86400 AS "x" FROM "readiness"', "dthms")
+
+
+def _count_as_share(board: Json) -> None:
+    _claim(board, 'SELECT sum("ready") AS "x" FROM "readiness"', "percentunit")
+
+
+def _claim(board: Json, query: str, unit: str) -> None:
+    panel = board["panels"][1]
+    panel["targets"][0]["query"] = query
+    panel["fieldConfig"]["defaults"]["unit"] = unit
+    panel["fieldConfig"]["overrides"] = []
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -67,6 +91,10 @@ def _in_a_row(board: Json) -> None:
         (_measurement, "measurement 'presents': nobody declares it"),
         (_field, "'konnected': no field of"),
         (_tag, "'holder': no field of"),
+        (_seconds_as_bytes, "expected unit dthms, got 'bytes'"),
+        (_seconds_as_days, "expected unit dthms, got 'suffix: days'"),
+        (_days_as_seconds, "expected unit suffix: , got 'dthms'"),
+        (_count_as_share, "expected unit bool_yes_no or none, got 'percentunit'"),
         (_in_a_row, "'lat': no field of {'cpu'}"),
     ],
 )
@@ -74,3 +102,9 @@ def test_what_is_wrong_is_told(spoil: Callable[[Json], None], told: str) -> None
     board = copy.deepcopy(FLEET)
     spoil(board)
     assert told in "\n".join(faults(board))
+
+
+def test_a_mark_that_names_what_nobody_declares_is_told() -> None:
+    board = copy.deepcopy(DEVICE)
+    board["annotations"]["list"][0]["target"]["query"] = 'SELECT "text_en" FROM "events"'
+    assert "annotation What happened: measurement 'events': nobody declares it" in faults(board)

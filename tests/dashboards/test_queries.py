@@ -1,70 +1,46 @@
 """Every query of every dashboard, asked of a real InfluxDB as Grafana would ask it."""
 
-import time
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 import pytest
 
 from broker_config import device_classes
 from dashboards.influxql import TAGS
-from dashboards.provisioning import DATABASE
 from tests.dashboards import seeded
-from tests.dashboards.asked import MINUTE_MS, Chosen, Json, Range, dashboards, filled, panel, panels, queries_of
+from tests.dashboards.asked import Chosen, Json, Range, annotations, dashboards, filled, panel, panels
+from tests.dashboards.filled_site import BOARDS, HOUR_MS, NEWEST, PANELS, Filled
 from tests.dashboards.seeded import FLEET, POST_1, STATION_1, STATION_2
-from tests.servers import SeriesServer, influxd
 
 pytestmark = pytest.mark.server("influxd")
 
-BOARD: Final = dashboards()["dashboards/fleet.json"]
-TITLES: Final = [panel["title"] for panel in panels(BOARD)]
-HOUR_MS: Final = 60 * MINUTE_MS
+
+@pytest.mark.parametrize(("board", "title"), PANELS)
+def test_every_panel_has_numbers_where_there_is_data(filled_server: Filled, board: str, title: str) -> None:
+    rows = filled_server.shown(board, title)
+    told = {name for row in rows for name, value in row.items() if name not in {*TAGS, "time"} and value is not None}
+    wanted = {field["matcher"]["options"] for field in panel(BOARDS[board], title)["fieldConfig"]["overrides"]} - {
+        *TAGS,
+        "Time",
+    }
+    assert told >= wanted
+    assert told
 
 
-class Filled(NamedTuple):
-    """InfluxDB with the seeded fleet, and the time that is now in it."""
-
-    server: SeriesServer
-    now_ms: int
-
-    @property
-    def hour(self) -> Range:
-        """The range that has data; presence came last at its very end."""
-        return Range(self.now_ms - HOUR_MS, self.now_ms)
-
-    def ask(self, query: str) -> list[Json]:
-        """Rows as dictionaries, tags among the columns. Fails on an error in the answer."""
-        return self.server.rows(DATABASE, query)
-
-    def shown(self, title: str, chosen: Chosen = Chosen(), over: Range | None = None) -> list[Json]:  # noqa: B008
-        """What a panel of :data:`BOARD` has to show; rows of several queries become one if their tags are one."""
-        merged: dict[tuple[str, ...], Json] = {}
-        queries = queries_of(panel(BOARD, title), over or self.hour, chosen)
-        for query in queries:
-            for at, row in enumerate(self.ask(query)):
-                key = tuple(row[tag] for tag in TAGS if tag in row) if len(queries) > 1 else (str(at),)
-                merged.setdefault(key, {}).update(row)
-        return list(merged.values())
-
-
-@pytest.fixture(scope="module")
-def filled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    with influxd(tmp_path_factory.mktemp("influxd")) as server:
-        now_ms = int(time.time()) // 60 * MINUTE_MS
-        seeded.fill(server, now_ms=now_ms)
-        yield Filled(server, now_ms)
-
-
-@pytest.mark.parametrize("title", TITLES)
-def test_every_panel_has_rows_where_there_is_data(filled_server: Filled, title: str) -> None:
-    assert filled_server.shown(title)
-
-
-@pytest.mark.parametrize("title", TITLES)
+@pytest.mark.parametrize(("board", "title"), PANELS)
 @pytest.mark.parametrize("absolute", [False, True])
-def test_a_time_without_data_is_empty_and_no_error(filled_server: Filled, title: str, *, absolute: bool) -> None:
+def test_a_time_without_data_is_empty_and_no_error(
+    filled_server: Filled, board: str, title: str, *, absolute: bool
+) -> None:
     long_ago = Range(filled_server.now_ms - 50 * HOUR_MS, filled_server.now_ms - 49 * HOUR_MS, absolute)
-    assert filled_server.shown(title, over=long_ago) == []
+    assert filled_server.shown(board, title, over=long_ago) == []
+
+
+def test_both_languages_ask_the_same() -> None:
+    for path, board in dashboards().items():
+        other = BOARDS[path.split("/")[-1].removesuffix(".json")]
+        for here, there in zip(panels(board), panels(other), strict=True):
+            asked = [target["query"].replace("text_zh_hans", "text_en") for target in here["targets"]]
+            assert asked == [target["query"] for target in there["targets"]]
 
 
 def _only(rows: list[Json], *columns: str) -> Any:
@@ -90,7 +66,7 @@ def _only(rows: list[Json], *columns: str) -> Any:
 def test_what_is_now_counts_each_device_once(
     filled_server: Filled, title: str, columns: list[str], values: tuple[float, ...]
 ) -> None:
-    assert _only(filled_server.shown(title), *columns) == values
+    assert _only(filled_server.shown("fleet", title), *columns) == values
 
 
 def test_an_organisation_node_has_a_line_of_its_own(filled_server: Filled) -> None:
@@ -104,7 +80,9 @@ def test_an_organisation_node_has_a_line_of_its_own(filled_server: Filled) -> No
         "gaps_lost",
         "quarantined",
     )
-    rows = {row["org"]: tuple(row[name] for name in columns) for row in filled_server.shown("Organisation nodes")}
+    rows = {
+        row["org"]: tuple(row[name] for name in columns) for row in filled_server.shown("fleet", "Organisation nodes")
+    }
     assert rows == {
         STATION_1: (4, 4, 4, 4, 1, 0, 0, 4),
         POST_1: (4, 4, 3, 3, 1, 1, 0, 0),
@@ -122,20 +100,20 @@ def test_an_organisation_node_has_a_line_of_its_own(filled_server: Filled) -> No
     ],
 )
 def test_a_table_names_the_devices_it_is_about(filled_server: Filled, title: str, devices: set[str]) -> None:
-    rows = filled_server.shown(title)
+    rows = filled_server.shown("fleet", title)
     assert {row["device"] for row in rows} == devices
     of = {device.name: device for device in FLEET}
     assert all((row["device_class"], row["org"]) == of[row["device"]][1:3] for row in rows)
 
 
 def test_what_a_table_says_of_a_device_is_its_newest_state(filled_server: Filled) -> None:
-    rows = {row["device"]: row for row in filled_server.shown("Not connected")}
+    rows = {row["device"]: row for row in filled_server.shown("fleet", "Not connected")}
     assert rows["light-2"] | {"reporting": 0, "healthy": 1, "flaps": 0, "held": 1000, "missing": 2} == rows["light-2"]
 
 
 def test_an_outage_is_seen_over_time_at_the_node_that_had_it(filled_server: Filled) -> None:
     by_org: dict[str, list[float]] = {}
-    for row in filled_server.shown("Connected over time"):
+    for row in filled_server.shown("fleet", "Connected over time"):
         if row["connected"] is not None:
             by_org.setdefault(row["org"], []).append(row["connected"])
     assert by_org.keys() == {STATION_1, POST_1, STATION_2}
@@ -145,7 +123,7 @@ def test_an_outage_is_seen_over_time_at_the_node_that_had_it(filled_server: Fill
 
 def test_a_time_in_which_the_server_was_silent_is_null_and_not_zero(filled_server: Filled) -> None:
     wider = Range(filled_server.hour.start_ms - HOUR_MS, filled_server.hour.end_ms)
-    rows = filled_server.shown("All that is chosen, over time", over=wider)
+    rows = filled_server.shown("fleet", "All that is chosen, over time", over=wider)
     assert rows[0]["connected"] is None
     assert rows[-2]["connected"] == pytest.approx(10 / 12)
 
@@ -166,7 +144,7 @@ def test_a_time_in_which_the_server_was_silent_is_null_and_not_zero(filled_serve
     ],
 )
 def test_the_variables_choose(filled_server: Filled, chosen: Chosen, devices: int) -> None:
-    rows = filled_server.shown("Devices", chosen)
+    rows = filled_server.shown("fleet", "Devices", chosen)
     assert (_only(rows, "devices") if rows else (0,)) == (devices,)
 
 
@@ -183,13 +161,13 @@ def test_the_variables_choose(filled_server: Filled, chosen: Chosen, devices: in
 def test_a_variable_offers_what_the_ones_before_it_leave(
     filled_server: Filled, variable: str, chosen: Chosen, values: set[str]
 ) -> None:
-    (query,) = (entry["query"] for entry in BOARD["templating"]["list"] if entry["name"] == variable)
+    (query,) = (entry["query"] for entry in BOARDS["fleet"]["templating"]["list"] if entry["name"] == variable)
     assert {row["value"] for row in filled_server.ask(filled(query, {}, chosen))} == values
 
 
-@pytest.mark.parametrize("title", [title for title in TITLES if ": " in title])
+@pytest.mark.parametrize("title", NEWEST)
 def test_newest_readings_are_the_newest_of_each_device_that_has_the_stream(filled_server: Filled, title: str) -> None:
-    kind, stream = title.split(": ")
+    kind, stream = NEWEST[title]
     spec = device_classes.load(kind).streams[stream]
     expected = {
         device.name: {field: pytest.approx(seeded.reading(device, stream, field)) for field in spec.fields}
@@ -197,5 +175,19 @@ def test_newest_readings_are_the_newest_of_each_device_that_has_the_stream(fille
         if device.device_class == kind
         or (kind == device_classes.BOARD and device_classes.load(device.device_class).streams[stream] == spec)
     }
-    rows = filled_server.shown(title)
+    rows = filled_server.shown("fleet", title)
     assert {row["device"]: {field: row[field] for field in spec.fields} for row in rows} == expected
+
+
+@pytest.mark.parametrize("path", [path for path, board in dashboards().items() if annotations(board)])
+def test_what_happened_to_a_device_is_marked_in_the_language_of_the_dashboard(
+    filled_server: Filled, path: str
+) -> None:
+    (mark,) = annotations(dashboards()[path])
+    over = {"timeFilter": f"time >= {filled_server.hour.start_ms}ms and time <= {filled_server.hour.end_ms}ms"}
+    query = mark["target"]["query"]
+    (row,) = filled_server.ask(filled(query, over, Chosen(device=[seeded.TOLD])))
+    words = row[mark["target"]["textColumn"]]
+    assert words == ("cam-3 is ill" if "/en/" in path else "cam-3有故障")
+    assert row[mark["target"]["tagsColumn"]] == "warning"
+    assert filled_server.ask(filled(query, over, Chosen(device=["cam-1"]))) == []

@@ -12,7 +12,8 @@ import yaml
 from dashboards.provisioning import DATABASE, READER
 from dashboards.rendered import files
 from tests.dashboards import seeded
-from tests.dashboards.asked import MINUTE_MS, Chosen, Range, dashboards, filled, panels, queries_of
+from tests.dashboards.asked import MINUTE_MS, Chosen, Range, filled, panels, queries_of
+from tests.dashboards.filled_site import BOARDS, device_of
 from tests.servers import SeriesServer, influxd
 
 pytestmark = pytest.mark.server("influxd")
@@ -41,10 +42,12 @@ def test_the_reader_may_ask_all_that_the_dashboards_ask_and_nothing_else(server:
     (source,) = yaml.safe_load(files()["provisioning/datasources/fieldfleet.yaml"])["datasources"]
     reader = (source["user"], PASSWORD)
     where = {"db": source["jsonData"]["dbName"]}
-    for board in dashboards().values():
+    for name, board in BOARDS.items():
         queries = [filled(variable["query"], {}, Chosen()) for variable in board["templating"]["list"]]
         shown = Range(NOW_MS - 60 * MINUTE_MS, NOW_MS)
-        queries += [query for panel in panels(board) for query in queries_of(panel, shown)]
+        for panel in panels(board):
+            chosen = Chosen(device=[device_of(panel["title"])]) if name == "device" else Chosen()
+            queries += queries_of(panel, shown, chosen)
         for query in queries:
             (result,) = httpx.post(f"{server.url}/query", params=where | {"q": query}, auth=reader).json()["results"]
             assert result["series"], query

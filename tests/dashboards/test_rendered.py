@@ -11,8 +11,11 @@ from dashboards import units
 from dashboards.latest import plausible
 from dashboards.panels import PLAIN, RED
 from dashboards.rendered import files
+from dashboards.words import CLASSES, STREAMS
+from fleet_server.texts import Language
 from tests.dashboards.asked import Json, dashboards, panels
 
+BOARDS = dashboards()
 GRAFANA = Path(__file__).parents[2] / "dashboards" / "grafana"
 
 
@@ -32,23 +35,59 @@ def test_each_dashboard_is_found_by_an_id_of_its_own() -> None:
     assert all(len(uid) <= 40 for uid in uids)  # Grafana's bound
 
 
-def test_every_link_leads_to_a_dashboard_that_is_there() -> None:
-    uids = {dashboard["uid"] for dashboard in dashboards().values()}
-    for dashboard in dashboards().values():
-        of_panels = [link for panel in panels(dashboard) for link in panel["links"]]
-        of_values = [link for panel in panels(dashboard) for column, link in _value_links(panel)]
-        assert of_values
-        for link in (*of_panels, *of_values):
-            assert link["url"].split("?")[0].removeprefix("/d/") in uids
+@pytest.mark.parametrize("path", BOARDS)
+def test_every_link_leads_to_a_dashboard_of_the_same_language(path: str) -> None:
+    uids = {board["uid"] for other, board in BOARDS.items() if _language(other) == _language(path)}
+    assert _links(BOARDS[path])
+    for link in _links(BOARDS[path]):
+        assert link["url"].split("?")[0].removeprefix("/d/") in uids
 
 
-def test_a_click_on_a_device_or_a_node_sets_the_variable_of_that_name() -> None:
-    for dashboard in dashboards().values():
-        variables = {variable["name"] for variable in dashboard["templating"]["list"]}
-        for column, link in (found for panel in panels(dashboard) for found in _value_links(panel)):
-            set_to = dict(parse_qsl(urlsplit(link["url"]).query))
-            assert set_to.keys() >= {f"var-{name}" for name in variables}
-            assert set_to[f"var-{column}"] == "${__value.raw}"
+@pytest.mark.parametrize("path", BOARDS)
+def test_a_link_sets_or_keeps_every_variable_of_where_it_leads_to(path: str) -> None:
+    here = {variable["name"] for variable in BOARDS[path]["templating"]["list"]}
+    for link in _links(BOARDS[path]):
+        query = link["url"].split("?")[1].removesuffix("&${__url_time_range}").split("&")
+        kept = {
+            part.removeprefix("${").removesuffix(":queryparam}") for part in query if part.endswith(":queryparam}")
+        }
+        named = {part.partition("=")[0].removeprefix("var-") for part in query if part.startswith("var-")}
+        assert kept <= here
+        assert kept | named >= {variable["name"] for variable in _of(link)["templating"]["list"]}
+
+
+@pytest.mark.parametrize("path", BOARDS)
+def test_a_click_on_a_device_or_a_node_sets_the_variable_of_that_name(path: str) -> None:
+    for column, link in (found for panel in panels(BOARDS[path]) for found in _value_links(panel)):
+        set_to = dict(parse_qsl(urlsplit(link["url"]).query))
+        assert set_to[f"var-{column}"] == "${__value.raw}"
+        assert column in {variable["name"] for variable in _of(link)["templating"]["list"]}
+
+
+def test_from_the_command_centre_every_dashboard_is_a_click_or_a_menu_away() -> None:
+    for path, board in BOARDS.items():
+        (menu,) = board["links"]  # and no link to pages that nobody said the place of
+        found = {other for other, each in BOARDS.items() if set(menu["tags"]) <= set(each["tags"])}
+        assert found == {other for other in BOARDS if _language(other) == _language(path)}
+    home = BOARDS["dashboards/en/command_centre.json"]
+    assert {"fieldfleet-fleet", "fieldfleet-station", "fieldfleet-device", "fieldfleet-evidence"} <= {
+        _of(link)["uid"] for link in _links(home)
+    }
+
+
+def _language(path: str) -> str:
+    return path.split("/")[1]
+
+
+def _links(board: Json) -> list[Json]:
+    """Those of panels, and of values in them."""
+    of_panels = [link for panel in panels(board) for link in panel["links"]]
+    return [*of_panels, *(link for panel in panels(board) for _, link in _value_links(panel))]
+
+
+def _of(link: Json) -> Json:
+    uid = link["url"].split("?")[0].removeprefix("/d/")
+    return next(board for board in BOARDS.values() if board["uid"] == uid)
 
 
 def _value_links(panel: Json) -> list[tuple[str, Json]]:
@@ -63,13 +102,14 @@ def _value_links(panel: Json) -> list[tuple[str, Json]]:
 
 
 def test_every_stream_with_fields_has_a_table_in_each_class_that_has_it_as_its_own() -> None:
-    (dashboard,) = dashboards().values()
-    shown = {(panel["title"]) for panel in panels(dashboard)}
+    shown = [
+        {panel["title"] for panel in panels(BOARDS[f"dashboards/en/{name}.json"])} for name in ("fleet", "device")
+    ]
     board = device_classes.load(device_classes.BOARD)
     for name in device_classes.names():
         for stream, spec in device_classes.load(name).streams.items():
             if spec.fields and (name == board.name or spec != board.streams.get(stream)):
-                assert f"{name}: {stream}" in shown
+                assert all(f"{CLASSES[name]}: {STREAMS[stream]}" in titles for titles in shown)
 
 
 def test_every_measuring_unit_of_a_class_can_be_shown() -> None:
@@ -99,6 +139,32 @@ def test_provisioning_names_the_source_that_every_panel_asks() -> None:
     asked = {panel["datasource"]["uid"] for board in dashboards().values() for panel in panels(board)}
     assert asked == {source["uid"]}
     assert source["jsonData"]["version"] == "InfluxQL"
+
+
+def test_each_language_has_a_folder_of_its_own() -> None:
+    providers = yaml.safe_load(files()["provisioning/dashboards/fieldfleet.yaml"])["providers"]
+    assert len({provider["folderUid"] for provider in providers}) == len(providers) == len(Language)
+    assert {provider["folder"] for provider in providers} == {"Field fleet", "外勤设备"}
+
+
+def test_a_site_may_have_one_language_and_its_own_time_zone() -> None:
+    told = files([Language.ZH_HANS], "Asia/Shanghai")
+    boards = [json.loads(text) for path, text in told.items() if path.endswith(".json")]
+    assert len(boards) == len(BOARDS) / len(Language)
+    assert {board["timezone"] for board in boards} == {"Asia/Shanghai"}
+    assert {board["timezone"] for board in BOARDS.values()} == {"browser"}
+
+
+def test_a_site_that_says_where_its_pages_are_has_links_to_them() -> None:
+    told = files([Language.EN], pages="https://fleet.example")
+    boards = [json.loads(text) for path, text in told.items() if path.endswith(".json")]
+    links = [link["url"] for board in boards for link in _links(board)]
+    assert {url for url in links if not url.startswith("/d/")} == {
+        "https://fleet.example/alerts",
+        "https://fleet.example/coverage",
+        "https://fleet.example/devices/${device}",
+    }
+    assert all(link["url"].startswith("/d/") for board in BOARDS.values() for link in _links(board))
 
 
 def test_no_secret_is_in_the_rendered_files() -> None:

@@ -262,12 +262,15 @@ def test_the_server_writes_to_the_bucket_that_influxdb_is_told_to_make() -> None
 
 
 def test_grafana_finds_what_is_rendered_where_it_is_mounted() -> None:
-    (provider,) = yaml.safe_load(files()["provisioning/dashboards/fieldfleet.yaml"])["providers"]
+    providers = yaml.safe_load(files()["provisioning/dashboards/fieldfleet.yaml"])["providers"]
     mounts = dict(mount.split(":")[:2] for mount in SERVICES["grafana"]["volumes"])
-    assert mounts["./dashboards/grafana/dashboards"] == provider["options"]["path"] == DASHBOARDS_DIRECTORY
+    assert mounts["./dashboards/grafana/dashboards"] == DASHBOARDS_DIRECTORY
+    directories = [PurePosixPath(provider["options"]["path"]) for provider in providers]
+    rendered = {PurePosixPath(path).parent for path in files() if path.endswith(".json")}
+    assert {PurePosixPath("dashboards") / path.relative_to(DASHBOARDS_DIRECTORY) for path in directories} == rendered
     home = PurePosixPath(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
-    assert str(home.parent) == DASHBOARDS_DIRECTORY
-    assert f"dashboards/{home.name}" in files()
+    assert home.parent in directories
+    assert str("dashboards" / home.relative_to(DASHBOARDS_DIRECTORY)) in files()
 
 
 def test_grafana_asks_as_the_user_whom_influxdb_is_told_of() -> None:
