@@ -3,6 +3,7 @@
 All of it is read as everybody's; who shows it to people scopes it.
 """
 
+import math
 import shutil
 import threading
 import time
@@ -12,26 +13,54 @@ from typing import Final
 from cryptography import x509
 from sqlalchemy import Engine
 
+from broker_config import device_classes
+from fleet_server.access.auditor import Auditor
 from fleet_server.access.states import State
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
+from fleet_server.alerting.view import AlertsView
+from fleet_server.change.rollout_store import RolloutStore
 from fleet_server.change.store import TwinStore
 from fleet_server.config import Config
+from fleet_server.evidence.custodian import Custodian
+from fleet_server.evidence.reconciling import Books
 from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.view import SinkView
 from fleet_server.registry import readiness
 from fleet_server.registry.store import Registry
-from fleet_server.standing import server
+from fleet_server.standing import evidence, server
+from fleet_server.standing.alerts import AlertsLook
+from fleet_server.standing.coverage import CoverageLook
 from fleet_server.standing.fitness import FitnessLook
+from fleet_server.standing.forecast import READINGS_MAX, Readings
 from fleet_server.standing.held import Held
+from fleet_server.standing.interviews import InterviewsLook
 from fleet_server.standing.looking import Looker, Source
-from fleet_server.standing.measures import PRESENCE, READINESS, SERVER
+from fleet_server.standing.measures import (
+    ALERTS,
+    COVERAGE,
+    EVIDENCE,
+    INTERVIEWS,
+    PRESENCE,
+    READINESS,
+    RECORDINGS,
+    ROLLOUTS,
+    SERVER,
+    UPLOADS,
+)
 from fleet_server.standing.presence import PresenceLook
+from fleet_server.standing.recordings import RecordingsLook
+from fleet_server.standing.rollouts import RolloutsLook
 from fleet_server.standing.sample import Sample
+from fleet_server.standing.uploads import UploadsLook
 from fleet_server.telemetry.view import TelemetryView
 from fleet_server.threads import Resumed
+from fleet_server.uploads import Uploads
 
 HOUR_MS: Final = 3_600_000
+COVERAGE_WAIT_S: Final = 30.0
+"""By then every camera was looked at once."""
+WEEK_MS: Final = 7 * 24 * HOUR_MS
 
 
 class Measuring:
@@ -63,6 +92,36 @@ class Measuring:
         self._sources += [
             Source(PRESENCE, PresenceLook(view, labels).look),
             Source(READINESS, fitness.look),
+            Source(COVERAGE, CoverageLook(self.held.samples, SqlAssignments(engine)).look, wait_s=COVERAGE_WAIT_S),
+        ]
+
+    def rollouts(self, store: RolloutStore) -> None:
+        """Measures of rollouts."""
+        self._sources.append(Source(ROLLOUTS, RolloutsLook(store).look))
+
+    def alerts(self, view: AlertsView) -> None:
+        """How many are open."""
+        self._sources.append(Source(ALERTS, AlertsLook(view).look))
+
+    def evidence(
+        self,
+        registry: Registry,
+        labels: LabelsOf,
+        books: Books,
+        uploads: Uploads,
+        custodian: Custodian,
+        auditor: Auditor,
+        overdue: Callable[[], Mapping[str, int] | None],
+    ) -> None:
+        """Measures of files, and of what devices recorded."""
+        classes = frozenset(name for name in device_classes.names() if device_classes.load(name).files)
+        recordings = RecordingsLook(registry, books, labels, overdue, classes=classes)
+        whole = EvidenceLook(uploads, custodian, auditor, recordings, overdue)
+        self._sources += [
+            Source(RECORDINGS, recordings.look),
+            Source(UPLOADS, UploadsLook(uploads.progress, labels).look),
+            Source(INTERVIEWS, InterviewsLook(registry, books, labels).look),
+            Source(EVIDENCE, whole.look),
         ]
 
     def server(self, view: TelemetryView, sinks: SinkView) -> None:
@@ -80,6 +139,41 @@ class Measuring:
     def _run(self, stop: threading.Event) -> None:
         pace = self._config.measuring.pace
         Looker(self._sources, self.held, now_ms=self._now_ms, monotonic_s=time.monotonic, pace=pace).run(stop)
+
+
+class EvidenceLook:
+    """At what is kept and where."""
+
+    def __init__(
+        self,
+        uploads: Uploads,
+        custodian: Custodian,
+        auditor: Auditor,
+        recordings: RecordingsLook,
+        overdue: Callable[[], Mapping[str, int] | None],
+    ) -> None:
+        self._uploads = uploads
+        self._custodian = custodian
+        self._auditor = auditor
+        self._recordings = recordings
+        self._overdue = overdue
+        self._free = Readings(math.inf, spacing_ms_max=WEEK_MS // READINGS_MAX)
+
+    def look(self, at_ms: int) -> Iterator[Sequence[Sample]]:
+        """See :class:`fleet_server.standing.looking.Source`."""
+        overdue, free_bytes = self._overdue(), self._uploads.free_bytes
+        self._free.add(at_ms, free_bytes)
+        seen = evidence.Seen(
+            at_ms,
+            free_bytes,
+            not self._auditor.facts().fault,
+            self._custodian.facts,
+            self._uploads.facts(),
+            self._recordings.lateness(),
+            None if overdue is None else sum(overdue.values()),
+            self._free.lasts_s(),
+        )
+        yield [evidence.sample(seen)]
 
 
 class ServerLook:

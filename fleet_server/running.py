@@ -43,6 +43,7 @@ from fleet_server.outbound.service import Outbound
 from fleet_server.outbound.subscriptions import Sort
 from fleet_server.outbound.watch import WatchPolicy
 from fleet_server.parts import Operators, Secrets, now_ms
+from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.sinks import Sinks
 from fleet_server.registry import readiness
 from fleet_server.registry.keeper import Keeper, PromptLabels
@@ -135,10 +136,11 @@ class Server:
         sinks.start()
         measuring.fleet(operators.engine, operators.registry, view, labels, changing.twins)
         measuring.server(view, sinks)
+        measuring.rollouts(rolling.store)
         if self._identities is not None:
             self._identities.open(operators.engine, operators.registry, view)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
-        custody = self._custody(tell, told)
+        custody = self._custody(tell, told, labels)
         signers = self._trusted.signers_json
         sight = Sight(
             operators.registry, view, changing.twins, changing.layers, now_ms=now_ms, monotonic_ms=monotonic_ms
@@ -219,14 +221,24 @@ class Server:
 
         return tell
 
-    def _custody(self, tell: Tell, told: Callable[[], None]) -> Custody | None:
+    def _custody(self, tell: Tell, told: Callable[[], None], labels: LabelsOf) -> Custody | None:
         if self._uploads is None:
             return None
         operators = self._operators
         custody = parts.custody_of(self._config, operators, self._uploads, self._store, self._trusted, tell)
         books = Books(self._telemetry.answers, custody.pieces, SqlAssignments(operators.engine))
         overdue = SqlOverdue(SqlOutbox(operators.engine), now_ms=now_ms, told=told)
-        custody.also("overdue", OverdueLooker(books, operators.registry, overdue, now_ms=now_ms).run)
+        looker = OverdueLooker(books, operators.registry, overdue, now_ms=now_ms)
+        custody.also("overdue", looker.run)
+        self._measuring.evidence(
+            operators.registry,
+            labels,
+            books,
+            self._uploads,
+            custody.evidence.custodian,
+            operators.auditor,
+            lambda: looker.counts,
+        )
         return custody
 
     def _ports(

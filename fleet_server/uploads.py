@@ -23,7 +23,7 @@ from fleet_server.broker_links import link_settings
 from fleet_server.config import Config, ConfigError, DeviceCa, Evidence
 from fleet_server.evidence.admission import BUSY_AGAIN_S, Bounds, RefusedError, Trust
 from fleet_server.evidence.arrival import Register
-from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.facts import EvidenceFacts, Progress
 from fleet_server.evidence.finishing import Copying, Finisher
 from fleet_server.evidence.service import UploadService, UploadSettings
 from fleet_server.evidence.transfer import Transfer
@@ -104,6 +104,15 @@ class Uploads:
     def facts(self) -> EvidenceFacts | None:
         """None: it has not begun."""
         return None if self._service is None else self._service.facts()
+
+    def progress(self) -> list[Progress]:
+        """Of each file that is on its way; none before it has begun."""
+        return [] if self._service is None else self._service.progress()
+
+    @property
+    def free_bytes(self) -> int:
+        """Left where files are kept."""
+        return self._incoming.disk()[1]
 
     async def _serve(self, stop: asyncio.Event) -> None:
         uploads = SqliteUploads(self._table.directory / UPLOADS_FILE)

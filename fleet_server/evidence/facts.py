@@ -2,6 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """A file that is on its way. ``left``: bytes that are not durable yet."""
+
+    upload: str
+    device: str
+    size: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)

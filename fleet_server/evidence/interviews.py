@@ -63,7 +63,7 @@ class Segment:
 @dataclass(frozen=True, slots=True)
 class Interview:
     """``begin``, ``end``: the journal's events; ``end`` None: it lasts, or nobody knows when it ended, and is looked
-    at up to ``length_ms``. ``covered_ms``: of that.
+    at up to ``length_ms``. ``covered_ms``: of that. ``told``: what the recorder itself says is missing.
     """
 
     begin: Note
@@ -73,6 +73,7 @@ class Interview:
     segments: tuple[Segment, ...]
     gaps: tuple[Gap, ...]
     gaps_total: int
+    told: tuple[Gap, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -129,7 +130,9 @@ def _interview(
         (each for each in gaps if each.part.to_ms - each.part.from_ms > FRAME_MS), key=lambda each: each.part
     )
     covered_ms = sum(part.to_ms - part.from_ms for part in covered)
-    return Interview(begin, end, length_ms, covered_ms, tuple(segments), tuple(gaps[:GAPS_MAX]), len(gaps))
+    return Interview(
+        begin, end, length_ms, covered_ms, tuple(segments), tuple(gaps[:GAPS_MAX]), len(gaps), tuple(told[:GAPS_MAX])
+    )
 
 
 def _after(begin: Note, boot: str, mono: int, at_ms: int) -> int:

@@ -89,6 +89,8 @@ class OverdueLooker:
         self._registry = registry
         self._told = told
         self._now_ms = now_ms
+        self.counts: dict[str, int] | None = None
+        """Of each device, how many recordings are overdue, as of the last look at all; None: there was none."""
 
     def run(self, stop: Event) -> None:
         """Look now and then, until *stop*."""
@@ -107,14 +109,16 @@ class OverdueLooker:
         if old:
             self._told.record((), {}, old)
         after = ""
+        counts: dict[str, int] = {}
         while page := self._registry.devices(DeviceFilter(), after=after, rows_max=DEVICES_A_READ):
             for device in page:
-                self._look_at(device, told)
+                counts[device.device] = self._look_at(device, told)
                 if stop.wait(pause_s):
                     return
             after = page[-1].device
+        self.counts = counts
 
-    def _look_at(self, device: Device, told: Mapping[str, int]) -> None:
+    def _look_at(self, device: Device, told: Mapping[str, int]) -> int:
         now_ms = self._now_ms()
         # what began later is not due yet
         span = Span(now_ms - SPAN_MS, now_ms - OVERDUE_MS)
@@ -122,7 +126,8 @@ class OverdueLooker:
             rows = self._books.rows(device.device, span, now_ms=now_ms)
         except TooMuchError as error:
             logger.warning("what is overdue of a device is not known", extra={"error": shown(error)})
-            return
+            return 0
         found = look(device, rows, told, now_ms)
         if found.news:
             self._told.record(found.news, dict.fromkeys(found.keys, now_ms), ())
+        return sum(row.standing is Standing.OVERDUE for row in rows)

@@ -27,7 +27,7 @@ from broker_config.transfer import DownMessage, Receipted
 from fleet_server.access.signing import Signer, SignerError
 from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
 from fleet_server.evidence import receipting
-from fleet_server.evidence.facts import EvidenceFacts
+from fleet_server.evidence.facts import EvidenceFacts, Progress
 from fleet_server.evidence.finishing import Finisher
 from fleet_server.evidence.receipts import Due, receipted
 from fleet_server.evidence.transfer import Transfer
@@ -295,6 +295,10 @@ class UploadService:
     def receipt(self, device: DeviceId, upload: str) -> bytes | None:
         """See :class:`fleet_server.evidence.docking.Docking`."""
         return self._signed_lately.get((device, upload))
+
+    def progress(self) -> list[Progress]:
+        """Of each file that is on its way; any thread."""
+        return self._transfer.progress()
 
     def facts(self) -> EvidenceFacts:
         """See :class:`EvidenceFacts`."""

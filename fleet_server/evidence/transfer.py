@@ -46,6 +46,7 @@ from fleet_server.evidence.admission import (
 )
 from fleet_server.evidence.checks import Checks
 from fleet_server.evidence.content import ContentError
+from fleet_server.evidence.facts import Progress
 from fleet_server.evidence.finishing import Finished
 from fleet_server.evidence.groups import Group
 from fleet_server.evidence.underway import OpenUpload, Outcome, Put, Said, Stage, Told, UnderWay
@@ -385,6 +386,15 @@ class Transfer:
     def stale(self, *, before_ms: int) -> int:
         """Open uploads of which nothing has come since then."""
         return sum(each.changed_ms < before_ms for each in self._table.open.values())
+
+    def progress(self) -> list[Progress]:
+        """Of each that is under way; any thread."""
+        table = self._table
+        # one step of the interpreter: the table may change meanwhile
+        return [
+            Progress(each.upload.upload, each.device, each.manifest.size, table.promised(each))
+            for each in list(table.open.values())
+        ]
 
     @property
     def open_uploads(self) -> int:

@@ -20,13 +20,16 @@ LASTS_S_MAX: Final = 30 * 86_400.0
 
 
 class Readings:
-    """The last readings of one quantity, thinned out: some two hours of them."""
+    """The last readings of one quantity, thinned out: some two hours of them, unless it is said otherwise."""
 
-    __slots__ = ("_rise_max", "_spacing_ms", "_times_ms", "_values")
+    __slots__ = ("_rise_max", "_spacing_ms", "_spacing_ms_max", "_times_ms", "_values")
 
-    def __init__(self, rise_max: float) -> None:
-        """*rise_max*: more than that from one reading to the next is a refill, and what was before counts no more."""
+    def __init__(self, rise_max: float, *, spacing_ms_max: int = SPACING_MS_MAX) -> None:
+        """*rise_max*: more than that from one reading to the next is a refill, and what was before counts no more.
+        *spacing_ms_max*: READINGS_MAX times that is how far back it looks.
+        """
         self._rise_max = rise_max
+        self._spacing_ms_max = spacing_ms_max
         self._times_ms = array("q")
         self._values = array("d")
         self._spacing_ms = SPACING_MS_MIN
@@ -35,13 +38,13 @@ class Readings:
         """Whether it was taken: not what is too near to the one before, or older."""
         if self._times_ms:
             since_ms = at_ms - self._times_ms[-1]
-            if since_ms > GAP_MS_MAX or value - self._values[-1] > self._rise_max:
+            if since_ms > max(GAP_MS_MAX, 2 * self._spacing_ms) or value - self._values[-1] > self._rise_max:
                 self.clear()
             elif since_ms < self._spacing_ms:
                 return False
         if len(self._times_ms) == READINGS_MAX:
-            if self._spacing_ms < SPACING_MS_MAX:
-                self._spacing_ms = min(2 * self._spacing_ms, SPACING_MS_MAX)
+            if self._spacing_ms < self._spacing_ms_max:
+                self._spacing_ms = min(2 * self._spacing_ms, self._spacing_ms_max)
                 del self._times_ms[::2], self._values[::2]
             else:
                 del self._times_ms[0], self._values[0]

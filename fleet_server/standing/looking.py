@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, TypeVar
 import structlog
 
 from broker_config.text import shown
+from fleet_server.evidence.uploads import UploadError
 from fleet_server.standing.held import Held
 from fleet_server.standing.measures import Measure
 from fleet_server.standing.sample import Sample
@@ -30,11 +31,13 @@ def portions(found: Sequence[T], size: int = PORTION) -> Iterator[Sequence[T]]:
 
 class Source(NamedTuple):
     """``look``: at what time -> samples, a portion after the other; one may be empty, and should not take longer than
-    some tens of milliseconds. It may raise StoreError: then the rest is not known until the next time.
+    some tens of milliseconds. It may raise StoreError, UploadError, OSError: then the rest is not known until the
+    next time. ``wait_s``: before the first, for what is made of other measures.
     """
 
     measure: Measure
     look: Callable[[int], Iterator[Sequence[Sample]]]
+    wait_s: float = 0.0
 
 
 class _Turn:
@@ -64,7 +67,7 @@ class Looker:
         self._now_ms = now_ms
         self._monotonic_s = monotonic_s
         self._pace = pace
-        self._turns = [_Turn(source, monotonic_s()) for source in sources]
+        self._turns = [_Turn(source, monotonic_s() + source.wait_s / pace) for source in sources]
 
     def run(self, stop: Event) -> None:
         """Until *stop*."""
@@ -89,7 +92,7 @@ class Looker:
         measure = turn.source.measure
         try:
             portion = next(portions, None)
-        except StoreError as error:
+        except (StoreError, UploadError, OSError) as error:
             level = log.debug if turn.failing else log.warning
             level("how the fleet stands is not known now", measure=measure.name, error=shown(error))
             turn.portions, turn.failing = None, True

@@ -85,9 +85,9 @@ READINESS: Final = Measure(
         Field("in_effect", YES_NO, "1 while what it reports is what is desired"),
         Field("battery_lasts_s", SECONDS, "until the battery is empty, as it went lately"),
         Field("space_lasts_s", SECONDS, "until there is no room, as it went lately"),
-        Field("shift_left_s", SECONDS, "of the shift for which it was given out"),
+        Field("shift_left_s", SECONDS, "of the shift for which it was given out, by how long one is"),
         Field("certificate_s", SECONDS, "until its certificate ends"),
-        Field("clock_off_ms", MILLISECONDS, "of its clock against the server's, at the last answer of time"),
+        Field("clock_off_ms", MILLISECONDS, "of the times it gives against the server's, as last measured"),
         Field("clock_unc_ms", MILLISECONDS, "how far its clock may be off, as it says"),
     ),
 )
@@ -99,7 +99,7 @@ RECORDINGS: Final = Measure(
     (
         Field("expected", COUNT, "recordings that its journal tells of"),
         Field("verified", COUNT, "of them, whole and verified"),
-        Field("overdue", COUNT, "of them, not here a day later"),
+        Field("overdue", COUNT, "recordings of the last week that are not here a day later"),
         Field("lateness_s", SECONDS, "from the end of a recording until it was verified, the median"),
     ),
 )
@@ -123,8 +123,8 @@ INTERVIEWS: Final = Measure(
     (
         Field("sessions", COUNT, "interviews that began in the last day"),
         Field("under_way", YES_NO, "1 while one goes on"),
-        Field("covered", YES_NO, "share of their time that was recorded", share=True),
-        Field("gaps", COUNT, "gaps in their recordings"),
+        Field("covered", YES_NO, "share of the time of those that ended that was recorded", share=True),
+        Field("gaps", COUNT, "gaps in their recordings, but for what is still to come"),
         Field("gap_s", SECONDS, "how long these are together"),
         Field("gaps_unexplained", COUNT, "of them, those without a reason"),
     ),
