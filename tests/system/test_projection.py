@@ -64,12 +64,16 @@ def test_influxql_answers_what_the_store_holds_and_after_an_outage_again(rig: Ri
     rig.settle()
 
 
-def test_presence_is_there(rig: Rig, influx: SeriesServer) -> None:
-    rig.wait(
-        lambda: ask(influx, f"SELECT last(connected) FROM presence WHERE device = '{DEVICE}'") != [],
-        "presence is projected",
-        rig.server,
-    )
+def test_what_the_server_measures_is_there(rig: Rig, influx: SeriesServer) -> None:
+    of_device = f"WHERE device = '{DEVICE}'"
+    wanted = {
+        "presence": f"SELECT last(connected), last(gaps_explained) FROM presence {of_device}",
+        "readiness": f"SELECT last(ready), last(given_out) FROM readiness {of_device}",
+        "server": "SELECT last(ingest), last(receipt_age_ms), last(commit_ms), last(sink_behind_s) FROM server",
+        "rollouts": "SELECT last(under_way) FROM rollouts",
+    }
+    for measure, query in wanted.items():
+        rig.wait(lambda query=query: ask(influx, query) != [], f"{measure} is projected", rig.server)
 
 
 def test_a_rebuild_beside_the_server_fills_a_database_that_was_lost(rig: Rig, influx: SeriesServer) -> None:
