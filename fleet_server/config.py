@@ -21,6 +21,7 @@ from broker_config.ids import BadIdError, SiteId, shard
 from broker_config.text import shown
 from fleet_server.access.key_uri import KeyUri, KeyUriError
 from fleet_server.access.roles import Role
+from fleet_server.alerting.rules import RULE
 from fleet_server.evidence.retention import CHANGE_DELAY_D, DELETION_DELAY_D, DELETIONS_A_DAY_MAX
 from fleet_server.outbound.happenings import Kind, Severity
 from fleet_server.registry.readiness import Thresholds
@@ -298,6 +299,16 @@ class Outbound(Struct, frozen=True):
     settle_s: Annotated[float, Meta(ge=0, le=3_600)] = 90.0
 
 
+class Alerts(Struct, frozen=True):
+    """What the server tells of what is wrong for a while. ``off``: rules that are not asked here; ``patience``: how
+    much of each rule's times is waited for, less than 1 for drills; ``look_s``: between two looks.
+    """
+
+    off: tuple[str, ...] = ()
+    patience: Annotated[float, Meta(ge=0, le=10)] = 1.0
+    look_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+
+
 class Mail(Struct, frozen=True):
     """Where mail goes, and of what. ``digest_s``: what happens within this time goes in one mail."""
 
@@ -406,6 +417,7 @@ class Config(Struct, frozen=True):
     evidence: Evidence | None = None
     readiness: dict[str, Thresholds] = {}
     measuring: Measuring = Measuring()
+    alerts: Alerts = Alerts()
 
 
 T = TypeVar("T", bound=Struct)
@@ -419,6 +431,9 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
     """
     config = read_tables(text, Config, base=base, source=source)
     faults = [] if config.mail is None else _mail_faults(config.mail)
+    unknown = [name for name in config.alerts.off if name not in RULE]
+    if unknown:
+        faults.append(f"alerts.off: expected some of {', '.join(RULE)}, got {shown(', '.join(unknown))}")
     if not _is_loopback(config.api.host):
         faults.append(f"api.host: expected a loopback address such as 127.0.0.1, got {shown(config.api.host)!r}")
     if config.influx is not None:

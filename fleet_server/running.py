@@ -8,11 +8,13 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 import uvicorn
 
+from fleet_server import alerts as alerting
 from fleet_server import parts
 from fleet_server import rolling_out as rollouts
 from fleet_server.adapters.sql.assignments import SqlAssignments
@@ -137,6 +139,9 @@ class Server:
         measuring.fleet(operators.engine, operators.registry, view, labels, changing.twins)
         measuring.server(view, sinks)
         measuring.rollouts(rolling.store)
+        alerts = alerting.alerts_of(config, operators.engine, measuring.held, view, labels, told=told, now_ms=now_ms)
+        alerting_now = alerting.running(alerts)
+        measuring.alerts(alerts)
         if self._identities is not None:
             self._identities.open(operators.engine, operators.registry, view)
         subscriptions.keep_mail(parts.mail_choice(config), now_ms=now_ms())
@@ -148,7 +153,8 @@ class Server:
         commanding = Commanding(
             config, operators.engine, view, self._security, signers, fitting=sight.fitting, now_ms=now_ms
         )
-        api = _api(self._ports(bell, subscriptions, outbound, sinks, custody, changing, rolling, commanding))
+        ports = self._ports(bell, subscriptions, outbound, sinks, custody, changing, rolling, commanding)
+        api = _api(replace(ports, alerts=alerts))
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])
         keeping, auditing = threading.Event(), threading.Event()
@@ -171,6 +177,7 @@ class Server:
             rolling_out.start()
         commanding.start()
         measuring.start()
+        alerting_now.start()
         log.info("serving", api=config.api.url, store_epoch=self._telemetry.facts().store_epoch)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -178,6 +185,7 @@ class Server:
             await asyncio.to_thread(sinks.stop)  # before the lease is dropped, by which it writes
             await telemetry
         finally:
+            await asyncio.to_thread(alerting_now.stop)
             await asyncio.to_thread(measuring.stop)
             await asyncio.to_thread(rolling_out.stop)
             await asyncio.to_thread(changing.stop)

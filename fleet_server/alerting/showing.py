@@ -5,7 +5,7 @@ from typing import Final
 
 from fleet_server.alerting.machine import Key, Look, State
 from fleet_server.alerting.rules import Kin, Rule
-from fleet_server.alerting.view import Alert, ordered
+from fleet_server.alerting.view import Alert, place_of
 from fleet_server.outbound.happenings import ALERT_WORDS, Data, Kind, News, names
 from fleet_server.standing.measures import Of
 from fleet_server.texts import Language, Texts
@@ -38,13 +38,12 @@ def alert_of(rule: Rule, key: Key, state: State) -> Alert:
 
 def shown(rules: Mapping[str, Rule], look: Look) -> list[Alert]:
     """Those that are open and not told by another."""
-    return ordered(
-        [
-            alert_of(rules[key.rule], key, state)
-            for key, state in look.states.items()
-            if state.open and key not in look.folded
-        ]
+    found = (
+        alert_of(rules[key.rule], key, state)
+        for key, state in look.states.items()
+        if state.open and key not in look.folded
     )
+    return sorted(found, key=place_of)
 
 
 def news_of(rules: Mapping[str, Rule], look: Look, now_ms: int) -> list[News]:

@@ -41,9 +41,9 @@ class Alert(NamedTuple):
         return text(self.text, **{**self.values, "value": value})
 
 
-def ordered(alerts: list[Alert]) -> list[Alert]:
-    """Alarms first, the oldest first."""
-    return sorted(alerts, key=lambda each: (-SEVERITIES.index(each.severity), each.since_ms, each.rule, each.subject))
+def place_of(alert: Alert) -> tuple[int, int, str, str]:
+    """In the order in which alerts are shown: alarms first, the oldest first; no other has the same."""
+    return -SEVERITIES.index(alert.severity), alert.since_ms, alert.rule, alert.subject
 
 
 class AlertsView(Protocol):

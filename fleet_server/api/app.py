@@ -23,6 +23,7 @@ from fleet_server.access.people_store import People
 from fleet_server.access.person_store import Persons
 from fleet_server.access.revocation import Revoker
 from fleet_server.access.roles import Permission
+from fleet_server.access.scoped_alerts import ScopedAlerts
 from fleet_server.access.scoped_assignments import ScopedAssignments
 from fleet_server.access.scoped_change import ScopedCircumstances, ScopedLayers, ScopedTwins
 from fleet_server.access.scoped_commands import ScopedCommands
@@ -32,7 +33,9 @@ from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
 from fleet_server.access.states import State
 from fleet_server.access.timestamps import Timestamps
+from fleet_server.alerting.view import AlertsView
 from fleet_server.api import (
+    alerts,
     assignments,
     audit,
     changes,
@@ -137,7 +140,8 @@ class Ports:
     """What the API stands on. ``wake``: subscriptions changed; ``enrolling``: None if the server signs no devices;
     ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken; ``evidence``:
     None if the server keeps none; ``timestamps``: of checkpoints; ``change``: None if the server changes no devices;
-    ``rolling``: rollouts, None as well; ``commanding``: None if it orders none about.
+    ``rolling``: rollouts, None as well; ``commanding``: None if it orders none about; ``alerts``: None if it tells
+    of none.
     """
 
     view: TelemetryView
@@ -162,6 +166,7 @@ class Ports:
     command_facts: Callable[[], CommandFacts | None] = lambda: None
     rolling: Rolling | None = None
     commanding: Commanding | None = None
+    alerts: AlertsView | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -224,6 +229,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         people.routes(ports.persons, clock),
         *_change(ports.change, registry, clock),
         *(() if ports.rolling is None else (rollouts.routes(ports.rolling),)),
+        *(() if ports.alerts is None else (alerts.routes(ScopedAlerts(ports.alerts, acting.scope)),)),
     ):
         app.include_router(router, dependencies=guarded, responses=refused)
     _describe(app)

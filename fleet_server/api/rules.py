@@ -86,6 +86,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "GET /v1/latest": _LOOK,
     "GET /v1/gaps": _LOOK,
     "GET /v1/happenings": _LOOK,
+    "GET /v1/alerts": _LOOK,
     "GET /v1/changes": _LOOK,
     "GET /v1/quarantine": Rule(P.QUARANTINE_READ),
     "GET /v1/quarantine/{row_id}": Rule(P.QUARANTINE_READ),

@@ -8,6 +8,7 @@ import typer
 from broker_config import limits
 from broker_config.text import shown
 from fleet_server.cli import (
+    alert_commands,
     answers,
     assign_commands,
     audit_commands,
@@ -83,6 +84,7 @@ app.add_typer(rollout_commands.app, name="rollout")
 add_commands(app)
 add_people_commands(app)
 outbound_commands.add_commands(app)
+alert_commands.add_commands(app)
 enrolment_commands.add_commands(app)
 backup_commands.add_commands(app)
 

@@ -38,6 +38,7 @@ from fleet_server.adapters.authority import FileKeys
 from fleet_server.adapters.broker_door import Door, DoorSettings
 from fleet_server.adapters.revocation_list import CrlFile
 from fleet_server.adapters.sql import database
+from fleet_server.adapters.sql.alerts import SqlAlerts
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.audit import SqlAudit
 from fleet_server.adapters.sql.commands import SqlCommands
@@ -52,6 +53,8 @@ from fleet_server.adapters.sql.registry import SqlRegistry
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sql.twins import SqlTwins
 from fleet_server.adapters.sqlite_store import SqliteStore
+from fleet_server.alerting.engine import Alerts, Settings
+from fleet_server.alerting.rules import RULE
 from fleet_server.api.app import Enrolling, Ports
 from fleet_server.api.assignments import Assigning
 from fleet_server.api.commands import Commanding
@@ -143,6 +146,8 @@ class Fleet:
         self.keeper = Keeper(self.view, self.registry, now_ms=lambda: NOW)
         self.outbox, self.bell = SqlOutbox(engine), Bell()
         change = self._change(engine)
+        self.standing = Held()
+        self.alerts = self._alerts(engine)
         self.ports = Ports(
             self.view,
             self.registry,
@@ -163,7 +168,14 @@ class Fleet:
             command_facts=lambda: CommandFacts(connected=True, devices_waiting=2, counts={"said": 7}),
             rolling=self._rolling(engine, change),
             commanding=self._commanding(engine, change),
+            alerts=self.alerts,
         )
+
+    def _alerts(self, engine: Engine) -> Alerts:
+        """Nobody looks but who says so."""
+        told = SqlAlerts(SqlOutbox(engine), now_ms=lambda: self.now_ms, told=self.bell.ring)
+        settings = Settings(RULE, settle_s=0.0)
+        return Alerts(self.standing, self.view, self.registry, told, settings, now_ms=lambda: self.now_ms)
 
     def _commanding(self, engine: Engine, change: Change) -> Commanding:
         """Without a broker: what is to be sent is in the store."""

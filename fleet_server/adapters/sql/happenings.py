@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, 
 
 from fleet_server.adapters.sql import database
 from fleet_server.adapters.sql.tables import happening, watched
-from fleet_server.outbound.happenings import SEVERITIES, SEVERITY, Data, Happening, Kind, News
+from fleet_server.outbound.happenings import SEVERITIES, Data, Happening, Kind, News
 from fleet_server.outbound.store import FeedPage, Filter
 
 FEED: Final = "feed"
@@ -35,6 +35,7 @@ def add(connection: Connection, news: Sequence[News]) -> list[Happening]:
                 "device_class": each.device_class,
                 "org": each.org,
                 "data": msgspec.json.encode(each.data).decode(),
+                "severity": each.severity.value,
             }
             for each in news
         ],
@@ -90,11 +91,12 @@ def _bounds(connection: Connection) -> tuple[int, int]:
 
 
 def _chosen(chosen: Filter) -> ColumnElement[bool]:
-    least = SEVERITIES.index(chosen.severity)
-    kinds = {kind for kind in chosen.kinds or Kind if SEVERITIES.index(SEVERITY[kind]) >= least}
     found: ColumnElement[bool] = true()
-    if len(kinds) < len(Kind):
-        found = happening.c.kind.in_(sorted(kind.value for kind in kinds))
+    if chosen.kinds:
+        found &= happening.c.kind.in_(sorted(kind.value for kind in chosen.kinds))
+    least = SEVERITIES.index(chosen.severity)
+    if least:
+        found &= happening.c.severity.in_([each.value for each in SEVERITIES[least:]])
     if chosen.device:
         found &= happening.c.device == chosen.device
     if chosen.org:

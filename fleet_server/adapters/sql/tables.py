@@ -154,6 +154,7 @@ happening: Final = Table(
     Column("device_class", Text, nullable=False),
     Column("org", Text, nullable=False),
     Column("data", Text, nullable=False),  # a flat JSON object
+    Column("severity", Text, nullable=False),
     Index(None, "device", "id"),
     Index(None, "kind", "id"),
     Index(None, "at_ms"),

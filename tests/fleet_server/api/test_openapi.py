@@ -35,6 +35,7 @@ def test_paths(document: dict[str, Any]) -> None:
         "delete /v1/org-nodes/{node}",
         "delete /v1/webhooks/{webhook}",
         "get /metrics",
+        "get /v1/alerts",
         "get /v1/assignments",
         "get /v1/assignments/{assignment}",
         "get /v1/audit",
