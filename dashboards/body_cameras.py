@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models import dashboard as grafana
 
 from dashboards.charts import lines_of
 from dashboards.edition import NOW, SCOPES, Board, Edition, now_of
-from dashboards.influxql import newest, totals
+from dashboards.influxql import newest, total, totals
 from dashboards.layout import Section, Tile
 from dashboards.measured import device_column, known, org_column, read, shared, summed
 from dashboards.panels import (
@@ -62,8 +62,8 @@ def _coverage(edition: Edition) -> Section:
 
 
 def _covered(edition: Edition) -> grafana.Panel:
-    terms = [_SHARE, *(f'sum("{name}") AS "{name}"' for name in ("covered", "officers", "spare"))]
-    query = totals(COVERAGE.name, terms, COVERAGE.names, where=SCOPE.where_node, of="org")
+    terms = [_SHARE, *total("sum", "covered", "officers", "spare")]
+    queries = totals(COVERAGE.name, terms, where=SCOPE.where_node, of="org")
     columns = [
         shared(edition, "share", "of the officers", steps=GOAL),
         summed(edition, "covered", "with a camera that works"),
@@ -78,12 +78,12 @@ def _covered(edition: Edition) -> grafana.Panel:
         now=now_of(COVERAGE),
         no_value=SILENT,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _by_node(edition: Edition) -> grafana.Panel:
-    terms = [_SHARE, *(f'sum("{name}") AS "{name}"' for name in COVERAGE.names)]
-    query = totals(COVERAGE.name, terms, COVERAGE.names, where=SCOPE.where_node, by="org", of="org")
+    terms = [_SHARE, *total("sum", *COVERAGE.names)]
+    queries = totals(COVERAGE.name, terms, where=SCOPE.where_node, by="org", of="org")
     columns = (
         org_column(edition, Board.STATION),
         shared(edition, "share", "share", steps=GOAL, background=True),
@@ -99,7 +99,7 @@ def _by_node(edition: Edition) -> grafana.Panel:
         now=now_of(COVERAGE),
         no_value=NONE_SUCH,
     )
-    return table_of(about, [query], columns, sort_by="share", descending=False)
+    return table_of(about, queries, columns, sort_by="share", descending=False)
 
 
 def _covered_over_time(edition: Edition) -> grafana.Panel:
@@ -126,14 +126,14 @@ def _now(edition: Edition) -> Section:
 
 
 def _recording(edition: Edition) -> grafana.Panel:
-    query = totals("recorder", ['sum("recording") AS "recording"'], ["recording"], where=SCOPE.where)
+    queries = totals("recorder", total("sum", "recording"), where=SCOPE.where)
     about = edition.about("Recording now", "Cameras that record at this moment.", now=NOW, no_value=SILENT)
-    return stat_of(about, query, steps=NEUTRAL)
+    return stat_of(about, *queries, steps=NEUTRAL)
 
 
 def _backlog(edition: Edition) -> grafana.Panel:
-    terms = ['sum("files") AS "files"', 'sum("bytes") AS "bytes"']
-    query = totals("backlog", terms, ["files", "bytes"], where=SCOPE.where)
+    terms = total("sum", "files", "bytes")
+    queries = totals("backlog", terms, where=SCOPE.where)
     columns = [
         summed(edition, "files", "files"),
         Column(name="bytes", title=edition.text("size"), unit=grafana_unit(BYTES)),
@@ -145,11 +145,11 @@ def _backlog(edition: Edition) -> grafana.Panel:
         now=NOW,
         no_value=SILENT,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _overdue(edition: Edition) -> grafana.Panel:
-    query = totals(RECORDINGS.name, ['sum("overdue") AS "overdue"'], ["overdue"], where=SCOPE.where)
+    queries = totals(RECORDINGS.name, total("sum", "overdue"), where=SCOPE.where)
     about = edition.about(
         "Overdue recordings",
         "Recordings of cameras that are not here a day later.",
@@ -157,7 +157,7 @@ def _overdue(edition: Edition) -> grafana.Panel:
         now=now_of(RECORDINGS),
         no_value=NONE_SUCH,
     )
-    return stat_of(about, query, steps=NONE_IS_GOOD)
+    return stat_of(about, *queries, steps=NONE_IS_GOOD)
 
 
 def _each(edition: Edition) -> Section:

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models import dashboard as grafana
 from dashboards.charts import map_of
 from dashboards.edition import NOW as STREAM_NOW
 from dashboards.edition import SCOPES, Board, Edition, now_of
-from dashboards.influxql import devices_where, newest, totals
+from dashboards.influxql import devices_where, newest, total, totals
 from dashboards.layout import Section, Tile
 from dashboards.measured import class_column, device_column, org_column, read, shared, summed
 from dashboards.panels import (
@@ -66,12 +66,12 @@ def _completeness(edition: Edition) -> grafana.Panel:
         no_value=SILENT,
     )
     share = 'sum("held") / (sum("held") + sum("missing")) AS "completeness"'
-    query = totals(PRESENCE.name, [share, 'sum("missing") AS "missing"'], ["held", "missing"], where=SCOPE.where)
+    queries = totals(PRESENCE.name, [share, *total("sum", "missing")], where=SCOPE.where)
     columns = [
         shared(edition, "completeness", "stored", steps=WHOLE),
         summed(edition, "missing", "missing"),
     ]
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _unexplained(edition: Edition) -> grafana.Panel:
@@ -96,8 +96,8 @@ def _wrong(edition: Edition) -> Section:
 
 
 def _evidence(edition: Edition) -> grafana.Panel:
-    terms = ['sum("verified") / sum("expected") AS "share"', 'sum("overdue") AS "overdue"']
-    query = totals(RECORDINGS.name, terms, ["expected", "verified", "overdue"], where=SCOPE.where)
+    terms = ['sum("verified") / sum("expected") AS "share"', *total("sum", "overdue")]
+    queries = totals(RECORDINGS.name, terms, where=SCOPE.where)
     columns = [
         shared(edition, "share", "verified", steps=VERIFIED),
         summed(edition, "overdue", "overdue", steps=NONE_IS_GOOD),
@@ -110,7 +110,7 @@ def _evidence(edition: Edition) -> grafana.Panel:
         now=now_of(RECORDINGS),
         no_value=NONE_SUCH,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _rollouts(edition: Edition) -> grafana.Panel:
@@ -148,9 +148,7 @@ def _table(edition: Edition) -> grafana.Panel:
         no_value="-",
     )
     queries = node_queries(SCOPE.where, ("reporting", "healthy", "gaps_unexplained"))
-    queries.append(
-        totals(ALERTS.name, ['sum("alarms") AS "alarms"'], ["alarms"], where=SCOPE.where_node, by="org", of="org")
-    )
+    queries += totals(ALERTS.name, total("sum", "alarms"), where=SCOPE.where_node, by="org", of="org")
     columns = (*node_columns(edition, Board.STATION), summed(edition, "alarms", "alarms", steps=NONE_IS_GOOD))
     return table_of(about, queries, columns, sort_by="share", descending=False)
 

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models import dashboard as grafana
 
 from dashboards.charts import lines_of
 from dashboards.edition import SCOPES, Board, Edition, now_of
-from dashboards.influxql import devices_where, newest, over_time, totals
+from dashboards.influxql import devices_where, newest, over_time, total, totals
 from dashboards.layout import Section, Tile
 from dashboards.measured import devices, known, org_column, shared, summed
 from dashboards.panels import (
@@ -62,8 +62,8 @@ def _arrival(edition: Edition) -> Section:
 
 def _verified(edition: Edition) -> grafana.Panel:
     share = 'sum("verified") / sum("expected") AS "share"'
-    terms = [share, *(f'sum("{name}") AS "{name}"' for name in ("expected", "overdue"))]
-    query = totals(RECORDINGS.name, terms, ["expected", "verified", "overdue"], where=SCOPE.where)
+    terms = [share, *total("sum", "expected", "overdue")]
+    queries = totals(RECORDINGS.name, terms, where=SCOPE.where)
     columns = [
         shared(edition, "share", "verified", steps=VERIFIED),
         summed(edition, "expected", "recordings"),
@@ -76,7 +76,7 @@ def _verified(edition: Edition) -> grafana.Panel:
         now=now_of(RECORDINGS),
         no_value=SILENT,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 _PERCENTILES: Final = {
@@ -127,7 +127,7 @@ def _lateness_over_time(edition: Edition) -> grafana.Panel:
 
 def _by_node(edition: Edition) -> grafana.Panel:
     names = ("expected", "verified", "overdue")
-    terms = ['sum("verified") / sum("expected") AS "share"', *(f'sum("{name}") AS "{name}"' for name in names)]
+    terms = ['sum("verified") / sum("expected") AS "share"', *total("sum", *names)]
     columns = (
         org_column(edition, Board.STATION),
         shared(edition, "share", "share", steps=VERIFIED, background=True),
@@ -142,8 +142,8 @@ def _by_node(edition: Edition) -> grafana.Panel:
         now=now_of(RECORDINGS),
         no_value=NONE_SUCH,
     )
-    query = totals(RECORDINGS.name, terms, names, where=SCOPE.where, by="org")
-    return table_of(about, [query], columns, sort_by="overdue", descending=True)
+    queries = totals(RECORDINGS.name, terms, where=SCOPE.where, by="org")
+    return table_of(about, queries, columns, sort_by="overdue", descending=True)
 
 
 def _kept(edition: Edition) -> Section:

@@ -71,7 +71,7 @@ def fleet(edition: Edition) -> grafana.Dashboard:
 
 
 def _now(edition: Edition, whole: grafana.DashboardLink) -> Section:
-    shares = totals(PRESENCE.name, ['mean("connected") AS "share"'], ["connected"], where=SCOPE.where, by="org")
+    (shares,) = totals(PRESENCE.name, ['mean("connected") AS "share"'], where=SCOPE.where, by="org")
     worst = stat_of(
         edition.about(
             "Worst node",

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models import dashboard as grafana
 
 from dashboards.charts import lines_of, map_of
 from dashboards.edition import NOW, SCOPES, Board, Edition
-from dashboards.influxql import devices_where, newest, over_time, totals
+from dashboards.influxql import devices_where, newest, over_time, total, totals
 from dashboards.layout import Section, Tile
 from dashboards.measured import device_column, org_column, read, summed
 from dashboards.panels import GREEN, NEUTRAL, NONE_IS_GOOD, ORANGE, PLAIN, RED, Step, stat_of, table_of
@@ -44,14 +44,14 @@ def _now(edition: Edition) -> Section:
 
 
 def _driving(edition: Edition) -> grafana.Panel:
-    query = totals("vehicle", ['sum("ignition") AS "ignition"'], ["ignition"], where=SCOPE.where)
+    queries = totals("vehicle", total("sum", "ignition"), where=SCOPE.where)
     about = edition.about("Ignition on", "Cars that are driven, or may be at any moment.", now=NOW, no_value=SILENT)
-    return stat_of(about, query, steps=NEUTRAL)
+    return stat_of(about, *queries, steps=NEUTRAL)
 
 
 def _cameras(edition: Edition) -> grafana.Panel:
-    terms = ['sum("n_total") - sum("n_ok") AS "without"', 'sum("n_total") AS "n_total"']
-    query = totals("channels", terms, ["n_ok", "n_total"], where=SCOPE.where)
+    terms = ['sum("n_total") - sum("n_ok") AS "without"', *total("sum", "n_total")]
+    queries = totals("channels", terms, where=SCOPE.where)
     columns = [
         summed(edition, "without", "without a picture", steps=NONE_IS_GOOD),
         summed(edition, "n_total", "cameras there should be"),
@@ -59,15 +59,15 @@ def _cameras(edition: Edition) -> grafana.Panel:
     about = edition.about(
         "Camera channels", "Cameras of the cars that deliver no picture, of all.", now=NOW, no_value=SILENT
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _lowest_supply(edition: Edition) -> grafana.Panel:
-    query = totals("vehicle", ['min("supply_v") AS "supply_v"'], ["supply_v"], where=SCOPE.where)
+    queries = totals("vehicle", total("min", "supply_v"), where=SCOPE.where)
     about = edition.about(
         "Lowest supply", "The lowest supply of all cars: a battery that goes flat.", now=NOW, no_value=SILENT
     )
-    return stat_of(about, query, unit=grafana_unit("V"), steps=SUPPLY)
+    return stat_of(about, *queries, unit=grafana_unit("V"), steps=SUPPLY)
 
 
 def _where(edition: Edition) -> Section:

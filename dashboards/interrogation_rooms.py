@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models import dashboard as grafana
 
 from dashboards.charts import lines_of
 from dashboards.edition import NOW, SCOPES, Board, Edition, now_of
-from dashboards.influxql import newest, over_time, totals
+from dashboards.influxql import newest, over_time, total, totals
 from dashboards.layout import Section, Tile
 from dashboards.measured import device_column, known, org_column, read, shared, summed
 from dashboards.panels import (
@@ -59,8 +59,8 @@ def _now(edition: Edition) -> Section:
 
 
 def _sessions(edition: Edition) -> grafana.Panel:
-    terms = ['sum("sessions") AS "sessions"', 'sum("under_way") AS "under_way"']
-    query = totals(INTERVIEWS.name, terms, ["sessions", "under_way"], where=SCOPE.where)
+    terms = total("sum", "sessions", "under_way")
+    queries = totals(INTERVIEWS.name, terms, where=SCOPE.where)
     columns = [summed(edition, "sessions", "interviews"), summed(edition, "under_way", "going on now")]
     about = edition.about(
         "Interviews",
@@ -68,12 +68,12 @@ def _sessions(edition: Edition) -> grafana.Panel:
         now=now_of(INTERVIEWS),
         no_value=SILENT,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _coverage(edition: Edition) -> grafana.Panel:
     terms = ['mean("covered") AS "share"', 'min("covered") AS "least"']
-    query = totals(INTERVIEWS.name, terms, ["covered"], where=SCOPE.where)
+    queries = totals(INTERVIEWS.name, terms, where=SCOPE.where)
     columns = [
         shared(edition, "share", "recorded, mean of the rooms", steps=COVERED),
         shared(edition, "least", "in the worst room", steps=COVERED),
@@ -84,12 +84,12 @@ def _coverage(edition: Edition) -> grafana.Panel:
         now=now_of(INTERVIEWS),
         no_value=NONE_SUCH,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _gaps(edition: Edition) -> grafana.Panel:
     names = ("gaps", "gaps_unexplained", "gap_s")
-    query = totals(INTERVIEWS.name, [f'sum("{name}") AS "{name}"' for name in names], names, where=SCOPE.where)
+    queries = totals(INTERVIEWS.name, total("sum", *names), where=SCOPE.where)
     columns = [
         summed(edition, "gaps_unexplained", "without a reason", steps=NONE_IS_GOOD),
         summed(edition, "gaps", "gaps", steps=SOME_IS_POOR),
@@ -101,7 +101,7 @@ def _gaps(edition: Edition) -> grafana.Panel:
         now=now_of(INTERVIEWS),
         no_value=SILENT,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _rooms(edition: Edition) -> Section:

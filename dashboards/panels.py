@@ -110,9 +110,9 @@ def link(title: str, url: str) -> grafana.DashboardLink:
 
 
 def stat_of(
-    about: About, query: str, *, unit: str = COUNT, steps: Sequence[Step] = NEUTRAL, columns: Sequence[Column] = ()
+    about: About, *queries: str, unit: str = COUNT, steps: Sequence[Step] = NEUTRAL, columns: Sequence[Column] = ()
 ) -> grafana.Panel:
-    """Large numbers: one for each column of the query's one row."""
+    """Large numbers: one for each column of each query's one row."""
     options = stat.Options(
         color_mode=common.BigValueColorMode.VALUE,
         graph_mode=common.BigValueGraphMode.NONE,
@@ -123,11 +123,17 @@ def stat_of(
     return panel_of(
         "stat",
         about,
-        [InfluxQuery(query, "time_series", alias="$col")],
+        _lettered(queries, "time_series", alias="$col"),
         options=options,
         defaults=field_config(about, unit, steps),
         columns=columns,
     )
+
+
+def _lettered(queries: Sequence[str], result_format: Format, *, alias: str | None = None) -> list[InfluxQuery]:
+    assert len(queries) <= len(ascii_uppercase)
+    named = zip(ascii_uppercase, queries, strict=False)
+    return [InfluxQuery(query, result_format, alias=alias, ref_id=ref_id) for ref_id, query in named]
 
 
 def table_of(
@@ -162,7 +168,7 @@ def table_of(
     return panel_of(
         "table",
         about,
-        [InfluxQuery(query, "table", ref_id=ref_id) for ref_id, query in zip(ascii_uppercase, queries, strict=False)],
+        _lettered(queries, "table"),
         options=options,
         defaults=field_config(about, COUNT, NEUTRAL, custom=custom),
         columns=columns,

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models import dashboard as grafana
 
 from dashboards.charts import lines_of, timeline_of
 from dashboards.edition import Board, Edition, now_of
-from dashboards.influxql import over_time, totals
+from dashboards.influxql import over_time, total, totals
 from dashboards.measured import org_column, shared, summed
 from dashboards.panels import ALL_IS_GOOD, NONE_IS_GOOD, SOME_IS_POOR, Column, Step, stat_of, table_of
 from dashboards.units import SHARE
@@ -30,7 +30,7 @@ def device_count(edition: Edition, where: str, *links: grafana.DashboardLink) ->
     """How many devices the server knows of."""
     return stat_of(
         edition.about("Devices", "Devices that the server knows of.", *links, now=NOW, no_value=SILENT),
-        totals(PRESENCE.name, ['count("connected") AS "devices"'], ["connected"], where=where),
+        *totals(PRESENCE.name, ['count("connected") AS "devices"'], where=where),
     )
 
 
@@ -39,7 +39,7 @@ def levels(edition: Edition, where: str, *links: grafana.DashboardLink) -> list[
     return [
         stat_of(
             edition.about(title, description, *links, now=NOW, no_value=SILENT),
-            totals(PRESENCE.name, [f'sum("{fact}") AS "{fact}"', f'mean("{fact}") AS "share"'], [fact], where=where),
+            *totals(PRESENCE.name, [*total("sum", fact), f'mean("{fact}") AS "share"'], where=where),
             columns=[
                 summed(edition, fact, "devices"),
                 shared(edition, "share", "of all", steps=ALL_IS_GOOD),
@@ -59,17 +59,14 @@ def number(
     *links: grafana.DashboardLink,
 ) -> grafana.Panel:
     """The sum of a field over all devices."""
-    query = totals(PRESENCE.name, [f'sum("{field}") AS "{field}"'], [field], where=where)
-    return stat_of(edition.about(title, description, *links, now=NOW, no_value=SILENT), query, steps=steps)
+    queries = totals(PRESENCE.name, total("sum", field), where=where)
+    return stat_of(edition.about(title, description, *links, now=NOW, no_value=SILENT), *queries, steps=steps)
 
 
 def node_queries(where: str, sums: tuple[str, ...]) -> list[str]:
     """A row for each node: devices, share connected, connected, and *sums*."""
-    counts = ['count("connected") AS "devices"', 'mean("connected") AS "share"', 'sum("connected") AS "connected"']
-    return [
-        totals(PRESENCE.name, counts, ["connected"], where=where, by="org"),
-        *(totals(PRESENCE.name, [f'sum("{name}") AS "{name}"'], [name], where=where, by="org") for name in sums),
-    ]
+    counts = ['count("connected") AS "devices"', 'mean("connected") AS "share"', *total("sum", "connected")]
+    return totals(PRESENCE.name, [*counts, *total("sum", *sums)], where=where, by="org")
 
 
 def node_columns(edition: Edition, board: Board) -> tuple[Column, ...]:
@@ -131,8 +128,7 @@ def shares_over_time(edition: Edition, where: str, *links: grafana.DashboardLink
 
 def open_alerts(edition: Edition, where_node: str) -> grafana.Panel:
     """Of the nodes that are chosen."""
-    terms = [f'sum("{name}") AS "{name}"' for name in ALERTS.names]
-    query = totals(ALERTS.name, terms, ALERTS.names, where=where_node, of="org")
+    queries = totals(ALERTS.name, total("sum", *ALERTS.names), where=where_node, of="org")
     columns = [
         summed(edition, "alarms", "alarms", steps=NONE_IS_GOOD),
         summed(edition, "warnings", "warnings", steps=SOME_IS_POOR),
@@ -145,4 +141,4 @@ def open_alerts(edition: Edition, where_node: str) -> grafana.Panel:
         now=now_of(ALERTS),
         no_value=SILENT,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)

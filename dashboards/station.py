@@ -5,7 +5,7 @@ from typing import Final
 from grafana_foundation_sdk.models import dashboard as grafana
 
 from dashboards.edition import SCOPES, Board, Edition, now_of
-from dashboards.influxql import devices_where, totals
+from dashboards.influxql import devices_where, total, totals
 from dashboards.layout import Section, Tile
 from dashboards.measured import class_column, devices, known, shared, summed
 from dashboards.panels import (
@@ -54,8 +54,8 @@ def _now(edition: Edition) -> Section:
 
 
 def _ready(edition: Edition) -> grafana.Panel:
-    terms = ['mean("ready") AS "share"', 'sum("ready") AS "ready"', 'sum("given_out") AS "given_out"']
-    query = totals(READINESS.name, terms, ["ready", "given_out"], where=SCOPE.where)
+    terms = ['mean("ready") AS "share"', *total("sum", "ready", "given_out")]
+    queries = totals(READINESS.name, terms, where=SCOPE.where)
     columns = [
         shared(edition, "share", "of all", steps=READY),
         summed(edition, "ready", "ready"),
@@ -67,12 +67,12 @@ def _ready(edition: Edition) -> grafana.Panel:
         now=_READY_NOW,
         no_value=SILENT,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _draining(edition: Edition) -> grafana.Panel:
-    terms = ['count("files") AS "devices"', 'sum("left_bytes") AS "left_bytes"', 'max("finish_s") AS "finish_s"']
-    query = totals(UPLOADS.name, terms, ["files", "left_bytes", "finish_s"], where=SCOPE.where)
+    terms = ['count("files") AS "devices"', *total("sum", "left_bytes"), 'max("finish_s") AS "finish_s"']
+    queries = totals(UPLOADS.name, terms, where=SCOPE.where)
     columns = [
         summed(edition, "devices", "devices"),
         Column(name="left_bytes", title=edition.text("still to come"), unit=grafana_unit(BYTES)),
@@ -85,26 +85,16 @@ def _draining(edition: Edition) -> grafana.Panel:
         now=now_of(UPLOADS),
         no_value=NONE_SUCH,
     )
-    return stat_of(about, query, columns=columns)
+    return stat_of(about, *queries, columns=columns)
 
 
 def _by_class(edition: Edition) -> grafana.Panel:
+    presence = ['count("connected") AS "devices"', *total("sum", "connected", "healthy")]
+    fitness = ['mean("ready") AS "share"', *total("sum", "ready", "given_out", "in_effect")]
     queries = [
-        totals(
-            PRESENCE.name, ['count("connected") AS "devices"'], ["connected"], where=SCOPE.where, by="device_class"
-        ),
-        totals(
-            PRESENCE.name, ['sum("connected") AS "connected"'], ["connected"], where=SCOPE.where, by="device_class"
-        ),
-        totals(PRESENCE.name, ['sum("healthy") AS "healthy"'], ["healthy"], where=SCOPE.where, by="device_class"),
-        *(
-            totals(READINESS.name, [term], [field], where=SCOPE.where, by="device_class")
-            for field, term in (
-                ("ready", 'sum("ready") AS "ready", mean("ready") AS "share"'),
-                ("given_out", 'sum("given_out") AS "given_out"'),
-                ("in_effect", 'sum("in_effect") AS "in_effect"'),
-            )
-        ),
+        query
+        for measure, terms in ((PRESENCE, presence), (READINESS, fitness))
+        for query in totals(measure.name, terms, where=SCOPE.where, by="device_class")
     ]
     columns = (
         class_column(edition),

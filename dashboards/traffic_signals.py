@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models import dashboard as grafana
 
 from dashboards.charts import lines_of, timeline_of
 from dashboards.edition import NOW, SCOPES, Board, Edition
-from dashboards.influxql import newest, over_time, totals
+from dashboards.influxql import newest, over_time, total, totals
 from dashboards.layout import Section, Tile
 from dashboards.measured import device_column, org_column, read, shared
 from dashboards.panels import (
@@ -59,23 +59,23 @@ def _now(edition: Edition) -> Section:
 
 def _conflicts(edition: Edition) -> grafana.Panel:
     term = 'count("conflict_ok") - sum("conflict_ok") AS "conflicts"'
-    query = totals("monitor", [term], ["conflict_ok"], where=SCOPE.where)
+    queries = totals("monitor", [term], where=SCOPE.where)
     about = edition.about(
         "Conflicts", "Crossings whose conflict monitor sees a conflict. It must be 0.", now=NOW, no_value=SILENT
     )
-    return stat_of(about, query, steps=NONE_IS_GOOD)
+    return stat_of(about, *queries, steps=NONE_IS_GOOD)
 
 
 def _lamps(edition: Edition) -> grafana.Panel:
-    query = totals("lamps", ['sum("failed") AS "failed"'], ["failed"], where=SCOPE.where)
+    queries = totals("lamps", total("sum", "failed"), where=SCOPE.where)
     about = edition.about("Lamps failed", "Lamps that do not draw their current.", now=NOW, no_value=SILENT)
-    return stat_of(about, query, steps=SOME_IS_POOR)
+    return stat_of(about, *queries, steps=SOME_IS_POOR)
 
 
 def _doors(edition: Edition) -> grafana.Panel:
-    query = totals("cabinet", ['sum("door_open") AS "door_open"'], ["door_open"], where=SCOPE.where)
+    queries = totals("cabinet", total("sum", "door_open"), where=SCOPE.where)
     about = edition.about("Open cabinets", "Cabinets whose door stands open.", now=NOW, no_value=SILENT)
-    return stat_of(about, query, steps=SOME_IS_POOR)
+    return stat_of(about, *queries, steps=SOME_IS_POOR)
 
 
 def _each(edition: Edition) -> Section:

@@ -25,6 +25,10 @@ SUFFIX: Final = "suffix: "
 TIME: Final = "Time"
 _DAYS: Final = re.compile(r" / 86400$")
 _YES_NO: Final = grafana_unit("/")
+FUNCTIONS: Final = frozenset({"count", "last", "max", "mean", "min", "sum", "time", "fill", "FROM", "AND"})
+"""That InfluxDB 1, 2 and 3 document; InfluxDB 3 knows neither INTEGRAL nor SAMPLE, for instance."""
+UNKNOWN_TO_3: Final = re.compile(r"\b(SLIMIT|SOFFSET|INTO|CARDINALITY|tz|DISTINCT)\b")
+_CALL: Final = re.compile(r"(\w+) ?\(")
 _MEASUREMENT: Final = re.compile(r'FROM "([^"]+)"')
 _ALIAS: Final = re.compile(r'AS "([^"]+)"')
 _NAME: Final = re.compile(r'"([^"]+)"')
@@ -149,6 +153,9 @@ def _source(asking: Json) -> Iterator[str]:
 def _query(query: str) -> Iterator[str]:
     measurements = set(_MEASUREMENT.findall(query))
     yield from (f"measurement {name!r}: nobody declares it" for name in measurements - MEASURED.keys())
+    bare = re.sub(r"/\^.*?\$/|\"[^\"]*\"", "", query)  # without names, and regular expressions
+    yield from (f"{name}(): not of every InfluxDB" for name in set(_CALL.findall(bare)) - FUNCTIONS)
+    yield from (f"{word}: not of InfluxDB 3" for word in UNKNOWN_TO_3.findall(bare))
     fields = frozenset().union(*(MEASURED.get(name, frozenset()) for name in measurements))
     known = measurements | fields | set(TAGS) | set(_ALIAS.findall(query))
     yield from (f"{name!r}: no field of {measurements}, no tag" for name in set(_NAME.findall(query)) - known)

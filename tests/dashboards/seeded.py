@@ -10,6 +10,7 @@ import httpx
 from broker_config import device_classes
 from dashboards.provisioning import DATABASE
 from fleet_server.standing.measures import (
+    ALERTS,
     COVERAGE,
     EVIDENCE,
     HAPPENING,
@@ -145,6 +146,8 @@ def _subjects(measure: Measure) -> Iterator[tuple[str, Values]]:
             yield from ((_tags(device), device.now) for device in FLEET if only in {None, device.device_class})
         case Of.NODE:
             yield from ((f",org={node}", {"alarms": float(node == STATION_2)}) for node in NODES)
+            if measure is ALERTS:
+                yield "", {"warnings": 1}  # of the site itself
         case Of.SITE:
             yield "", {}
 

@@ -52,6 +52,14 @@ def _tag(board: Json) -> None:
     board["templating"]["list"][0]["query"] = 'SHOW TAG VALUES FROM "presence" WITH KEY = "holder"'
 
 
+def _function(board: Json) -> None:
+    board["panels"][1]["targets"][0]["query"] = 'SELECT integral("held") AS "x" FROM "presence"'
+
+
+def _not_of_3(board: Json) -> None:
+    board["panels"][1]["targets"][0]["query"] += " SLIMIT 5"
+
+
 def _in_a_row(board: Json) -> None:
     board["panels"][-1]["panels"][0]["targets"][0]["query"] = 'SELECT last("lat") FROM "cpu"'
 
@@ -95,6 +103,8 @@ def _claim(board: Json, query: str, unit: str) -> None:
         (_seconds_as_days, "expected unit dthms, got 'suffix: days'"),
         (_days_as_seconds, "expected unit suffix: , got 'dthms'"),
         (_count_as_share, "expected unit bool_yes_no or none, got 'percentunit'"),
+        (_function, "integral(): not of every InfluxDB"),
+        (_not_of_3, "SLIMIT: not of InfluxDB 3"),
         (_in_a_row, "'lat': no field of {'cpu'}"),
     ],
 )

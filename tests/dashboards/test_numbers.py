@@ -20,7 +20,7 @@ approx = pytest.approx
         # nine numbers are missing beside a thousand of each device
         ("command_centre", "Completeness", {"completeness": approx(12_000 / 12_009), "missing": 9}),
         ("command_centre", "Unexplained gaps", {"gaps_unexplained": 1}),
-        ("command_centre", "Open alerts", {"alarms": 1, "warnings": 0}),
+        ("command_centre", "Open alerts", {"alarms": 1, "warnings": 1}),
         ("command_centre", "Evidence of the last day", {"share": approx(16 / 18), "overdue": 2}),
         ("station", "Devices", {"devices": 12}),
         ("station", "Ready for the next shift", {"ready": 9, "share": approx(9 / 12), "given_out": 12}),
@@ -73,6 +73,11 @@ def test_a_station_shows_itself_and_its_posts(filled_server: Filled) -> None:
     rows = filled_server.shown("station", "By class", Chosen(org=[STATION_2]))
     counts = {row["device_class"]: (row["devices"], row["connected"], row["ready"]) for row in rows}
     assert counts == {"in_car_terminal": (1, 1, 0), "traffic_light": (2, 0, 2), "interrogation_room": (1, 1, 1)}
+
+
+def test_what_is_wrong_with_the_site_is_no_stations(filled_server: Filled) -> None:
+    (row,) = filled_server.shown("station", "Open alerts", Chosen(org=[STATION_2]))
+    assert (row["alarms"], row["warnings"]) == (1, 0)
 
 
 def test_the_command_centre_has_a_line_for_each_station(filled_server: Filled) -> None:
