@@ -152,7 +152,7 @@ def _overdue(edition: Edition) -> grafana.Panel:
     queries = totals(RECORDINGS.name, total("sum", "overdue"), where=SCOPE.where)
     about = edition.about(
         "Overdue recordings",
-        "Recordings of cameras that are not here a day later.",
+        "Recordings of the last week that are not here a day later.",
         edition.to(Board.EVIDENCE, "Evidence", keep=["org"]),
         now=now_of(RECORDINGS),
         no_value=NONE_SUCH,
@@ -203,7 +203,7 @@ def _clocks(edition: Edition) -> grafana.Panel:
     )
     about = edition.about(
         "Clock error",
-        "How far each clock was off the server's at the last answer of time, and how far it may be off as it says. "
+        "How far each clock was off the server's as last measured, and how far it may be off as it says. "
         "More than a second is red: recordings of one event are laid beside each other.",
         now=now_of(READINESS),
         no_value=NONE_SUCH,

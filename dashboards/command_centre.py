@@ -104,8 +104,8 @@ def _evidence(edition: Edition) -> grafana.Panel:
     ]
     about = edition.about(
         "Evidence of the last day",
-        "Of the recordings that journals tell of, the share that is whole and verified; and how many are not here a "
-        "day later.",
+        "Of the recordings that journals tell of, the share that is whole and verified; and how many of the last "
+        "week are not here a day later.",
         edition.to(Board.EVIDENCE, "Evidence", keep=["org"]),
         now=now_of(RECORDINGS),
         no_value=NONE_SUCH,
@@ -148,7 +148,8 @@ def _table(edition: Edition) -> grafana.Panel:
         no_value="-",
     )
     queries = node_queries(SCOPE.where, ("reporting", "healthy", "gaps_unexplained"))
-    queries += totals(ALERTS.name, total("sum", "alarms"), where=SCOPE.where_node, by="org", of="org")
+    of_nodes = f"{SCOPE.where_node} AND \"org\" != ''"  # not what is of the site itself
+    queries += totals(ALERTS.name, total("sum", "alarms"), where=of_nodes, by="org", of="org")
     columns = (*node_columns(edition, Board.STATION), summed(edition, "alarms", "alarms", steps=NONE_IS_GOOD))
     return table_of(about, queries, columns, sort_by="share", descending=False)
 

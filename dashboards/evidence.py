@@ -71,8 +71,8 @@ def _verified(edition: Edition) -> grafana.Panel:
     ]
     about = edition.about(
         "Recordings of the last day",
-        "Recordings that the devices' journals tell of: the share that is whole and verified, and those that are not "
-        "here a day later.",
+        "Recordings that the devices' journals tell of: the share that is whole and verified, and those of the last "
+        "week that are not here a day later.",
         now=now_of(RECORDINGS),
         no_value=SILENT,
     )
@@ -217,7 +217,7 @@ def _late(edition: Edition) -> Section:
     )
     about = edition.about(
         "Whose recordings are overdue",
-        "Devices with recordings that are not here a day later, the most first.",
+        "Devices with recordings of the last week that are not here a day later, the most first.",
         now=now_of(RECORDINGS),
         no_value=NONE_SUCH,
     )

@@ -80,7 +80,7 @@ def _coverage(edition: Edition) -> grafana.Panel:
     ]
     about = edition.about(
         "Recorded",
-        "Of the time of the interviews, the share that was recorded. What is not needs a reason.",
+        "Of the time of the interviews that ended, the share that was recorded. What is not needs a reason.",
         now=now_of(INTERVIEWS),
         no_value=NONE_SUCH,
     )
