@@ -72,8 +72,7 @@ def test_what_the_server_measures_is_there(rig: Rig, influx: SeriesServer) -> No
         "server": "SELECT last(ingest), last(receipt_age_ms), last(commit_ms), last(sink_behind_s) FROM server",
         "rollouts": "SELECT last(under_way) FROM rollouts",
     }
-    for measure, query in wanted.items():
-        rig.wait(lambda query=query: ask(influx, query) != [], f"{measure} is projected", rig.server)
+    rig.wait(lambda: all(ask(influx, query) for query in wanted.values()), "measures are projected", rig.server)
 
 
 def test_a_rebuild_beside_the_server_fills_a_database_that_was_lost(rig: Rig, influx: SeriesServer) -> None:
