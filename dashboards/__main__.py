@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from zoneinfo import available_timezones
 
+from dashboards.alerts import MAIL
 from dashboards.edition import BROWSER
-from dashboards.rendered import files
+from dashboards.rendered import Telling, files
 from fleet_server.texts import Language
 
 
@@ -37,8 +38,17 @@ def main() -> None:
         metavar="URL",
         help="of the fleet server's pages, such as https://fleet.example: dashboards get links to them",
     )
+    render.add_argument(
+        "--runbooks",
+        type=_address,
+        default="",
+        metavar="URL",
+        help="below which docs/runbooks is, such as https://wiki.example/fieldfleet: alerts link there",
+    )
+    render.add_argument("--mail", default=MAIL, metavar="ADDRESS", help="whom Grafana mails alerts; default: nobody")
     told = parser.parse_args()
-    for name, text in files(tuple(told.language or Language), told.timezone, told.pages).items():
+    telling = Telling(told.runbooks and f"{told.runbooks}/", told.mail)
+    for name, text in files(tuple(told.language or Language), told.timezone, told.pages, telling).items():
         path = told.to / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -52,7 +62,7 @@ def _timezone(name: str) -> str:
 
 
 def _address(text: str) -> str:
-    if not text.startswith(("https://", "http://")):
+    if text and not text.startswith(("https://", "http://")):
         raise argparse.ArgumentTypeError(f"expected a URL, got {text!r}")
     return text.rstrip("/")
 

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from dashboards import alerts
 from dashboards.body_cameras import body_cameras
 from dashboards.command_centre import command_centre
 from dashboards.device import device
@@ -35,14 +36,27 @@ BOARDS: Final[Mapping[Board, Callable[[Edition], Dashboard]]] = {
 }
 
 
+class Telling(NamedTuple):
+    """Of alerts: where their runbooks are, empty: in the documentation; and whom they are mailed to."""
+
+    runbooks: str = ""
+    mail: str = alerts.MAIL
+
+
 def files(
-    languages: Iterable[Language] = tuple(Language), timezone: str = BROWSER, pages: str = ""
+    languages: Iterable[Language] = tuple(Language),
+    timezone: str = BROWSER,
+    pages: str = "",
+    told: Telling = Telling(),  # noqa: B008 - frozen
 ) -> Mapping[str, str]:
     """Path -> text; the same for the same code. A directory of dashboards for each language; *pages*: see
     :class:`Edition`.
     """
     out = {"provisioning/datasources/fieldfleet.yaml": DATASOURCES}
     out["provisioning/dashboards/fieldfleet.yaml"] = providers(languages)
+    out["provisioning/alerting/rules.yaml"] = alerts.rules(told.runbooks)
+    out["provisioning/alerting/contact-points.yaml"] = alerts.contact_points(told.mail)
+    out["provisioning/alerting/policies.yaml"] = alerts.policies()
     for language in languages:
         edition = Edition(Texts(language), timezone, pages)
         for board, made in BOARDS.items():
