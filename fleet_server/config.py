@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar, get_args
 from urllib.parse import urljoin, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -387,8 +388,14 @@ class Oidc(Struct, frozen=True):
     require_amr: Annotated[tuple[OidcWord, ...], Meta(max_length=16)] = ()
     session_h: Annotated[float, Meta(gt=0, le=SESSION_H_MAX)] = 12.0
     idle_min: Annotated[float, Meta(ge=IDLE_MIN_MIN, le=60 * SESSION_H_MAX)] = 60.0
-    landing: Annotated[str, Meta(pattern=r"^/([A-Za-z0-9._~-][A-Za-z0-9._~/-]*)?\Z", max_length=256)] = "/v1/me"
+    landing: Annotated[str, Meta(pattern=r"^/([A-Za-z0-9._~-][A-Za-z0-9._~/-]*)?\Z", max_length=256)] = "/"
     groups: Annotated[tuple[GroupGrant, ...], Meta(max_length=GROUPS_MAX)] = ()
+
+
+class Place(Struct, frozen=True):
+    """Where the site is. ``timezone``: by its IANA name; times on pages are of this zone."""
+
+    timezone: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+/-]{1,64}\Z")] = "UTC"
 
 
 class Config(Struct, frozen=True):
@@ -418,6 +425,7 @@ class Config(Struct, frozen=True):
     readiness: dict[str, Thresholds] = {}
     measuring: Measuring = Measuring()
     alerts: Alerts = Alerts()
+    site: Place = Place()
 
 
 T = TypeVar("T", bound=Struct)
@@ -450,6 +458,10 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults += _s3_faults(config.evidence)
     if config.oidc is not None:
         faults += _oidc_faults(config.oidc)
+    if not _is_zone(config.site.timezone):
+        faults.append(
+            f"site.timezone: expected an IANA name such as Asia/Shanghai, got {shown(config.site.timezone)!r}"
+        )
     known = device_classes.names()
     faults += [
         f"readiness.{shown(name)}: unknown; expected one of {', '.join(known)}"
@@ -702,6 +714,13 @@ def _mail_faults(mail: Mail) -> list[str]:
     if bool(mail.user) != (mail.password_file is not None):
         faults.append("mail.password_file: expected user and password_file together")
     return faults
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        return ZoneInfo(name).key == name
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a directory of zones
+        return False
 
 
 def _is_loopback(host: str) -> bool:

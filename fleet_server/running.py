@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import structlog
 import uvicorn
@@ -17,6 +18,7 @@ import uvicorn
 from fleet_server import alerts as alerting
 from fleet_server import parts
 from fleet_server import rolling_out as rollouts
+from fleet_server.access.visits import Visits
 from fleet_server.adapters.sql.assignments import SqlAssignments
 from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.adapters.sql.happenings import SqlFeed
@@ -44,6 +46,7 @@ from fleet_server.outbound.sending import Sender
 from fleet_server.outbound.service import Outbound
 from fleet_server.outbound.subscriptions import Sort
 from fleet_server.outbound.watch import WatchPolicy
+from fleet_server.pages.app import Beside, add_pages
 from fleet_server.parts import Operators, Secrets, now_ms
 from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.sinks import Sinks
@@ -154,7 +157,7 @@ class Server:
             config, operators.engine, view, self._security, signers, fitting=sight.fitting, now_ms=now_ms
         )
         ports = self._ports(bell, subscriptions, outbound, sinks, custody, changing, rolling, commanding)
-        api = _api(replace(ports, alerts=alerts))
+        api = _api(replace(ports, alerts=alerts), self._beside())
         # a loop of its own: a slow answer must not hold up a receipt
         answering = _started("api", api.run, [self._listener])
         keeping, auditing = threading.Event(), threading.Event()
@@ -284,6 +287,13 @@ class Server:
             command_facts=commanding.facts,
             rolling=rolling,
             commanding=commanding.ports,
+            visits=Visits(operators.people) if operators.signing_in is None else None,
+        )
+
+    def _beside(self) -> Beside:
+        uploads = self._uploads
+        return Beside(
+            zone=ZoneInfo(self._config.site.timezone), under_way=tuple if uploads is None else uploads.progress
         )
 
 
@@ -315,10 +325,12 @@ def _telemetry(config: Config, secrets: Secrets, store: SqliteStore) -> Service:
     )
 
 
-def _api(ports: Ports) -> uvicorn.Server:
+def _api(ports: Ports, beside: Beside) -> uvicorn.Server:
+    app = create_app(ports)
+    add_pages(app, ports, beside)
     return uvicorn.Server(
         uvicorn.Config(
-            create_app(ports),
+            app,
             log_config=None,
             access_log=False,
             server_header=False,

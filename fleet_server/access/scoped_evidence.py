@@ -38,9 +38,15 @@ class ScopedPieces:
 
     def pieces(self, wanted: PieceFilter, *, after: After = BEGINNING, rows_max: int) -> Sequence[Piece]:
         """See the port."""
+        return self._inner.pieces(self._within(wanted), after=after, rows_max=rows_max)
+
+    def newest(self, wanted: PieceFilter, *, before: After | None, rows_max: int) -> Sequence[Piece]:
+        """See the port."""
+        return self._inner.newest(self._within(wanted), before=before, rows_max=rows_max)
+
+    def _within(self, wanted: PieceFilter) -> PieceFilter:
         scope = self._scope()
-        within = None if scope.everywhere else scope.paths
-        return self._inner.pieces(replace(wanted, within=within), after=after, rows_max=rows_max)
+        return replace(wanted, within=None if scope.everywhere else scope.paths)
 
     def totals(self) -> Totals:
         """Nobody's who is let in by a token."""

@@ -70,6 +70,7 @@ CHANGES: Final[Mapping[tuple[str, str], Action]] = {
     ("POST", "/v1/people/{person}/disable"): Action("person.disable", "person"),
     ("POST", "/v1/people/{person}/enable"): Action("person.enable", "person"),
     ("POST", "/v1/sign-out"): Action("session.end"),
+    ("POST", "/sign-out"): Action("session.end"),
     # what is asked for; what is done of it are the events of the piece, evidence.*, and of the item, item.*
     ("POST", "/v1/evidence/pieces/{piece}/classes"): Action("custody.classify", "piece"),
     ("POST", "/v1/evidence/pieces/{piece}/holds"): Action("custody.hold", "piece", hushed=True),

@@ -33,6 +33,7 @@ from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
 from fleet_server.access.states import State
 from fleet_server.access.timestamps import Timestamps
+from fleet_server.access.visits import Visits
 from fleet_server.alerting.view import AlertsView
 from fleet_server.api import (
     alerts,
@@ -141,7 +142,7 @@ class Ports:
     ``signing_in``: None if people have tokens only; ``uploads``: how they are, None if none are taken; ``evidence``:
     None if the server keeps none; ``timestamps``: of checkpoints; ``change``: None if the server changes no devices;
     ``rolling``: rollouts, None as well; ``commanding``: None if it orders none about; ``alerts``: None if it tells
-    of none.
+    of none; ``visits``: of people who show a token to a page, None where nobody does.
     """
 
     view: TelemetryView
@@ -167,6 +168,7 @@ class Ports:
     rolling: Rolling | None = None
     commanding: Commanding | None = None
     alerts: AlertsView | None = None
+    visits: Visits | None = None
 
 
 def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
@@ -189,7 +191,9 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
     app.add_middleware(Recording, auditor=ports.auditor)
     app.add_middleware(Bodies, kept=ports.kept, clock=clock)
     cookies = None if ports.signing_in is None else ports.signing_in.cookies
-    app.add_middleware(Known, people=ports.people, persons=ports.persons, cookies=cookies, clock=clock)
+    app.add_middleware(
+        Known, people=ports.people, persons=ports.persons, cookies=cookies, visits=ports.visits, clock=clock
+    )
     app.add_middleware(_Headers)
     guarded = [Depends(guard(registry)), Depends(_refuse_unknown_query)]
     refused = problems.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -357,7 +361,7 @@ class _Headers:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Cache-Control"] = "no-store"
+                headers.setdefault("Cache-Control", "no-store")
                 headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 

@@ -1,18 +1,21 @@
 """The cookies of a browser, and whether a request that bears one comes from this server's own pages.
 
-All are ``SameSite=Lax``. The one of a sign-in must come along when the provider sends the browser back, which is a
-navigation from another site; ``Strict`` would leave it at home. So would the session's stay on the redirect behind
-that, and on every link in a mail, and who is signed in would look signed out. What ``Lax`` lets through are
-navigations, which only read; what changes something needs more (:meth:`Cookies.is_from_here`).
+Where people sign in with a provider, all are ``SameSite=Lax``. The one of a sign-in must come along when the provider
+sends the browser back, which is a navigation from another site; ``Strict`` would leave it at home. So would the
+session's stay on the redirect behind that, and on every link in a mail, and who is signed in would look signed out.
+What ``Lax`` lets through are navigations, which only read; what changes something needs more
+(:meth:`Cookies.is_from_here`). Where people show a token to a page of this server, nobody else sends a browser here,
+and the session's cookie is ``Strict``.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import Response
+from starlette.types import Scope
 
 SESSION: Final = "fieldfleet-session"
 SIGN_IN: Final = "fieldfleet-sign-in"
@@ -21,6 +24,7 @@ HOST_PREFIX: Final = "__Host-"
 """A browser takes such a cookie only over https, and only for this very host: no neighbour can set it."""
 OWN_HEADER: Final = "X-Fieldfleet"
 OWN_VALUE: Final = "1"
+SameSite: TypeAlias = Literal["lax", "strict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,21 @@ class Cookies:
     """Of the API that browsers find at *origin*, such as ``https://fleet.example``."""
 
     origin: str
+    same_site: SameSite = "lax"
 
     @classmethod
     def of(cls, url: str) -> "Cookies":
         """Of an API one of whose URLs is *url*."""
         parts = urlsplit(url)
         return cls(f"{parts.scheme}://{parts.netloc}".lower())
+
+    @classmethod
+    def strict(cls, scope: Scope) -> "Cookies":
+        """For a page of this server, where the request of *scope* found it: nothing else says what browsers call it.
+        A proxy of this machine says so too, if the way to it was https.
+        """
+        host = Headers(scope=scope).get("host", "")
+        return cls(f"{scope['scheme']}://{host}".lower(), "strict")
 
     @property
     def secure(self) -> bool:
@@ -88,7 +101,13 @@ class Cookies:
 
     def _set(self, response: Response, name: str, value: str, seconds: int) -> None:
         response.set_cookie(
-            self._name(name), value, max_age=seconds, path="/", secure=self.secure, httponly=True, samesite="lax"
+            self._name(name),
+            value,
+            max_age=seconds,
+            path="/",
+            secure=self.secure,
+            httponly=True,
+            samesite=self.same_site,
         )
 
     def _name(self, name: str) -> str:

@@ -23,10 +23,11 @@ from fleet_server.access.people import Principal
 from fleet_server.access.people_store import People
 from fleet_server.access.person_store import Persons
 from fleet_server.access.roles import ALL
+from fleet_server.access.visits import Visits
 from fleet_server.api.actions import SAFE
 from fleet_server.api.cookies import HOST_PREFIX, OWN_HEADER, OWN_VALUE, SESSION, Cookies
 from fleet_server.api.problems import ProblemError, answer, not_found
-from fleet_server.api.rules import RULES
+from fleet_server.api.rules import rule_of
 from fleet_server.api.times import Clock
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.store import StoreError
@@ -38,45 +39,61 @@ BEARER: Final = "bearer"
 
 class Known:
     """Puts into the request's state whoever the token or the session says, or None; what is before a route may ask
-    there. *cookies*: None where nobody signs in.
+    there. *cookies*: None where nobody signs in with a provider; *visits*: None where nobody shows a token to a page.
     """
 
     def __init__(
-        self, app: ASGIApp, *, people: People, persons: Persons, cookies: Cookies | None, clock: Clock
+        self,
+        app: ASGIApp,
+        *,
+        people: People,
+        persons: Persons,
+        cookies: Cookies | None,
+        visits: Visits | None,
+        clock: Clock,
     ) -> None:
         self._app = app
         self._people = people
         self._persons = persons
         self._cookies = cookies
+        self._visits = visits
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
             try:
-                state[STATE], state[REFUSAL] = await self._found(Headers(scope=scope), scope["method"])
+                state[STATE], state[REFUSAL] = await self._found(scope)
             except StoreError as error:
                 await answer(_unavailable(error))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _found(self, headers: Headers, method: str) -> tuple[Principal | None, ProblemError | None]:
+    async def _found(self, scope: Scope) -> tuple[Principal | None, ProblemError | None]:
         """Who it is, or why they are not let in."""
+        headers = Headers(scope=scope)
         kind, token = get_authorization_scheme_param(headers.get("authorization"))
-        session = None if self._cookies is None else self._cookies.session(headers)
+        sessions, cookies = self._sessions(scope)
+        session = None if sessions is None else cookies.session(headers)
         if kind.lower() == BEARER and token:
             if session is not None:
                 return None, _two()
             found = await run_in_threadpool(self._people.authenticate, token, now_ms=self._clock())
             return found, None if found is not None else _unknown("the token is nobody's, or not good any more")
-        if session is None or self._cookies is None:
+        if session is None or sessions is None:
             return None, None
-        found = await run_in_threadpool(self._persons.of_session, session, now_ms=self._clock())
+        found = await run_in_threadpool(sessions.of_session, session, now_ms=self._clock())
         if found is None:
             return None, _unknown("the session is over")
-        if method not in SAFE and not self._cookies.is_from_here(headers):
+        if scope["method"] not in SAFE and not cookies.is_from_here(headers):
             return None, _foreign()
         return found, None
+
+    def _sessions(self, scope: Scope) -> tuple[Persons | Visits | None, Cookies]:
+        """What knows sessions, None if nothing does, and the cookies that they are in."""
+        if self._cookies is not None:
+            return self._persons, self._cookies
+        return self._visits, Cookies.strict(scope)
 
 
 def asking(scope: Scope) -> Principal | None:
@@ -116,7 +133,8 @@ def guard(registry: Registry) -> Callable[..., Awaitable[None]]:
             raise refusal(request.scope) or _unknown("no token was given")
         route = f"{request.method} {request.scope['route'].path_format}"
         acting.begin(_allowed(principal, route))
-        if RULES[route].own_device and not acting.scope().everywhere:
+        rule = rule_of(route)
+        if rule is not None and rule.own_device and not acting.scope().everywhere:
             device = request.path_params["device"]
             if await run_in_threadpool(registry.device, device) is None:
                 raise not_found("device", f"{shown(device)} was never heard of", expected="an id of /v1/devices")
@@ -134,7 +152,7 @@ def may(principal: Principal, route: str) -> bool:
 
 
 def _allowed(principal: Principal, route: str) -> Acting:
-    rule = RULES.get(route)
+    rule = rule_of(route)
     if rule is None:
         raise _forbidden(principal, route, "nobody may: the route has no rule")
     if rule.permission is None:

@@ -205,6 +205,23 @@ RULES: Final[Mapping[str, Rule]] = {
     "PUT /v1/config/groups/{group}": _SET_ALL,
     "DELETE /v1/config/groups/{group}": _SET_ALL,
 }
+PAGES: Final[Mapping[str, Rule]] = {
+    "GET /": _LOOK,
+    "GET /nodes/{node}": _LOOK,
+    "GET /devices": _LOOK,
+    "GET /devices/{device}": _LOOK,
+    "GET /evidence": _EVIDENCE,
+    "GET /evidence/pieces/{piece}": _EVIDENCE,
+    "GET /rollouts": Rule(P.FLEET_READ, everywhere=True),
+    "GET /rollouts/{rollout}": Rule(P.FLEET_READ, everywhere=True),
+    "GET /alerts": _LOOK,
+    "GET /coverage": _LOOK,
+}
+"""The server's own pages, which are not in the API's document."""
+OPEN_PAGES: Final = frozenset(
+    {"GET /sign-in", "POST /sign-in", "POST /sign-out", "GET /language/{language}", "GET /static/{name}"}
+)
+"""What a browser gets of them that nobody is signed in with."""
 OPEN: Final = frozenset(
     {
         "GET /v1/health",
@@ -215,3 +232,8 @@ OPEN: Final = frozenset(
     },
 )
 """What is done without a token, beside the API's document."""
+
+
+def rule_of(route: str) -> Rule | None:
+    """Of the API or of a page; None: nobody may."""
+    return RULES.get(route) or PAGES.get(route)

@@ -6,12 +6,17 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """A file that is on its way. ``left``: bytes that are not durable yet."""
+    """A file that is on its way. ``left``: bytes that are not durable yet; ``whole``: it is read again. ``changed_ms``:
+    when anything of it last became durable.
+    """
 
     upload: str
     device: str
     size: int
     left: int
+    name: str = ""
+    whole: bool = False
+    changed_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,5 +199,8 @@ class Pieces(Protocol):
     def pieces(self, wanted: PieceFilter, *, after: After = BEGINNING, rows_max: int) -> Sequence[Piece]:
         """Those meant, in the order of their arrival, behind *after*."""
 
+    def newest(self, wanted: PieceFilter, *, before: After | None, rows_max: int) -> Sequence[Piece]:
+        """Those meant, the last to arrive first, before *before*."""
+
     def totals(self) -> Totals:
         """How many there are."""

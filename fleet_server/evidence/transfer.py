@@ -392,7 +392,15 @@ class Transfer:
         table = self._table
         # one step of the interpreter: the table may change meanwhile
         return [
-            Progress(each.upload.upload, each.device, each.manifest.size, table.promised(each))
+            Progress(
+                each.upload.upload,
+                each.device,
+                each.manifest.size,
+                table.promised(each),
+                each.manifest.name,
+                each.stage is not Stage.TAKING,
+                each.changed_ms,
+            )
             for each in list(table.open.values())
         ]
 

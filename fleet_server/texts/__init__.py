@@ -43,7 +43,7 @@ def marked(key: str) -> str:
 
 @lru_cache
 def catalogue(language: Language) -> Mapping[str, str]:
-    """By English key; empty for English. Raises ValueError: a key in two files, or without a text."""
+    """By English key; empty for English. Raises ValueError: a key with two texts, or without one."""
     found: dict[str, str] = {}
     if language is Language.EN:
         return found
@@ -56,7 +56,7 @@ def catalogue(language: Language) -> Mapping[str, str]:
             if not message.id:
                 continue
             key, text = str(message.id), str(message.string)
-            if not text or key in found:
+            if not text or found.get(key, text) != text:
                 raise ValueError(f"{file.name}: expected one text for {key!r}, got {text!r}")
             found[key] = text
     return found

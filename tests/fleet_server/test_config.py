@@ -267,7 +267,7 @@ def test_no_oidc_is_tokens_only_and_the_smallest_has_every_default() -> None:
     assert config.parse(SMALLEST, base=Path()).oidc is None
     oidc = config.parse(OIDC.format(issuer="https://login.example", redirect=CALLBACK), base=Path()).oidc
     assert oidc is not None
-    assert (oidc.session_h, oidc.idle_min, oidc.landing) == (12.0, 60.0, "/v1/me")
+    assert (oidc.session_h, oidc.idle_min, oidc.landing) == (12.0, 60.0, "/")
     assert oidc.signed_out_url == ""
     assert (oidc.require_acr, oidc.require_amr, oidc.groups, oidc.client_secret_file) == ((), (), (), None)
 

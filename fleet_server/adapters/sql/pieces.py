@@ -78,6 +78,20 @@ class SqlPieces:
         with database.reading(self._log.engine) as connection:
             return _with_sayings(connection, connection.execute(query.limit(rows_max)).mappings().all())
 
+    def newest(self, wanted: PieceFilter, *, before: After | None, rows_max: int) -> Sequence[Piece]:
+        """See the port."""
+        column = pieces.c
+        query = select(pieces).where(*_chosen(wanted)).order_by(column.received_ms.desc(), column.piece.desc())
+        if before is not None:
+            query = query.where(
+                or_(
+                    column.received_ms < before.received_ms,
+                    and_(column.received_ms == before.received_ms, column.piece < before.piece),
+                )
+            )
+        with database.reading(self._log.engine) as connection:
+            return _with_sayings(connection, connection.execute(query.limit(rows_max)).mappings().all())
+
     def totals(self) -> Totals:
         """See the port."""
         kept, damaged = pieces.c.state == State.KEPT.value, pieces.c.damage != Damage.NONE.value
