@@ -293,7 +293,9 @@ class Server:
     def _beside(self) -> Beside:
         uploads = self._uploads
         return Beside(
-            zone=ZoneInfo(self._config.site.timezone), under_way=tuple if uploads is None else uploads.progress
+            zone=ZoneInfo(self._config.site.timezone),
+            standing=self._measuring.held,
+            under_way=tuple if uploads is None else uploads.progress,
         )
 
 

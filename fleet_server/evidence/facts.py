@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """A file that is on its way. ``left``: bytes that are not durable yet; ``whole``: it is read again. ``changed_ms``:
-    when anything of it last became durable.
+    """A file that is on its way. ``left``: bytes that are not durable yet; ``whole``: it is read again.
+    ``changed_ms``: when anything of it last became durable.
     """
 
     upload: str

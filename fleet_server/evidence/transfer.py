@@ -389,20 +389,7 @@ class Transfer:
 
     def progress(self) -> list[Progress]:
         """Of each that is under way; any thread."""
-        table = self._table
-        # one step of the interpreter: the table may change meanwhile
-        return [
-            Progress(
-                each.upload.upload,
-                each.device,
-                each.manifest.size,
-                table.promised(each),
-                each.manifest.name,
-                each.stage is not Stage.TAKING,
-                each.changed_ms,
-            )
-            for each in list(table.open.values())
-        ]
+        return self._table.progress()
 
     @property
     def open_uploads(self) -> int:

@@ -12,6 +12,7 @@ from broker_config.manifest import Manifest
 from broker_config.ranges import Ranges, RangeSet
 from broker_config.transfer import DownMessage, Receipted, State
 from fleet_server.evidence import inspection
+from fleet_server.evidence.facts import Progress
 from fleet_server.evidence.uploads import Incoming, Phase, Upload, UploadStore
 from fleet_server.evidence.windows import Windows
 
@@ -136,6 +137,22 @@ class UnderWay:
         """Bytes of it that are not on the disk."""
         held = sum(high - low + 1 for low, high in each.held.ranges())
         return max(0, each.manifest.size - held * each.manifest.chunk_bytes)
+
+    def progress(self) -> list[Progress]:
+        """Of each; any thread."""
+        return [
+            Progress(
+                each.upload.upload,
+                each.device,
+                each.manifest.size,
+                self.promised(each),
+                each.manifest.name,
+                each.stage is not Stage.TAKING,
+                each.changed_ms,
+            )
+            # one step of the interpreter: the table may change meanwhile
+            for each in list(self.open.values())
+        ]
 
     def state(self, each: OpenUpload, now_s: float) -> State:
         """What its device is told."""

@@ -76,11 +76,11 @@ def placed(fleet: Fleet) -> None:
         OrgNode("station-8", NodeKind.STATION, "Station 8", "hq"),
     ):
         fleet.registry.put_node(node, expected=None, create=True, now_ms=T0)
-    for device, device_class, node in (
+    for device, device_class, station in (
         ("car-7", "in_car_terminal", "station-7"),
         ("room-1", "interrogation_room", "station-8"),
     ):
-        wanted = Registration(device, device_class, node=node)
+        wanted = Registration(device, device_class, node=station)
         fleet.registry.register(wanted, expected=None, create=True, now_ms=T0)
 
 
