@@ -53,9 +53,7 @@ class Pages:
         """Signed in with *token*; None: not."""
         ports = replace(self.fleet.ports, visits=Visits(self.fleet.people), alerts=self)
         app = create_app(ports, clock=lambda: self.now_ms)
-        add_pages(
-            app, ports, Beside(standing=self, under_way=lambda: self.moving), clock=lambda: self.now_ms
-        )
+        add_pages(app, ports, Beside(standing=self, under_way=lambda: self.moving), clock=lambda: self.now_ms)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         headers = {"Accept-Language": language}
         async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers=headers) as browser:
