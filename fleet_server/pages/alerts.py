@@ -6,8 +6,7 @@ from typing import Final, TypeAlias
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from fleet_server.access.roles import Scope
-from fleet_server.alerting.view import Alert, AlertsView
+from fleet_server.alerting.view import Alert
 from fleet_server.pages.shell import PageRoute, Shell
 from fleet_server.pages.words import SEVERITIES
 from fleet_server.registry.store import Registry
@@ -18,16 +17,6 @@ ALERTS_SHOWN_MAX: Final = 500
 
 Open: TypeAlias = Callable[[], list[Alert]]
 """Those that who acts may see."""
-
-
-def scoped(view: AlertsView | None, scope: Callable[[], Scope]) -> Open:
-    """What is open at the places of *scope*, which is asked at each call; what belongs to none, who sees all."""
-
-    def found() -> list[Alert]:
-        within = scope()
-        return [] if view is None else [alert for alert in view.alerts() if within.covers(alert.org)]
-
-    return found
 
 
 def routes(shell: Shell, registry: Registry, alerts: Open) -> APIRouter:

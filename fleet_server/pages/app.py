@@ -8,11 +8,13 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from fleet_server.access import acting
 from fleet_server.access.roles import Permission, Scope
+from fleet_server.access.scoped_alerts import ScopedAlerts
 from fleet_server.access.scoped_assignments import ScopedAssignments
 from fleet_server.access.scoped_change import ScopedTwins
 from fleet_server.access.scoped_evidence import ScopedKeeping, ScopedPieces
 from fleet_server.access.scoped_registry import ScopedRegistry
 from fleet_server.access.scoped_view import ScopedFeed, ScopedView
+from fleet_server.alerting.view import Alert
 from fleet_server.api.app import Ports, system_clock
 from fleet_server.api.guard import guard
 from fleet_server.api.times import Clock
@@ -47,7 +49,7 @@ def add_pages(app: FastAPI, ports: Ports, beside: Beside, *, clock: Clock = syst
 def guarded_routers(drawn: shell.Shell, registry: ScopedRegistry, ports: Ports, beside: Beside) -> list[APIRouter]:
     """What who acts may see, by the rules of each."""
     view = ScopedView(ports.view, registry, acting.scope)
-    open_ = alerts.scoped(ports.alerts, acting.scope)
+    open_ = list[Alert] if ports.alerts is None else ScopedAlerts(ports.alerts, acting.scope).alerts
     routers = [
         fleet.routes(drawn, registry, view, ScopedFeed(ports.feed, acting.scope), open_),
         alerts.routes(drawn, registry, open_),

@@ -1,13 +1,14 @@
 """Pages over a fleet without a broker."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from fleet_server.access.people import ROOT, NodeGrant
 from fleet_server.access.roles import Role
@@ -33,6 +34,8 @@ class Pages:
     standing: list[Sample] = field(default_factory=list)
     moving: list[Progress] = field(default_factory=list)
     now_ms: int = NOW
+    tokens: int = 0
+    _app: FastAPI | None = None
 
     def alerts(self) -> list[Alert]:
         """See AlertsView."""
@@ -43,18 +46,18 @@ class Pages:
         return self.standing
 
     def token(self, role: Role, node: str) -> str:
-        """Of that role at that node."""
-        name = f"{role}-{node}".replace("_", "-")
+        """A new one of that role at that node."""
+        self.tokens += 1
+        name = f"{role}-{self.tokens}".replace("_", "-")
         grants = [NodeGrant(role, node)]
         return self.fleet.people.make_token(name, name, grants, giver=ROOT, expires_ms=None, now_ms=T0).secret
 
     @asynccontextmanager
     async def browser(self, token: str | None = TOKEN, *, language: str = "en") -> AsyncIterator[httpx.AsyncClient]:
         """Signed in with *token*; None: not."""
-        ports = replace(self.fleet.ports, visits=Visits(self.fleet.people), alerts=self)
-        app = create_app(ports, clock=lambda: self.now_ms)
-        add_pages(app, ports, Beside(standing=self, under_way=lambda: self.moving), clock=lambda: self.now_ms)
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        if self._app is None:
+            self._app = self._made()
+        transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
         headers = {"Accept-Language": language}
         async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers=headers) as browser:
             if token is not None:
@@ -62,8 +65,11 @@ class Pages:
                 assert answer.status_code == 303, answer.text
             yield browser
 
-
-Browser = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+    def _made(self) -> FastAPI:
+        ports = replace(self.fleet.ports, visits=Visits(self.fleet.people), alerts=self)
+        app = create_app(ports, clock=lambda: self.now_ms)
+        add_pages(app, ports, Beside(standing=self, under_way=lambda: self.moving), clock=lambda: self.now_ms)
+        return app
 
 
 def placed(fleet: Fleet) -> None:
@@ -82,9 +88,25 @@ def placed(fleet: Fleet) -> None:
         fleet.registry.register(wanted, expected=None, create=True, now_ms=T0)
 
 
+@pytest.fixture(scope="package")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """Two devices, each at its station, and a token of each role at station-7; no test changes it."""
+    fleet = told(tmp_path_factory.mktemp("pages") / "store.db")
+    placed(fleet)
+    yield Pages(fleet)
+    fleet.store.close()
+
+
 @pytest.fixture
-def pages(tmp_path: Path) -> Iterator[Pages]:
-    """Two devices, each at its station."""
+def pages(shared: Pages) -> Pages:
+    """What a test tells beside the fleet is its own."""
+    shared.alerting, shared.standing, shared.moving, shared.now_ms = [], [], [], NOW
+    return shared
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Pages]:
+    """As ``pages``, and a test may change it."""
     fleet = told(tmp_path / "store.db")
     placed(fleet)
     yield Pages(fleet)

@@ -109,18 +109,18 @@ async def test_a_bad_token_signs_nobody_in(pages: Pages) -> None:
             assert "<script>" not in answer.text
 
 
-async def test_a_session_ends_with_its_token_its_time_and_by_itself(pages: Pages) -> None:
-    token = pages.token(Role.VIEWER, "hq")
-    async with pages.browser(token) as browser:
+async def test_a_session_ends_with_its_token_its_time_and_by_itself(own: Pages) -> None:
+    token = own.token(Role.VIEWER, "hq")
+    async with own.browser(token) as browser:
         assert (await browser.get("/")).status_code == 200
         signed_out = await browser.post("/sign-out", headers=FROM_HERE)
         assert "signed out" in signed_out.text
         assert (await browser.get("/")).status_code == 303
-    async with pages.browser(token) as browser:
-        pages.now_ms += SESSION_RULES.idle_ms
+    async with own.browser(token) as browser:
+        own.now_ms += SESSION_RULES.idle_ms
         assert (await browser.get("/")).status_code == 303
-    async with pages.browser(token) as browser:
-        pages.fleet.people.revoke("viewer-hq", giver=ROOT, now_ms=pages.now_ms)
+    async with own.browser(token) as browser:
+        own.fleet.people.revoke("viewer-1", giver=ROOT, now_ms=own.now_ms)
         assert (await browser.get("/")).status_code == 303
 
 
