@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 from urllib.parse import urljoin, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -326,12 +326,34 @@ class Mail(Struct, frozen=True):
     digest_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
 
 
+LATE: Final = "late"
+"""Behind a bucket's name: the one for what is too old or too far ahead."""
+
+
+class Tier(Struct, frozen=True, forbid_unknown_fields=True):
+    """Means of *every_min* minutes each, kept for *retention_d* days (0 is for ever), in the bucket that is called as
+    the other with this name behind.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9]{1,16}\Z")]
+    every_min: Literal[1, 2, 5, 10, 15, 20, 30, 60]
+    retention_d: Annotated[int, Meta(ge=0, le=36_500)]
+
+
+TIERS_MAX: Final = 4
+USUAL_TIERS: Final = (Tier("5m", 5, 366), Tier("1h", 60, 1_827))
+
+
 class Influx(Struct, frozen=True):
     """A time-series server that the batch store is projected to, for dashboards; no such table, no projection.
 
     ``flavour``: ``v2`` writes to ``/api/v2/write`` (InfluxDB 2 and 3, VictoriaMetrics), ``v1`` to ``/write``
     (InfluxDB 1; ``bucket`` is its database, the token file holds ``user:password``). ``retention_d``: 0 is for ever.
-    ``manage``: the server makes the bucket, sets its retention and maps it for InfluxQL; else somebody has.
+    ``manage``: the server makes the buckets, sets their retention and maps them for InfluxQL; else somebody has.
+    ``tiers``: the same, coarser and for longer, in buckets called after this one, such as ``fieldfleet_5m``.
+    ``late``: what is too old or too far ahead when it comes goes to ``fieldfleet_late``. Unless they are said, both
+    are as usual where ``manage`` is set, and not there where it is not. ``series_max``: new series beyond that are
+    left out.
     Plain HTTP goes to loopback only, unless ``allow_plain``: a token is in it.
     """
 
@@ -346,6 +368,21 @@ class Influx(Struct, frozen=True):
     allow_plain: bool = False
     gzip: bool = False
     points_max: Annotated[int, Meta(ge=limits.BATCH_ROWS_MAX, le=100_000)] = 5_000
+    tiers: Annotated[tuple[Tier, ...], Meta(max_length=TIERS_MAX)] | None = None
+    late: bool | None = None
+    series_max: Annotated[int, Meta(ge=100, le=10_000_000)] = 200_000
+
+    @property
+    def tiers_kept(self) -> tuple[Tier, ...]:
+        """As they are said, or the usual ones."""
+        if self.tiers is not None:
+            return self.tiers
+        return USUAL_TIERS if self.manage else ()
+
+    @property
+    def late_kept(self) -> bool:
+        """Whether there is a bucket for what is late."""
+        return self.manage if self.late is None else self.late
 
 
 class Measuring(Struct, frozen=True):
@@ -478,7 +515,18 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
 
 
 def _influx_faults(influx: Influx) -> list[str]:
-    """What is wrong with its URL."""
+    """What is wrong with its URL, and with its tiers."""
+    return [*_tier_faults(influx), *_influx_url_faults(influx)]
+
+
+def _tier_faults(influx: Influx) -> list[str]:
+    names = [tier.name for tier in influx.tiers_kept]
+    if len({*names, LATE}) == len(names) + 1:
+        return []
+    return [f"influx.tiers: expected different names, and none called {LATE}, got {', '.join(names)}"]
+
+
+def _influx_url_faults(influx: Influx) -> list[str]:
     got = shown(influx.url)
     try:
         parts = urlsplit(influx.url)

@@ -76,6 +76,8 @@ SINK: Final[tuple[Metric[SinkStatus], ...]] = (
     _gauge("sink_oldest_age_ms", "For how long the oldest of what it has not had waits.", lambda s: s.oldest_age_ms),
     _counter("sink_points_written", "Points that it took.", lambda s: s.points_written),
     _counter("sink_points_refused", "Points that it takes under no circumstances.", lambda s: s.points_refused),
+    _counter("sink_points_late", "Points too old or too far ahead, kept elsewhere.", lambda s: s.points_late),
+    _gauge("sink_series", "Series that it was given.", lambda s: s.series),
     _counter("sink_posts", "Requests to write.", lambda s: s.posts),
     _counter("sink_posts_failed", "Requests that were not answered with success.", lambda s: s.posts_failed),
 )

@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import structlog
@@ -34,16 +35,18 @@ from fleet_server.adapters.trusted import Trusted
 from fleet_server.adapters.webhook import WebhookSender
 from fleet_server.api.cookies import Cookies
 from fleet_server.api.sign_in import SigningIn
-from fleet_server.config import Config, ConfigError, Mail
+from fleet_server.config import LATE, Config, ConfigError, Mail
 from fleet_server.custody import Custody
 from fleet_server.evidence.custodian import Tell
 from fleet_server.identities import Identities, made_from
 from fleet_server.outbound.sending import Sender
 from fleet_server.outbound.subscriptions import Choice, Sort
 from fleet_server.projection.labels import LabelsOf
+from fleet_server.projection.late import SHARD_D
 from fleet_server.projection.projector import Projector, ProjectorSettings
 from fleet_server.projection.sinks import Sinks
 from fleet_server.projection.target import Target
+from fleet_server.projection.tiers import TierProjector
 from fleet_server.standing.sample import Following
 from fleet_server.telemetry.store import StoreError
 from fleet_server.uploads import Uploads
@@ -219,19 +222,35 @@ def sinks_of(config: Config, store: SqliteStore, standing: Following, labels: La
         security=ssl.create_default_context(cafile=influx.ca_file) if secure else None,
     )
 
-    def target() -> Target:
-        return InfluxTarget(settings)
+    def into(bucket: InfluxSettings) -> Callable[[], Target]:
+        return lambda: InfluxTarget(bucket)
 
+    late = replace(settings, bucket=f"{influx.bucket}_{LATE}", retention_d=0, shard_d=SHARD_D)
     projector = Projector(
-        ProjectorSettings(INFLUX_SINK, influx.points_max, influx.retention_d),
+        ProjectorSettings(INFLUX_SINK, influx.points_max, influx.retention_d, influx.series_max),
         store.feed,
         labels,
         standing,
-        new_target=target,
+        new_target=into(settings),
+        new_late=into(late) if influx.late_kept else None,
         now_ms=now_ms,
         rng=random.Random(),  # noqa: S311 - jitter
     )
-    return Sinks(store.feed, (projector,))
+    tiers = [
+        TierProjector(
+            ProjectorSettings(f"{INFLUX_SINK}-{tier.name}", influx.points_max, tier.retention_d, influx.series_max),
+            store.feed,
+            labels,
+            standing,
+            store,
+            every_ms=60_000 * tier.every_min,
+            new_target=into(replace(settings, bucket=f"{influx.bucket}_{tier.name}", retention_d=tier.retention_d)),
+            now_ms=now_ms,
+            rng=random.Random(),  # noqa: S311 - jitter
+        )
+        for tier in influx.tiers_kept
+    ]
+    return Sinks(store.feed, (projector, *tiers))
 
 
 def senders_of(config: Config) -> Callable[[], Mapping[Sort, Sender]]:

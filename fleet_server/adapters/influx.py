@@ -43,7 +43,7 @@ _NO_ROOM_FOR_REDIRECTS: Final = False  # they would carry the token to somebody 
 class InfluxSettings:
     """``flavour``: v1 (InfluxDB 1.x: *bucket* is its database, *token* is ``user:password``) or v2 (2.x, 3.x, and
     what takes its writes). ``retention_d``: 0 is for ever. ``manage``: make the bucket and set its retention.
-    ``security``: for https.
+    ``security``: for https. ``shard_d``: how much time is in one shard; 0: as the server sees fit.
     """
 
     url: str
@@ -55,6 +55,7 @@ class InfluxSettings:
     manage: bool
     gzip: bool
     security: ssl.SSLContext | None = None
+    shard_d: int = 0
 
 
 class InfluxTarget:
@@ -144,8 +145,14 @@ class InfluxTarget:
     async def _prepare_v2(self) -> None:
         settings, buckets = self._settings, BucketsService(self._api)
         rules = (
-            [BucketRetentionRules(type="expire", every_seconds=settings.retention_d * DAY_S)]
-            if settings.retention_d
+            [
+                BucketRetentionRules(
+                    type="expire",
+                    every_seconds=settings.retention_d * DAY_S,
+                    shard_group_duration_seconds=settings.shard_d * DAY_S or None,
+                )
+            ]
+            if settings.retention_d or settings.shard_d
             else []
         )
         found = await self._found_bucket(buckets)
@@ -184,12 +191,13 @@ class InfluxTarget:
         settings = self._settings
         database, days = quoted(settings.bucket), settings.retention_d
         duration = f"{days}d" if days else "INF"
+        shard = f" SHARD DURATION {settings.shard_d}d" if settings.shard_d else ""
         await self._statement(f"CREATE DATABASE {database}")
         policies = await self._statement(f"SHOW RETENTION POLICIES ON {database}")
         # the same name twice is no error if nothing differs, and one that says so if anything does
         verb = "ALTER" if POLICY in policies else "CREATE"
         await self._statement(
-            f"{verb} RETENTION POLICY {quoted(POLICY)} ON {database} DURATION {duration} REPLICATION 1 DEFAULT"
+            f"{verb} RETENTION POLICY {quoted(POLICY)} ON {database} DURATION {duration} REPLICATION 1{shard} DEFAULT"
         )
 
     async def _statement(self, statement: str) -> list[str]:

@@ -13,6 +13,7 @@ from fleet_server.adapters.sqlite_log import LogRow, record_if_read, unpack
 from fleet_server.adapters.sqlite_part import HOUR_MS, HOURS_A_DAY, Form, read_as_received
 from fleet_server.adapters.sqlite_seal import MARK_STALE, next_part
 from fleet_server.projection.feed import (
+    NO_HOUR,
     Behind,
     Commits,
     DeadLetter,
@@ -108,13 +109,13 @@ class SqliteFeed:
         times_ms = [start_ms + dt for dt in record.dt]
         return Readings(device, record.stream, record.seq, times_ms, record.fields, record.rows)
 
-    def stale(self, sink: str, *, places_max: int) -> list[StalePlace]:
+    def stale(self, sink: str, *, places_max: int, before_hour: int = NO_HOUR) -> list[StalePlace]:
         """See the port."""
         with self._access.reading() as connection:
             rows = connection.execute(
                 "SELECT device, stream, series, hour, mark FROM stale JOIN series ON series.id = stale.series"
-                " WHERE sink = ? ORDER BY hour DESC, series LIMIT ?",
-                (_sink(connection, sink)[0], places_max),
+                " WHERE sink = ? AND hour < ? ORDER BY hour DESC, series LIMIT ?",
+                (_sink(connection, sink)[0], before_hour, places_max),
             ).fetchall()
         return [StalePlace(*row) for row in rows]
 
@@ -257,7 +258,13 @@ class SqliteFeed:
 
     # how far
 
-    def behind(self, sink: str) -> Behind:
+    def series(self) -> list[tuple[str, str]]:
+        """See the port."""
+        with self._access.reading() as connection:
+            rows = connection.execute("SELECT device, stream FROM series WHERE stream <> ?", (JOURNAL,))
+            return [(device, stream) for device, stream in rows]
+
+    def behind(self, sink: str, *, before_hour: int = NO_HOUR) -> Behind:
         """See the port."""
         with self._access.reading() as connection:
             number, cursor, refused = _sink(connection, sink)
@@ -265,7 +272,7 @@ class SqliteFeed:
             last = connection.execute("SELECT max(id) FROM log").fetchone()[0] or cursor
             first = connection.execute("SELECT at_ms FROM log WHERE id > ? ORDER BY id LIMIT 1", (cursor,)).fetchone()
             stale, since_ms = connection.execute(
-                "SELECT count(*), min(since_ms) FROM stale WHERE sink = ?", (number,)
+                "SELECT count(*), min(since_ms) FROM stale WHERE sink = ? AND hour < ?", (number, before_hour)
             ).fetchone()
         oldest = [at_ms for at_ms in (first[0] if first else None, since_ms) if at_ms is not None]
         return Behind(max(0, last - cursor), stale, min(oldest, default=None), refused)

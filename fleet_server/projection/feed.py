@@ -13,6 +13,8 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 SINK_PATIENCE_MS: Final = 120_000
 """A sink that moved, or had nothing to do, within this time keeps the sealer behind its cursor."""
+NO_HOUR: Final = 2**53
+"""No hour is as late."""
 
 
 class UnknownSinkError(Exception):
@@ -32,6 +34,8 @@ class LeftOutReason(StrEnum):
     """Further ahead of the server's clock than is believed."""
     UNSPEAKABLE = "unspeakable"
     """A name or a label that has no place in the sink's language."""
+    SERIES = "series"
+    """Of a series that would be one more than the budget has."""
     NOT_ANSWERING = "not_answering"
     """State of a moment in which the sink did not answer; it is not kept."""
 
@@ -122,8 +126,8 @@ class Feed(Protocol):
             UnknownSinkError, StoreError
         """
 
-    def stale(self, sink: str, *, places_max: int) -> list[StalePlace]:
-        """Stale places, the newest hour first."""
+    def stale(self, sink: str, *, places_max: int, before_hour: int = NO_HOUR) -> list[StalePlace]:
+        """Stale places of hours before that one, the newest first."""
 
     def read(self, place: StalePlace) -> Iterator[Item]:
         """Everything that is sealed there."""
@@ -156,8 +160,11 @@ class Feed(Protocol):
             UnknownSinkError, StoreError
         """
 
-    def behind(self, sink: str) -> Behind:
-        """How far *sink* is behind. Raises UnknownSinkError, StoreError."""
+    def behind(self, sink: str, *, before_hour: int = NO_HOUR) -> Behind:
+        """How far *sink* is behind; stale places of hours before that one. Raises UnknownSinkError, StoreError."""
+
+    def series(self) -> list[tuple[str, str]]:
+        """Device and stream of every series that is in columns. Raises StoreError."""
 
     def dead_letters(self, sink: str, *, rows_max: int) -> list[DeadLetter]:
         """Refused points that are kept, the newest first."""

@@ -136,6 +136,14 @@ def between(readings: Readings, oldest_ms: int, newest_ms: int) -> tuple[Reading
     return readings._replace(times_ms=times[:end], rows=[*([nothing] * old), *readings.rows[old:end]]), left
 
 
+def beyond(readings: Readings, oldest_ms: int, newest_ms: int) -> Readings:
+    """The rows that :func:`between` leaves out, each with its own time; the others are without values."""
+    times = readings.times_ms
+    nothing = (None,) * len(readings.fields)
+    rows = [nothing if oldest_ms <= at <= newest_ms else row for at, row in zip(times, readings.rows, strict=True)]
+    return readings._replace(rows=rows)
+
+
 def packed(pieces: Iterable[Lines], *, points_max: int, bytes_max: int) -> Iterator[Lines]:
     """The same lines in bodies within both bounds; a piece that is itself beyond them stays whole."""
     held: list[bytes] = []

@@ -14,10 +14,12 @@ from typing import Final
 import structlog
 
 from broker_config.text import shown
-from fleet_server.projection.feed import Feed, Item, LeftOut, LeftOutReason, Readings, Refused, StalePlace
+from fleet_server.projection.feed import Behind, Feed, Item, LeftOut, LeftOutReason, Readings, Refused, StalePlace
 from fleet_server.projection.labels import LabelsOf
+from fleet_server.projection.late import LateBucket
 from fleet_server.projection.margin import SETTLE_MS, Margin
-from fleet_server.projection.points import Lines, UnspeakableError, between, encode, measured, packed
+from fleet_server.projection.points import Lines, UnspeakableError, between, beyond, encode, measured, packed
+from fleet_server.projection.series import SERIES_MAX, SeriesBudget
 from fleet_server.projection.tally import Tally, told
 from fleet_server.projection.target import NO_ANSWER, Answer, PrepareError, Target
 from fleet_server.projection.verdict import REFUSED_RETRY_S, Delivery, Verdict, verdict, wait_s
@@ -33,7 +35,8 @@ ROUND_RECORDS_MAX: Final = 2_000
 """Between two moves of the cursor, and so what a crash repeats."""
 ROUND_PLACES_MAX: Final = 500
 ROUND_POINTS_MAX: Final = 100_000
-"""Of stale places, before what is new has its turn again."""
+ROUND_STALE_S: Final = 1.0
+"""Of stale places, before what is new has its turn again: what is live waits so long for what is old, and a post."""
 POST_BYTES_MAX: Final = 4 * 1024 * 1024
 POST_BYTES_MIN: Final = 64 * 1024
 """A body is not made smaller than this, however often a server finds it too large; then it is halved each time."""
@@ -50,11 +53,12 @@ DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class ProjectorSettings:
-    """``retention_d``: 0 is for ever."""
+    """``retention_d``: 0 is for ever. ``series_max``: see :mod:`fleet_server.projection.series`."""
 
     name: str
     points_max: int
     retention_d: int
+    series_max: int = SERIES_MAX
 
 
 class _AwayError(Exception):
@@ -72,11 +76,14 @@ class Projector:
         standing: Following | None,
         *,
         new_target: Callable[[], Target],
+        new_late: Callable[[], Target] | None = None,
         now_ms: Callable[[], int],
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """*new_target* is called in the loop that runs; *standing* None: no measures of the server's own."""
+        """*new_target* is called in the loop that runs; *standing* None: no measures of the server's own. *new_late*:
+        where readings go that are too old or too far ahead when they come; None: they are left out.
+        """
         self._settings = settings
         self._feed = feed
         self._labels = labels
@@ -86,6 +93,8 @@ class Projector:
         self._rng = rng
         self._sleep = sleep
         self._target: Target
+        self._late = None if new_late is None else LateBucket(new_late, settings.points_max)
+        self._budget = SeriesBudget(settings.series_max)
         self._prepared = False
         self._taken = False
         self._tries = 0
@@ -114,7 +123,7 @@ class Projector:
             while True:
                 await self._turn()
         finally:
-            await self._target.close()
+            await self._close()
 
     async def drain(self) -> None:
         """Write all there is, whatever it takes, and return. Raises as :meth:`once`."""
@@ -123,11 +132,20 @@ class Projector:
             while await self._prepared_once():
                 pass
         finally:
-            await self._target.close()
+            await self._close()
+
+    async def _close(self) -> None:
+        await self._target.close()
+        if self._late is not None:
+            await self._late.close()
 
     def _begin(self) -> None:
         self._target = self._new_target()
         self._met = False
+        # what is in columns was given before: those go on
+        now_ms = self._now_ms()
+        for device, stream in self._feed.series():
+            self._budget.admits(stream, device, self._labels.labels(device, now_ms))
         # whatever ended the last run may have ended the sink too
         self._feed.rewind(self.name, now_ms=self._now_ms())
 
@@ -182,26 +200,30 @@ class Projector:
         commits = self._feed.commits(name, records_max=ROUND_RECORDS_MAX, now_ms=self._now_ms())
         if commits.up_to == commits.after:
             return False
-        refused = await self._write(commits.items)
+        refused = await self._write(commits.items, late=self._late)
+        if self._late is not None:
+            await self._late.write(self._tally, self._now_ms())
         if self._feed.advance(name, commits, refused, now_ms=self._now_ms()):
             self._margin.gave(self._now_ms(), commits.up_to)
         return True
 
     async def _stale(self) -> bool:
         name = self.name
-        places = self._feed.stale(name, places_max=ROUND_PLACES_MAX)
+        places = self._places()
         if not places:
             return False
         taken: list[StalePlace] = []
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + ROUND_STALE_S
 
         def items() -> Iterator[Item]:
             points = 0
             for place in places:
                 taken.append(place)
-                for item in self._feed.read(place):
+                for item in self._read(place):
                     points += len(item.times_ms) if isinstance(item, Readings) else 0
                     yield item
-                if points >= ROUND_POINTS_MAX:
+                if points >= ROUND_POINTS_MAX or loop.time() >= until_s:
                     return
 
         refused = await self._write(items())
@@ -210,13 +232,22 @@ class Projector:
         self._margin.gave(now_ms)
         return True
 
-    async def _write(self, items: Iterable[Item]) -> list[Refused]:
+    def _places(self) -> list[StalePlace]:
+        """What is to be written again."""
+        return self._feed.stale(self.name, places_max=ROUND_PLACES_MAX)
+
+    def _read(self, place: StalePlace) -> Iterator[Item]:
+        """What is written of it."""
+        return self._feed.read(place)
+
+    async def _write(self, items: Iterable[Item], *, late: LateBucket | None = None) -> list[Refused]:
         refused: list[Refused] = []
-        for body in packed(self._lines(items), points_max=self._settings.points_max, bytes_max=self._bytes_max):
+        for body in packed(self._lines(items, late), points_max=self._settings.points_max, bytes_max=self._bytes_max):
             refused += await self._deliver(body)
         return refused
 
-    def _lines(self, items: Iterable[Item]) -> Iterator[Lines]:
+    def _lines(self, items: Iterable[Item], late: LateBucket | None) -> Iterator[Lines]:
+        """*late*: takes what is left out for its time; None: that is only counted."""
         now_ms, retention_d = self._now_ms(), self._settings.retention_d
         oldest_ms = now_ms - retention_d * DAY_MS + RETENTION_MARGIN_MS if retention_d else -_EVER_MS
         for item in items:
@@ -224,17 +255,29 @@ class Projector:
                 self._tally.left_out[item.reason] += item.points
                 continue
             readings, left = between(item, oldest_ms, now_ms + AHEAD_MS_MAX)
-            for one in left:
-                self._tally.left_out[one.reason] += one.points
+            if left and late is not None:
+                late.add(self._encoded(beyond(item, oldest_ms, now_ms + AHEAD_MS_MAX)), left)
+            else:
+                self._tally.leave_out(left)
             if readings is not None:
                 yield self._encoded(readings)
 
     def _encoded(self, readings: Readings) -> Lines:
+        labels = self._labels.labels(readings.device, readings.times_ms[0])
+        if not self._budget.admits(readings.stream, readings.device, labels):
+            return self._beyond_budget(len(readings.times_ms))
         try:
-            return encode(readings, self._labels.labels(readings.device, readings.times_ms[0]))
+            return encode(readings, labels)
         except UnspeakableError as error:
             self._unspeakable(len(readings.times_ms), error)
             return Lines(b"", 0)
+
+    def _beyond_budget(self, points: int) -> Lines:
+        if not self._tally.left_out[LeftOutReason.SERIES]:
+            log.warning("new series are left out: the budget is full", sink=self.name, series=self._budget.series)
+        self._tally.left_out[LeftOutReason.SERIES] += points
+        self._note(f"expected at most {self._budget.series_max} series: new ones are left out; see influx.series_max")
+        return Lines(b"", 0)
 
     def _unspeakable(self, points: int, error: UnspeakableError) -> None:
         self._tally.left_out[LeftOutReason.UNSPEAKABLE] += points
@@ -325,6 +368,8 @@ class Projector:
             await self._try(body)
 
     def _line(self, sample: Sample) -> Lines:
+        if not self._budget.admits(sample.measure.name, sample.device, (sample.device_class, sample.org)):
+            return self._beyond_budget(1)
         try:
             return measured(sample)
         except UnspeakableError as error:
@@ -351,7 +396,11 @@ class Projector:
 
     def status(self) -> SinkStatus:
         """See :class:`SinkStatus`. Raises StoreError, UnknownSinkError."""
-        return self._tally.status(self.name, self._feed.behind(self.name), self._now_ms())
+        return self._told_of(self._feed.behind(self.name))
+
+    def _told_of(self, behind: Behind) -> SinkStatus:
+        series, most = self._budget.series, self._budget.series_max
+        return self._tally.status(self.name, behind, self._now_ms(), series=series, series_max=most)
 
     def _note(self, text: str) -> None:
         self._tally.note(text, self._now_ms())

@@ -1,10 +1,11 @@
 """What a sink's projector remembers of how it goes: its state, counters, and the last thing that went wrong."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from broker_config.text import shown
-from fleet_server.projection.feed import Behind, LeftOutReason
+from fleet_server.projection.feed import Behind, LeftOut, LeftOutReason
 from fleet_server.projection.target import NO_ANSWER, Answer
 from fleet_server.projection.view import SinkState, SinkStatus
 
@@ -20,6 +21,7 @@ class Tally:
         self.state = SinkState.STARTING
         self.written = 0
         self.refused = 0
+        self.late = 0
         self.posts = 0
         self.posts_failed = 0
         self.left_out: Counter[LeftOutReason] = Counter()
@@ -43,7 +45,12 @@ class Tally:
         self.note(text, now_ms)
         return was is not state
 
-    def status(self, name: str, behind: Behind, now_ms: int) -> SinkStatus:
+    def leave_out(self, left: Iterable[LeftOut]) -> None:
+        """Count them."""
+        for one in left:
+            self.left_out[one.reason] += one.points
+
+    def status(self, name: str, behind: Behind, now_ms: int, *, series: int, series_max: int) -> SinkStatus:
         """All of it, beside what the store knows."""
         age_ms = 0 if behind.oldest_ms is None else max(0, now_ms - behind.oldest_ms)
         late = behind.stale_places > 0 or age_ms > BEHIND_MS
@@ -62,6 +69,9 @@ class Tally:
             last_error=self._error,
             last_error_ms=self._error_ms,
             last_written_ms=self._written_ms,
+            points_late=self.late,
+            series=series,
+            series_max=series_max,
         )
 
 

@@ -47,6 +47,8 @@ class SinkStatus:
     """The last thing that went wrong, in one line; empty if nothing ever did."""
     last_error_ms: int | None
     last_written_ms: int | None
+    points_late: int = 0
+    """Points of another time than is believed or kept, that are in the bucket for those."""
     series: int = 0
     """Series that it was given since the server's start."""
     series_max: int = 1

@@ -125,7 +125,33 @@ def test_no_influx_is_no_projection_and_the_smallest_has_every_default() -> None
     influx = config.parse(INFLUX.format(url="http://127.0.0.1:8086"), base=Path("/etc/ff")).influx
     assert influx is not None
     assert (influx.flavour, influx.org, influx.bucket, influx.token_file) == ("v2", "fieldfleet", "fieldfleet", None)
-    assert (influx.points_max, influx.manage) == (5_000, True)
+    assert (influx.points_max, influx.manage, influx.late_kept) == (5_000, True, True)
+    assert [(tier.name, tier.every_min) for tier in influx.tiers_kept] == [("5m", 5), ("1h", 60)]
+
+
+def test_a_server_that_makes_no_buckets_writes_to_the_one_there_is() -> None:
+    text = INFLUX.format(url="http://127.0.0.1:8086")
+    influx = config.parse(f"{text}manage = false\n", base=Path()).influx
+    assert influx is not None
+    assert (influx.tiers_kept, influx.late_kept) == ((), False)
+    said = 'manage = false\nlate = true\ntiers = [{ name = "10m", every_min = 10, retention_d = 90 }]\n'
+    influx = config.parse(f"{text}{said}", base=Path()).influx
+    assert influx is not None
+    assert ([tier.name for tier in influx.tiers_kept], influx.late_kept) == (["10m"], True)
+
+
+@pytest.mark.parametrize(
+    "tiers",
+    [
+        '[{ name = "late", every_min = 5, retention_d = 1 }]',
+        '[{ name = "a", every_min = 5, retention_d = 1 }, { name = "a", every_min = 10, retention_d = 1 }]',
+        '[{ name = "a", every_min = 7, retention_d = 1 }]',
+        '[{ name = "A b", every_min = 5, retention_d = 1 }]',
+    ],
+)
+def test_tiers_that_are_refused(tiers: str) -> None:
+    (found,) = faults_of(f"{INFLUX.format(url='http://127.0.0.1:8086')}tiers = {tiers}\n")
+    assert found.startswith("influx.tiers: ")
 
 
 @pytest.mark.parametrize(

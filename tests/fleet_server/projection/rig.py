@@ -15,6 +15,7 @@ from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.projection.feed import Feed
 from fleet_server.projection.labels import Labels
 from fleet_server.projection.projector import Projector, ProjectorSettings
+from fleet_server.projection.series import SERIES_MAX
 from fleet_server.projection.target import Target
 from fleet_server.standing.sample import Following
 from tests.fleet_server.store.fleet import LATE_MS, opened
@@ -120,13 +121,16 @@ def projector(
     points_max: int = 1_000,
     retention_d: int = 0,
     standing: Following | None = None,
+    late: Callable[[], Target] | None = None,
+    series_max: int = SERIES_MAX,
 ) -> Projector:
     return Projector(
-        ProjectorSettings(SINK, points_max, retention_d),
+        ProjectorSettings(SINK, points_max, retention_d, series_max),
         feed,
         ClassLabels(),
         standing,
         new_target=target,
+        new_late=late,
         now_ms=ticking(now_ms),
         rng=random.Random(SEED),
         sleep=Pauses() if sleep is None else sleep,
