@@ -32,6 +32,9 @@ BACKOFF_S_CAP: Final = 5.0
 LINK_STABLE_S: Final = 1.0
 CONNECT_WAIT_S: Final = 10.0
 SUBSCRIBE_ID: Final = 1
+READ_BYTES_MIN: Final = 4 * limits.KIB
+READ_BYTES_MAX: Final = 4 * limits.PACKET_BYTES_MAX
+"""What one read takes at most. A link whose reads fill their buffer gets a larger one: a simulated fleet has many."""
 PACKETS_AT_ONCE: Final = 32
 """A read's packets are handed over in lists of at most so many."""
 PUBACK_WORD: Final = 0x4002
@@ -89,7 +92,7 @@ def shard_levels(first: int, last: int) -> Sequence[Shard | None]:
     return [None] if (first, last) == (0, 255) else [Shard(f"{n:02x}") for n in range(first, last + 1)]
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """One connection, from CONNECT to its end; make a new one for the next.
 
     ``ready`` resolves once every subscription is granted; ``gone`` resolves with the reason when it is over.
@@ -114,7 +117,8 @@ class Link(asyncio.Protocol):
         self._clean_start = clean_start
         self._on_packets = on_packets
         self._transport: asyncio.Transport | None = None
-        self._buffer = b""
+        self._buffer = memoryview(bytearray(READ_BYTES_MIN))
+        self._unread_bytes = 0
         self._paused = False
         self._outstanding: set[int] = set()
         self._next_id = 0
@@ -141,13 +145,18 @@ class Link(asyncio.Protocol):
         )
         self._keep_alive()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - of what is there, as much as there is room for
+        """Behind what is there of a packet: TLS writes to where the codec reads."""
+        return self._buffer[self._unread_bytes :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes more are there."""
         if self.gone.done():
             return
         self._heard_s = asyncio.get_running_loop().time()
-        buffer = self._buffer + data if self._buffer else data
-        view = memoryview(buffer)
-        at, end = 0, len(view)
+        end = self._unread_bytes + nbytes
+        view = self._buffer[:end]
+        at = 0
         published: list[mqtt5.PublishPacket] = []
         over: str | None = None
         read = mqtt5.read
@@ -174,14 +183,19 @@ class Link(asyncio.Protocol):
                 over = self._control(packet)
                 if over is not None:
                     break
-        self._buffer = bytes(view[at:])
         if published:
             self._on_packets(self, published)
-        if over is None and len(self._buffer) > 2 * limits.PACKET_BYTES_MAX:
+        left = end - at
+        if over is None and left > limits.PACKET_BYTES_MAX:
             self.malformed = True
-            over = f"expected packets up to {limits.PACKET_BYTES_MAX} bytes, got more than twice that"
+            over = f"expected packets up to {limits.PACKET_BYTES_MAX} bytes, got the beginning of a longer one"
         if over is not None:
             self.close(over)
+            return
+        if end == len(self._buffer) < READ_BYTES_MAX:
+            self._buffer = memoryview(bytearray(min(4 * end, READ_BYTES_MAX)))
+        self._buffer[:left] = view[at:]
+        self._unread_bytes = left
 
     def _control(self, packet: mqtt5.Packet) -> str | None:
         """Act on it; the reason if the connection is over with it."""
