@@ -215,24 +215,42 @@ def _read(decoder: msgspec.json.Decoder[T], payload: bytes) -> T:
 
 
 class Chunk(NamedTuple):
-    """A part of a file. ``data`` is a view of the message where it was read from one."""
+    """A part of a file."""
 
     upload: str
     number: int
     data: bytes | memoryview
 
 
+class CheckedChunk(NamedTuple):
+    """One with its CRC-32 over header and data. ``data`` is a view of the message where it was read from one."""
+
+    upload: str
+    number: int
+    data: bytes | memoryview
+    crc: int
+
+
+def _head(chunk: Chunk) -> bytes:
+    high, low = int(chunk.upload[:16], 16), int(chunk.upload[16:], 16)
+    return _HEADER.pack(MAGIC, VERSION, 0, high, low, chunk.number, len(chunk.data), 0)[:_COVERED]
+
+
+def checked(chunk: Chunk) -> CheckedChunk:
+    """What its message would have been checked with."""
+    return CheckedChunk(*chunk, zlib.crc32(chunk.data, zlib.crc32(_head(chunk))))
+
+
 def encode_chunk(chunk: Chunk) -> bytes:
     """The message. Raises BadTransferError: more than a chunk may have."""
     if not 1 <= len(chunk.data) <= limits.CHUNK_BYTES_MAX:
         raise BadTransferError(f"chunk: expected 1 to {limits.CHUNK_BYTES_MAX} bytes, got {len(chunk.data)}")
-    high, low = int(chunk.upload[:16], 16), int(chunk.upload[16:], 16)
-    head = _HEADER.pack(MAGIC, VERSION, 0, high, low, chunk.number, len(chunk.data), 0)[:_COVERED]
+    head = _head(chunk)
     crc = zlib.crc32(chunk.data, zlib.crc32(head))
     return b"".join((head, crc.to_bytes(4, "big"), chunk.data))
 
 
-def decode_chunk(payload: bytes) -> Chunk:
+def decode_chunk(payload: bytes) -> CheckedChunk:
     """Read a chunk, whole and undamaged. Raises BadTransferError."""
     if not HEADER_BYTES < len(payload) <= HEADER_BYTES + limits.CHUNK_BYTES_MAX:
         most = HEADER_BYTES + limits.CHUNK_BYTES_MAX
@@ -245,4 +263,4 @@ def decode_chunk(payload: bytes) -> Chunk:
         raise BadTransferError(f"chunk {number}: expected {length} bytes, got {len(data)}")
     if zlib.crc32(data, zlib.crc32(memoryview(payload)[:_COVERED])) != crc:
         raise BadTransferError(f"chunk {number}: damaged on the way")
-    return Chunk(f"{high:016x}{low:016x}", number, data)
+    return CheckedChunk(f"{high:016x}{low:016x}", number, data, crc)

@@ -16,7 +16,7 @@ from broker_config.transfer import Code, DownMessage
 from fleet_server.access.ca import CaError, vouching
 from fleet_server.access.enrolment import Certificate
 from fleet_server.adapters.authority import FileKeys
-from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, read_again
+from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, crcs_of, read_again
 from fleet_server.adapters.signer_socket import SocketSigner
 from fleet_server.adapters.sqlite_uploads import SqliteUploads
 from fleet_server.broker_links import link_settings
@@ -133,6 +133,7 @@ class Uploads:
             self.replica,
             self._register,
             read_again=read_again,
+            crcs_of=crcs_of,
             now_ms=self._now_ms,
         )
         transfer = Transfer(

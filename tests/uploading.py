@@ -23,6 +23,7 @@ RECONNECT_S: Final = 0.1
 @dataclass
 class _Sending:
     file: File
+    upload: str
     missing: list[int] = field(default_factory=list)
     under_way: OrderedDict[int, float] = field(default_factory=OrderedDict)
     known: bool = False
@@ -76,7 +77,7 @@ class UploadingDevice:
     def _begin(self) -> None:
         while self._queue and len(self._sending) < limits.OPEN_UPLOADS_MAX:
             file = self._queue.pop(0)
-            each = self._sending[file.upload] = _Sending(file)
+            each = self._sending[file.upload] = _Sending(file, file.upload)
             self._offer(each)
 
     def _offer(self, each: _Sending) -> None:
@@ -130,7 +131,7 @@ class UploadingDevice:
             if not state.more or number <= (each.missing[-1] if each.missing else -1):
                 del each.under_way[number]
         if not each.missing:
-            self.durable_s.setdefault(each.file.upload, now_s)
+            self.durable_s.setdefault(each.upload, now_s)
 
     def _hear_receipt(self, payload: bytes, now_s: float) -> None:
         claims = signing.decode_claims(signing.decode_envelope(payload))
@@ -150,7 +151,7 @@ class UploadingDevice:
                 each.heard_s = now_s
                 each.under_way.clear()  # what was lost on the way is sent again once the server has said what it has
                 if each.known:
-                    self._say(Up.UPLOAD, transfer.encode(Query(1, each.file.upload)))
+                    self._say(Up.UPLOAD, transfer.encode(Query(1, each.upload)))
                 else:
                     self._offer(each)
                 continue
@@ -173,5 +174,5 @@ class UploadingDevice:
             if self.first_chunk_s is None:
                 self.first_chunk_s = now_s
             data = each.file.chunk_data(number)
-            self._say(Up.CHUNK, transfer.encode_chunk(Chunk(each.file.upload, number, data)))
+            self._say(Up.CHUNK, transfer.encode_chunk(Chunk(each.upload, number, data)))
         return under_way

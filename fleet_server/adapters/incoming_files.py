@@ -19,6 +19,7 @@ from typing import BinaryIO, Final
 from broker_config.ids import HEX64_PATTERN, exact
 from broker_config.manifest import UPLOAD_PATTERN
 from broker_config.merkle import leaf_hash
+from broker_config.transfer import Chunk, checked
 from fleet_server.adapters.files import PRIVATE_FILE, make_private_directory, sync_directory
 from fleet_server.evidence.content import ContentError, MissingContentError
 from fleet_server.evidence.inspection import Seen
@@ -267,6 +268,16 @@ def read_again(path: Path, chunk_bytes: int) -> Seen:
             leaves.append(leaf_hash(data))
             size += got
     return Seen(size, whole.hexdigest(), leaves)
+
+
+def crcs_of(path: Path, upload: str, chunk_bytes: int) -> list[int]:
+    """Of each chunk as it is now, comparable with those of the chunks as they came. Raises OSError."""
+    with path.open("rb", buffering=0) as file:
+        buffer = memoryview(bytearray(chunk_bytes))
+        found: list[int] = []
+        while got := _fill(file, buffer):
+            found.append(checked(Chunk(upload, len(found), buffer[:got])).crc)
+    return found
 
 
 def _fill(file: BinaryIO, buffer: memoryview) -> int:

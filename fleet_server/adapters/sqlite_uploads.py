@@ -16,9 +16,9 @@ from broker_config.ids import ContractError
 from broker_config.ranges import Ranges
 from fleet_server.access.audit import Place
 from fleet_server.adapters.files import PRIVATE_FILE
-from fleet_server.evidence.uploads import ChunkHash, Phase, Upload, UploadError
+from fleet_server.evidence.uploads import DurableChunk, Phase, Upload, UploadError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x66664555
 """``ffEU``."""
 BUSY_MS: Final = 10_000
@@ -29,9 +29,9 @@ CREATE TABLE upload(upload TEXT PRIMARY KEY, device TEXT NOT NULL, envelope BLOB
   why TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX upload_phase ON upload(phase, replicated) WHERE phase != 'done' OR replicated = 0;
 CREATE INDEX upload_device ON upload(device, offered_ms, size);
-CREATE TABLE chunk(upload TEXT NOT NULL, number INTEGER NOT NULL, leaf BLOB NOT NULL,
-  PRIMARY KEY(upload, number)) WITHOUT ROWID;
 """
+CHUNK_DDL: Final = """CREATE TABLE chunk(upload TEXT NOT NULL, number INTEGER NOT NULL, crc INTEGER NOT NULL,
+  PRIMARY KEY(upload, number)) WITHOUT ROWID"""
 _COLUMNS: Final = (
     "upload, device, envelope, certificate, doubts, priority, via, offered_ms, changed_ms, phase, log, number, "
     "replicated, why"
@@ -68,18 +68,18 @@ class SqliteUploads:
             rows = connection.execute(f"{_SELECT} WHERE phase = ? AND replicated = 0", (Phase.DONE.value,)).fetchall()
         return [_upload(row) for row in rows]
 
-    def leaf(self, upload: str, number: int) -> bytes | None:
+    def crc(self, upload: str, number: int) -> int | None:
         """See the port."""
         with self._transaction() as connection:
             row = connection.execute(
-                "SELECT leaf FROM chunk WHERE upload = ? AND number = ?", (upload, number)
+                "SELECT crc FROM chunk WHERE upload = ? AND number = ?", (upload, number)
             ).fetchone()
-        return None if row is None else bytes(row[0])
+        return None if row is None else int(row[0])
 
-    def leaves(self, upload: str) -> Sequence[bytes]:
+    def crcs(self, upload: str) -> Sequence[int]:
         """See the port."""
         with self._transaction() as connection:
-            rows = connection.execute("SELECT leaf FROM chunk WHERE upload = ? ORDER BY number", (upload,))
+            rows = connection.execute("SELECT crc FROM chunk WHERE upload = ? ORDER BY number", (upload,))
             return [row[0] for row in rows]
 
     def offered_bytes(self, device: str, *, since_ms: int) -> int:
@@ -90,7 +90,7 @@ class SqliteUploads:
             ).fetchone()
         return int(row[0] or 0)
 
-    def commit(self, opened: Sequence[Upload], chunks: Sequence[ChunkHash], *, now_ms: int) -> None:
+    def commit(self, opened: Sequence[Upload], chunks: Sequence[DurableChunk], *, now_ms: int) -> None:
         """See the port."""
         with self._transaction() as connection:
             connection.executemany(
@@ -177,11 +177,15 @@ def _create_or_check(connection: sqlite3.Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
         return
-    if (application, version) != (0, 0):
+    if (application, version) == (APPLICATION_ID, 1):
+        connection.execute("DROP TABLE chunk")  # it had no CRCs: what was under way comes again
+    elif (application, version) == (0, 0):
+        for statement in DDL.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+    else:
         raise UploadError(f"{path.name}: expected uploads of version {SCHEMA_VERSION}, got {application}/{version}")
-    for statement in DDL.split(";"):
-        if statement.strip():
-            connection.execute(statement)
+    connection.execute(CHUNK_DDL)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

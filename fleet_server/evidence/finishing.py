@@ -12,7 +12,7 @@ from broker_config.text import shown
 from fleet_server.access.audit import Place
 from fleet_server.evidence.arrival import Arrival, Register
 from fleet_server.evidence.content import Content, ContentError
-from fleet_server.evidence.inspection import Seen, is_file_of, verdict
+from fleet_server.evidence.inspection import Seen, differing, is_file_of
 from fleet_server.evidence.uploads import Incoming, Upload, UploadError, UploadStore
 from fleet_server.telemetry.store import StoreError
 
@@ -56,7 +56,9 @@ Finished: TypeAlias = Kept | Damaged | Failed
 
 
 class Finisher:
-    """One thread. ``read_again``: reads a file from the disk; raises OSError."""
+    """One thread. ``read_again``: reads a file from the disk; ``crcs_of``: of an upload's chunks, in a file that was
+    read again. Both raise OSError.
+    """
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Finisher:
         register: Register,
         *,
         read_again: Callable[[Path, int], Seen],
+        crcs_of: Callable[[Path, str, int], Sequence[int]],
         now_ms: Callable[[], int],
     ) -> None:
         self._uploads = uploads
@@ -75,6 +78,7 @@ class Finisher:
         self._replica = replica
         self._register = register
         self._read_again = read_again
+        self._crcs_of = crcs_of
         self._now_ms = now_ms
 
     def finish(self, upload: Upload, leaves: Sequence[bytes] = ()) -> Finished:
@@ -89,14 +93,19 @@ class Finisher:
         path = self._incoming.path(upload.upload)
         if path is not None:
             seen = self._read_again(path, told.chunk_bytes)
-            found = verdict(told, seen, leaves or self._uploads.leaves(upload.upload))
-            if not found.good:
-                return Damaged(upload.upload, found.bad)
+            if not is_file_of(told, seen):
+                return Damaged(upload.upload, self._bad(upload, path, seen, leaves))
             self._content.keep(path, told.sha256)
         elif not self.has(upload):
             return Damaged(upload.upload, tuple(range(told.chunks)))
         place = self._register.verified(_arrival(upload, self._now_ms()))
         return Kept(upload.upload, place, self.replicate(upload))
+
+    def _bad(self, upload: Upload, path: Path, seen: Seen, leaves: Sequence[bytes]) -> tuple[int, ...]:
+        if leaves:
+            return differing(leaves, seen.leaves)
+        came = self._uploads.crcs(upload.upload)
+        return differing(came, self._crcs_of(path, upload.upload, upload.manifest.chunk_bytes))
 
     def enter_again(self, upload: Upload) -> Finished:
         """A done one, whose device asks for its receipt: the register may have come back from a backup without it."""

@@ -7,7 +7,7 @@ from broker_config.ids import DeviceId
 from broker_config.text import shown
 from broker_config.transfer import Code, Reject
 from fleet_server.evidence.underway import OpenUpload, Outcome
-from fleet_server.evidence.uploads import ChunkHash, Upload, UploadError
+from fleet_server.evidence.uploads import DurableChunk, Upload, UploadError
 
 WRITE_AGAIN_S: Final = 5
 """After a write that failed: the disk may be well again at once."""
@@ -15,7 +15,7 @@ WRITE_AGAIN_S: Final = 5
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """``number``: groups are counted in the order in which they are written. ``chunks``: their hashes, by upload and
+    """``number``: groups are counted in the order in which they are written. ``chunks``: their CRCs, by upload and
     number; ``to``: the uploads that they were written to, for one may end and begin again meanwhile. ``unsynced``,
     ``uncommitted``: what the disk did not do.
     """
@@ -23,7 +23,7 @@ class Group:
     number: int
     out: Outcome = field(default_factory=Outcome)
     opened: dict[str, Upload] = field(default_factory=dict)
-    chunks: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    chunks: dict[tuple[str, int], int] = field(default_factory=dict)
     to: dict[str, OpenUpload] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     answer: dict[str, None] = field(default_factory=dict)
@@ -32,13 +32,11 @@ class Group:
     unsynced: dict[str, UploadError] = field(default_factory=dict)
     uncommitted: UploadError | None = None
 
-    def synced(self) -> list[ChunkHash]:
+    def synced(self) -> list[DurableChunk]:
         """The chunks that may be committed."""
-        return [
-            ChunkHash(name, number, leaf) for (name, number), leaf in self.chunks.items() if name not in self.unsynced
-        ]
+        return [DurableChunk(*key, crc) for key, crc in self.chunks.items() if key[0] not in self.unsynced]
 
-    def leaf(self, each: OpenUpload, number: int) -> bytes | None:
+    def crc(self, each: OpenUpload, number: int) -> int | None:
         """Of a chunk that this group has for it."""
         name = each.upload.upload
         return self.chunks.get((name, number)) if self.to.get(name) is each else None

@@ -1,11 +1,13 @@
 """A file that was read again from where it is kept: is it the one that the device has signed for? Values only."""
 
 from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from broker_config.manifest import Manifest
 from broker_config.merkle import HASH_BYTES, root_of
 from broker_config.ranges import Ranges, minus
+
+T = TypeVar("T", bytes, int)
 
 ALL: Final = "all chunks came as they were sent, and are not the file of the manifest"
 
@@ -18,26 +20,16 @@ class Seen(NamedTuple):
     leaves: Sequence[bytes]
 
 
-class Verdict(NamedTuple):
-    """``bad``: chunks that are not what came; empty and not ``good``: which ones is not known from here."""
-
-    good: bool
-    bad: tuple[int, ...] = ()
-
-
-def verdict(manifest: Manifest, seen: Seen, received: Sequence[bytes]) -> Verdict:
-    """*received*: the hashes of the chunks as they came, or as the device says that they are; empty if not known."""
-    if is_file_of(manifest, seen):
-        return Verdict(good=True)
-    bad = tuple(n for n, leaf in enumerate(received) if n >= len(seen.leaves) or seen.leaves[n] != leaf)
-    return Verdict(good=False, bad=bad)
-
-
 def is_file_of(manifest: Manifest, seen: Seen) -> bool:
     """Its size, its hash and its tree."""
     if (seen.size, seen.sha256) != (manifest.size, manifest.sha256):
         return False
     return root_of(seen.leaves).hex() == manifest.root
+
+
+def differing(expected: Sequence[T], found: Sequence[T]) -> tuple[int, ...]:
+    """The chunks whose hash, or CRC, is not as expected, or that are not there."""
+    return tuple(n for n, each in enumerate(expected) if n >= len(found) or found[n] != each)
 
 
 def are_leaves_of(manifest: Manifest, hashes: bytes) -> bool:

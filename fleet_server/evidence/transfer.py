@@ -18,11 +18,11 @@ from broker_config import transfer
 from broker_config.device_classes import Priority
 from broker_config.ids import DeviceId
 from broker_config.manifest import upload_id
-from broker_config.merkle import leaf_hash
 from broker_config.ranges import RangeSet
 from broker_config.text import shown
 from broker_config.transfer import (
     BadTransferError,
+    CheckedChunk,
     Chunk,
     Code,
     Leaves,
@@ -30,6 +30,7 @@ from broker_config.transfer import (
     Query,
     Reject,
     Withdraw,
+    checked,
     decode_chunk,
     decode_up,
 )
@@ -54,6 +55,7 @@ from fleet_server.evidence.uploads import Phase, Upload, UploadError
 
 IDLE_S: Final = 3_600.0
 """An upload that its device has not mentioned for so long is not one that it works at."""
+UNKNOWN_CRC: Final = -1
 
 
 class Transfer:
@@ -318,10 +320,10 @@ class Transfer:
             return
         size, data = each.manifest.chunk_bytes, memoryview(put.data)
         for place, at in enumerate(range(0, len(data), size)):
-            chunk = Chunk(put.upload, put.first + place, data[at : at + size])
+            chunk = checked(Chunk(put.upload, put.first + place, data[at : at + size]))
             self._take_chunk(put.device, chunk, group, out, now_s)
 
-    def _take_chunk(self, device: DeviceId, chunk: Chunk, group: Group, out: Outcome, now_s: float) -> None:
+    def _take_chunk(self, device: DeviceId, chunk: CheckedChunk, group: Group, out: Outcome, now_s: float) -> None:
         each = self._mentioned(device, chunk.upload, group, out, now_s)
         if each is None or chunk.upload in group.failed or each.stage is Stage.CHECKING:
             return
@@ -329,12 +331,11 @@ class Transfer:
         if chunk.number >= each.manifest.chunks or size != each.manifest.chunk_size(chunk.number):
             self._table.suspect(out, "misfit", device, f"{chunk.upload} chunk {chunk.number} of {size} bytes")
             return
-        leaf = leaf_hash(chunk.data)
-        there = self._leaf_there(each, chunk.number, group)
+        there = self._crc_there(each, chunk.number, group)
         if there is not None:
             self._table.counts["duplicate_chunks"] += 1
             self._table.counts["duplicate_bytes"] += size
-            if there != leaf:
+            if there not in {chunk.crc, UNKNOWN_CRC}:
                 self._table.suspect(out, "conflict", device, f"{chunk.upload} chunk {chunk.number} has other bytes")
             return
         try:
@@ -343,17 +344,18 @@ class Transfer:
             self._not_written(chunk.upload, device, group, error)
             return
         group.to[chunk.upload] = each
-        group.chunks[chunk.upload, chunk.number] = leaf
+        group.chunks[chunk.upload, chunk.number] = chunk.crc
 
-    def _leaf_there(self, each: OpenUpload, number: int, group: Group) -> bytes | None:
+    def _crc_there(self, each: OpenUpload, number: int, group: Group) -> int | None:
         name = each.upload.upload
         if number not in each.held:
-            found = (one.leaf(each, number) for one in (group, *self._unsettled))
-            return next((leaf for leaf in found if leaf is not None), None)
+            found = (one.crc(each, number) for one in (group, *self._unsettled))
+            return next((crc for crc in found if crc is not None), None)
         try:
-            return self._table.uploads.leaf(name, number) or b""
+            crc = self._table.uploads.crc(name, number)
         except UploadError:
-            return b""
+            return UNKNOWN_CRC
+        return UNKNOWN_CRC if crc is None else crc
 
     def _not_written(self, name: str, device: DeviceId, group: Group, error: UploadError) -> None:
         if group.lose(name, device, error):

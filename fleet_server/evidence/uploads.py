@@ -1,7 +1,7 @@
 """Uploads that are under way: what is known of them, and the ports to where they lie until they are whole.
 
-Order is everything: a chunk's bytes are durable (:meth:`Incoming.sync`) before its hash is
-(:meth:`UploadStore.commit`), and only a hash that is there counts as a chunk that is there.
+Order is everything: a chunk's bytes are durable (:meth:`Incoming.sync`) before its CRC is
+(:meth:`UploadStore.commit`), and only a CRC that is there counts as a chunk that is there.
 """
 
 from collections.abc import Collection, Sequence
@@ -52,12 +52,14 @@ class Upload(NamedTuple):
     why: str = ""
 
 
-class ChunkHash(NamedTuple):
-    """A chunk whose bytes are durable. ``leaf``: 32 bytes, of the bytes as they came."""
+class DurableChunk(NamedTuple):
+    """A chunk whose bytes are durable. ``crc``: as it came, see :class:`broker_config.transfer.CheckedChunk`. It
+    tells which chunk the disk has damaged, and proves nothing: what proves a file are the hashes of its manifest.
+    """
 
     upload: str
     number: int
-    leaf: bytes
+    crc: int
 
 
 class UploadStore(Protocol):
@@ -72,16 +74,16 @@ class UploadStore(Protocol):
     def unreplicated(self) -> Sequence[Upload]:
         """Done, and their second copy is still to be made."""
 
-    def leaf(self, upload: str, number: int) -> bytes | None:
+    def crc(self, upload: str, number: int) -> int | None:
         """None: it is not there."""
 
-    def leaves(self, upload: str) -> Sequence[bytes]:
+    def crcs(self, upload: str) -> Sequence[int]:
         """Of a whole upload, in their order."""
 
     def offered_bytes(self, device: str, *, since_ms: int) -> int:
         """The sizes of all that it has offered since then."""
 
-    def commit(self, opened: Sequence[Upload], chunks: Sequence[ChunkHash], *, now_ms: int) -> None:
+    def commit(self, opened: Sequence[Upload], chunks: Sequence[DurableChunk], *, now_ms: int) -> None:
         """All of it or nothing; durable once it returns. An upload that is there already is left as it is."""
 
     def forget(self, upload: str, numbers: Collection[int] | None) -> None:
@@ -91,7 +93,7 @@ class UploadStore(Protocol):
         """It goes no further; OPEN: it goes on."""
 
     def done(self, upload: str, place: Place, *, replicated: bool | None, now_ms: int) -> None:
-        """It is kept, and the hashes of its chunks are not needed any more."""
+        """It is kept, and the CRCs of its chunks are not needed any more."""
 
 
 class Incoming(Protocol):

@@ -55,6 +55,12 @@ def test_a_chunk_comes_back_as_it_was(data: bytes, number: int) -> None:
     assert (chunk.upload, chunk.number, bytes(chunk.data)) == (UPLOAD, number, data)
 
 
+@given(st.binary(min_size=1, max_size=limits.CHUNK_BYTES_MIN), st.integers(0, 2**32 - 1))
+def test_the_crc_of_a_chunk_is_the_same_with_and_without_its_message(data: bytes, number: int) -> None:
+    chunk = Chunk(UPLOAD, number, data)
+    assert transfer.checked(chunk) == transfer.decode_chunk(transfer.encode_chunk(chunk))
+
+
 @given(st.sampled_from(list(CHUNKS.values())), st.data())
 def test_a_chunk_with_any_bit_changed_is_refused(chunk: bytes, data: st.DataObject) -> None:
     spoiled = bytearray(chunk)

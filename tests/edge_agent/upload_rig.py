@@ -127,7 +127,7 @@ class Taker:
             case Leaves():
                 self.leaves.append(message)
 
-    async def _chunk(self, chunk: transfer.Chunk) -> None:
+    async def _chunk(self, chunk: transfer.CheckedChunk) -> None:
         self.chunks += 1
         if self.lose and self.chunks % self.lose == 0:
             return

@@ -15,7 +15,7 @@ from broker_config import limits
 from broker_config.ids import DeviceId, server_client_id
 from fleet_server.access import ca
 from fleet_server.access.signing import Issuer, Policy
-from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, read_again
+from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, crcs_of, read_again
 from fleet_server.adapters.mqtt import LinkSettings, security
 from fleet_server.adapters.signing_key import FileKey, new_key_pem
 from fleet_server.adapters.sqlite_uploads import SqliteUploads
@@ -70,7 +70,16 @@ class Evidence:
         """*authorities*: other than the broker's."""
         uploads, windows = SqliteUploads(self.directory / "uploads.db"), Windows()
         incoming, content = IncomingDirectory(self.directory / "incoming"), self.content()
-        finisher = Finisher(uploads, incoming, content, None, self.register, read_again=read_again, now_ms=now_ms)
+        finisher = Finisher(
+            uploads,
+            incoming,
+            content,
+            None,
+            self.register,
+            read_again=read_again,
+            crcs_of=crcs_of,
+            now_ms=now_ms,
+        )
         chain = authorities or (ca.certificate_of(self.broker.device_ca),)
         trust = Trust(chain, lambda _serial: None, timedelta(days=1))
         transfer = Transfer(UnderWay(uploads, incoming, windows), trust, BOUNDS, has_content=content.exists)

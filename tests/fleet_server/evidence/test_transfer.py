@@ -2,14 +2,15 @@
 
 import os
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from broker_config import limits
-from broker_config.merkle import leaf_hash
-from broker_config.transfer import Code, Reject, State, StorageClass
+from broker_config.transfer import Code, Reject, State, StorageClass, decode_chunk
 from fleet_server.adapters.incoming_files import IncomingDirectory
 from fleet_server.adapters.sqlite_uploads import SqliteUploads
 from fleet_server.evidence.admission import Bounds
@@ -419,9 +420,9 @@ def test_chunks_of_an_upload_that_was_not_committed_are_forgotten_at_the_start(
     side.secure(groups[1])
     for group in groups:
         side.settle(group)
-    assert side.uploads.leaf(file.upload, 0) is not None
+    assert side.uploads.crc(file.upload, 0) is not None
     side.restart()
-    assert side.uploads.leaf(file.upload, 0) is None
+    assert side.uploads.crc(file.upload, 0) is None
     side.send(file)
     assert side.kept(file) == file.data
 
@@ -510,8 +511,25 @@ def test_an_empty_group_says_nothing(side: Side) -> None:
     assert side.say().told == []
 
 
-def test_a_leaf_is_of_what_came(side: Side) -> None:
+def test_a_crc_is_of_what_came(side: Side) -> None:
     file = file_of(SIZE)
     side.say(file.says_offer(), file.says_chunk(5))
-    assert side.uploads.leaf(file.upload, 5) == leaf_hash(file.chunk_data(5))
+    assert side.uploads.crc(file.upload, 5) == decode_chunk(file.says_chunk(5).payload).crc
     assert isinstance(side.state(file), State)
+
+
+def test_what_was_under_way_before_the_server_was_renewed_comes_again_and_is_kept(side: Side, tmp_path: Path) -> None:
+    file = file_of(SIZE)
+    side.say(file.says_offer(), file.says_chunk(0), file.says_chunk(1))
+    side.uploads.close()
+    [path] = tmp_path.rglob("uploads.db")
+    with closing(sqlite3.connect(path)) as connection, connection:  # as version 1 had it
+        connection.executescript(
+            "DROP TABLE chunk; CREATE TABLE chunk(upload TEXT, number INTEGER, leaf BLOB);"
+            "INSERT INTO chunk SELECT upload, 0, zeroblob(32) FROM upload; PRAGMA user_version = 1;"
+        )
+    side.restart()
+    side.say(file.says_query())
+    assert side.state(file).missing == ((0, file.manifest.chunks - 1),)
+    side.send(file)
+    assert side.kept(file) == file.data

@@ -24,7 +24,7 @@ from broker_config.transfer import Chunk, DownMessage, Leaves, Offer, Query, Rec
 from fleet_server.access import ca
 from fleet_server.access.audit import Place
 from fleet_server.access.enrolment import serial_text
-from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, read_again
+from fleet_server.adapters.incoming_files import ContentDirectory, IncomingDirectory, crcs_of, read_again
 from fleet_server.adapters.sqlite_uploads import SqliteUploads
 from fleet_server.evidence.admission import Bounds, Trust
 from fleet_server.evidence.arrival import Arrival
@@ -271,6 +271,7 @@ class Side:
             self.copies,
             self.register,
             read_again=read_again,
+            crcs_of=crcs_of,
             now_ms=lambda: self.now_ms,
         )
         self.table = UnderWay(self.uploads, self.incoming, self.windows)
