@@ -60,6 +60,8 @@ from fleet_server.uploads import Uploads
 API_STOP_S: Final = 5.0
 API_CONNECTIONS_MAX: Final = 256
 API_KEEP_ALIVE_S: Final = 30
+PROXY: Final = ["127.0.0.1"]
+"""Whose word of who asks is believed: nginx of this machine replaces what a client says of itself."""
 GC_ALLOCATIONS: Final = 50_000
 
 log = structlog.get_logger()
@@ -336,6 +338,8 @@ def _api(ports: Ports, beside: Beside) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=True,
+            forwarded_allow_ips=PROXY,  # it says who asks, and that it was https
             limit_concurrency=API_CONNECTIONS_MAX,
             timeout_keep_alive=API_KEEP_ALIVE_S,
         )

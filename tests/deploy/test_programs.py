@@ -6,6 +6,8 @@ import re
 import ssl
 import subprocess
 import sys
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -149,6 +151,27 @@ def _nginx_hands_on(directory: Path, api_port: int) -> None:
         )
         with urllib.request.urlopen(asked, timeout=20, context=security) as answer:
             assert json.load(answer)["devices"] == []
+        _page_takes_a_token(f"https://localhost:{tls_port}", token, security)
+
+
+def _page_takes_a_token(origin: str, token: str, security: ssl.SSLContext) -> None:
+    """Behind nginx a page knows that a browser came by https, and its cookie goes no other way."""
+    form = urllib.parse.urlencode({"token": token}).encode()
+    asked = urllib.request.Request(f"{origin}/sign-in", data=form, headers={"Origin": origin})
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=security), _NoRedirect())
+    with pytest.raises(urllib.error.HTTPError) as answer:
+        opener.open(asked, timeout=20)
+    assert (answer.value.code, answer.value.headers["Location"]) == (303, "/")
+    cookie = answer.value.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-")
+    assert {"Secure", "HttpOnly", "SameSite=strict"} <= {part.strip() for part in cookie.split(";")}
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """What it is sent to is for a browser."""
+
+    def redirect_request(self, *_args: object, **_named: object) -> None:
+        return None
 
 
 def _enrol_sign_and_revoke(directory: Path, api_port: int, device_port: int, enrolment_port: int) -> None:
