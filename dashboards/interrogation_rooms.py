@@ -174,10 +174,10 @@ def _environment(edition: Edition) -> Section:
         lines("Humidity of the rooms", "The mean in each interval.", "room", "humidity_pct", "%RH", HUMID),
         lines(
             "Clock of the rooms",
-            "What each board's clock was off by, as its kernel says; the mean in each interval.",
+            "By how much each board's clock may be off, as its kernel says; the mean in each interval.",
             "clock",
-            "offset_ms",
+            "unc_ms",
             "ms",
-            OFFSET,
+            UNSURE,
         ),
     )

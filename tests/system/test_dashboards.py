@@ -1,0 +1,141 @@
+"""Dashboards show what a real fleet made: the demo's four devices, their files, the real server, a real InfluxDB."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import pytest
+
+from dashboards.influxql import TAGS
+from dashboards.provisioning import DATABASE
+from fleet_server import site as plan
+from fleet_server.cli import answers
+from fleet_server.cli.demo import rig as rigs
+from fleet_server.cli.demo.fleet import FLEET, LOGS, Broker
+from fleet_server.cli.demo.programs import Programs, running
+from fleet_server.cli.server import Server, connect
+from tests.dashboards.asked import MINUTE_MS, Chosen, Range, dashboards, panels, queries_of
+from tests.servers import SeriesServer, influxd
+from tests.system.fleets import is_healthy
+
+pytestmark = pytest.mark.server("influxd")
+
+BOARDS: Final = {
+    path.split("/")[-1].removesuffix(".json"): board for path, board in dashboards().items() if "/en/" in path
+}
+CAMERA: Final = "camera-12"
+STATION: Final = "station-7"
+WAIT_S_MAX: Final = 60.0
+LONG_BYTES: Final = 200_000_000
+"""A file that is on its way when somebody looks."""
+TABLES: Final = """
+[influx]
+url = "{url}"
+flavour = "v1"
+retention_d = 30
+
+[measuring]
+pace = 20
+"""
+"""Measured more often than anybody needs, so that a test need not wait for minutes."""
+NOTHING_WRONG: Final = {
+    "Not connected",
+    "Flapping",
+    "Whose gaps",
+    "Whose quarantine",
+    "Whose recordings are overdue",
+    "Will not last the shift",
+}
+"""Of a fleet that is well these have no rows."""
+NOT_HERE: Final = {
+    "Overdue recordings": "what is overdue is looked for ten minutes after the server's start",
+    "Space lasts": "nobody can say after minutes",
+    "Recorded": "no interview ends",
+    "board: temperature": "not every machine has a sensor",
+    "Happenings": "the server does not project what happened yet",
+}
+"""Panels that four devices in two minutes cannot fill, and why."""
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeriesServer]:
+    """InfluxDB, and a fleet that fills it."""
+    with influxd(tmp_path_factory.mktemp("influxd")) as server, running() as programs:
+        rig = rigs.build(tmp_path_factory.mktemp("demo") / "site", broker=Broker.EMBEDDED, now=datetime.now(UTC))
+        with (rig.directory / plan.SERVER_CONFIG).open("a", encoding="utf-8") as config:
+            config.write(TABLES.format(url=server.url))
+        begin(rig, programs)
+        yield server
+
+
+def begin(rig: rigs.Rig, programs: Programs) -> None:
+    """Everything of the demo, its devices at a station, and the camera with an officer."""
+    broker = programs.start(rig.broker)
+    for device in rig.devices:
+        for part in (rig.link(device), *rig.instruments(device)):
+            programs.start(part)
+    broker.wait_until(lambda: rigs.accepts(rig.site.server_port), seconds_max=WAIT_S_MAX)
+    programs.start(rig.signer())
+    fleet_server = programs.start(rig.server())
+    with connect(rig.place) as server:
+        fleet_server.wait_until(lambda: is_healthy(server) and rig.plugged(), seconds_max=WAIT_S_MAX)
+        register(server)
+        claims = [
+            rig.enrol(
+                each.device,
+                answers.read(server.send("POST", f"/v1/devices/{each.device}/claims"), answers.MadeClaim).code,
+            )
+            for each in FLEET
+        ]
+        programs.run_all(claims, seconds_max=WAIT_S_MAX)
+        for member in FLEET:
+            rig.wire(member)
+            programs.start(rig.agent(member.device))
+        for device in rig.recording:
+            programs.start(rig.recorder(device))
+        server.send("POST", f"/v1/devices/{CAMERA}/check-out", json={"officer": "4711", "override": "for the test"})
+        # it reads of certificates every ten minutes, and has read before there were any
+        programs.stop([rigs.SERVER])
+        programs.start(rig.server()).wait_until(lambda: is_healthy(server), seconds_max=WAIT_S_MAX)
+        server.send("POST", "/v1/evidence/scrubs")
+        long = rig.directory / "devices" / CAMERA / rigs.FILES / LOGS / "long.log"
+        long.parent.mkdir(parents=True, exist_ok=True)
+        long.write_bytes(bytes(LONG_BYTES))
+
+
+def register(server: Server) -> None:
+    nodes = f"node,kind,name,parent\nhq,centre,Centre,\n{STATION},station,Seventh,hq\n"
+    rows = "".join(f"{each.device},{each.device_class},{STATION}\n" for each in FLEET)
+    for what, text in (("org-nodes", nodes), ("devices", f"device,device_class,node\n{rows}")):
+        server.send("POST", f"/v1/imports/{what}", content=text.encode(), headers={"Content-Type": "text/csv"})
+
+
+def unfilled(series: SeriesServer) -> set[tuple[str, str]]:
+    """Panels that have nothing to show."""
+    now_ms = int(time.time() * 1_000)
+    over = Range(now_ms - 30 * MINUTE_MS, now_ms)
+    found = set()
+    for name, board in BOARDS.items():
+        for panel in panels(board):
+            shown = [
+                row
+                for device in (FLEET if name == "device" else FLEET[:1])
+                for query in queries_of(panel, over, Chosen(device=[device.device]) if name == "device" else Chosen())
+                for row in series.rows(DATABASE, query, none_yet=True)
+            ]
+            if not any(
+                value is not None for row in shown for key, value in row.items() if key not in {"time", *TAGS}
+            ):
+                found.add((name, panel["title"]))
+    return found
+
+
+def test_every_panel_shows_what_a_real_fleet_made(series: SeriesServer) -> None:
+    deadline = time.monotonic() + WAIT_S_MAX
+    while True:
+        left = {(board, title) for board, title in unfilled(series) if title not in NOTHING_WRONG | set(NOT_HERE)}
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    assert left == set()
