@@ -41,6 +41,7 @@ from fleet_server.evidence.custodian import Tell
 from fleet_server.identities import Identities, made_from
 from fleet_server.outbound.sending import Sender
 from fleet_server.outbound.subscriptions import Choice, Sort
+from fleet_server.projection.annotations import Happened
 from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.late import SHARD_D
 from fleet_server.projection.projector import Projector, ProjectorSettings
@@ -201,7 +202,7 @@ def _auditor(config: Config, engine: Engine) -> Auditor:
     return auditor
 
 
-def sinks_of(config: Config, store: SqliteStore, standing: Following, labels: LabelsOf) -> Sinks:
+def sinks_of(config: Config, store: SqliteStore, standing: Following, labels: LabelsOf, happened: Happened) -> Sinks:
     """What the batch store is projected to."""
     influx = config.influx
     if influx is None:
@@ -233,6 +234,7 @@ def sinks_of(config: Config, store: SqliteStore, standing: Following, labels: La
         standing,
         new_target=into(settings),
         new_late=into(late) if influx.late_kept else None,
+        happened=happened,
         now_ms=now_ms,
         rng=random.Random(),  # noqa: S311 - jitter
     )

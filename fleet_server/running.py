@@ -26,6 +26,7 @@ from fleet_server.adapters.sql.outbox import SqlOutbox
 from fleet_server.adapters.sql.overdue import SqlOverdue
 from fleet_server.adapters.sql.subscriptions import SqlSubscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
+from fleet_server.annotations import FeedAnnotations
 from fleet_server.api.app import Ports, create_app
 from fleet_server.api.assignments import Assigning
 from fleet_server.broker_links import link_settings
@@ -138,8 +139,9 @@ class Server:
             now_ms=now_ms,
         )
         rolling_out = rollouts.running(rolling)
+        happened = FeedAnnotations(SqlFeed(operators.engine))
         labels, measuring = PromptLabels(operators.registry, keeper), self._measuring
-        sinks = parts.sinks_of(config, self._store, measuring.held, labels)
+        sinks = parts.sinks_of(config, self._store, measuring.held, labels, happened)
         sinks.start()
         measuring.fleet(operators.engine, operators.registry, view, labels, changing.twins)
         measuring.server(view, sinks)

@@ -30,6 +30,8 @@ class LateBucket:
 
     def add(self, lines: Lines, left: list[LeftOut]) -> None:
         """*left*: why they are here; they are bounded as what is written together is."""
+        if not lines.points:  # and counted already
+            return
         self._waiting.append((lines, left))
 
     async def write(self, tally: Tally, now_ms: int) -> None:

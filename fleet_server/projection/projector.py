@@ -14,17 +14,19 @@ from typing import Final
 import structlog
 
 from broker_config.text import shown
+from fleet_server.projection.annotations import Annotating, Happened
+from fleet_server.projection.encoding import Encoding
 from fleet_server.projection.feed import Behind, Feed, Item, LeftOut, LeftOutReason, Readings, Refused, StalePlace
 from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.late import LateBucket
 from fleet_server.projection.margin import SETTLE_MS, Margin
-from fleet_server.projection.points import Lines, UnspeakableError, between, beyond, encode, measured, packed
+from fleet_server.projection.points import Lines, between, beyond, packed
 from fleet_server.projection.series import SERIES_MAX, SeriesBudget
 from fleet_server.projection.tally import Tally, told
 from fleet_server.projection.target import NO_ANSWER, Answer, PrepareError, Target
 from fleet_server.projection.verdict import REFUSED_RETRY_S, Delivery, Verdict, verdict, wait_s
 from fleet_server.projection.view import SinkState, SinkStatus
-from fleet_server.standing.sample import Following, Sample
+from fleet_server.standing.sample import Following
 from fleet_server.telemetry.store import FencedError, StoreError
 
 log = structlog.get_logger()
@@ -77,16 +79,17 @@ class Projector:
         *,
         new_target: Callable[[], Target],
         new_late: Callable[[], Target] | None = None,
+        happened: Happened | None = None,
         now_ms: Callable[[], int],
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """*new_target* is called in the loop that runs; *standing* None: no measures of the server's own. *new_late*:
-        where readings go that are too old or too far ahead when they come; None: they are left out.
+        where readings go that are too old or too far ahead when they come; None: they are left out. *happened* None:
+        there are no annotations.
         """
         self._settings = settings
         self._feed = feed
-        self._labels = labels
         self._standing = standing
         self._new_target = new_target
         self._now_ms = now_ms
@@ -94,12 +97,14 @@ class Projector:
         self._sleep = sleep
         self._target: Target
         self._late = None if new_late is None else LateBucket(new_late, settings.points_max)
-        self._budget = SeriesBudget(settings.series_max)
         self._prepared = False
         self._taken = False
         self._tries = 0
         self._bytes_max = POST_BYTES_MAX
         self._tally = Tally()
+        self._budget = SeriesBudget(settings.series_max)
+        self._lines_of = Encoding(labels, self._budget, self._tally, now_ms)
+        self._happened = None if happened is None else Annotating(happened)
         self._margin = Margin()
         self._broken = self._met = False
         self._mark = 0
@@ -145,7 +150,7 @@ class Projector:
         # what is in columns was given before: those go on
         now_ms = self._now_ms()
         for device, stream in self._feed.series():
-            self._budget.admits(stream, device, self._labels.labels(device, now_ms))
+            self._lines_of.known(stream, device, now_ms)
         # whatever ended the last run may have ended the sink too
         self._feed.rewind(self.name, now_ms=self._now_ms())
 
@@ -191,6 +196,7 @@ class Projector:
         """
         await self._measured()
         worked = await self._new()
+        await self._told()
         return await self._stale() or worked
 
     # what is written
@@ -256,32 +262,11 @@ class Projector:
                 continue
             readings, left = between(item, oldest_ms, now_ms + AHEAD_MS_MAX)
             if left and late is not None:
-                late.add(self._encoded(beyond(item, oldest_ms, now_ms + AHEAD_MS_MAX)), left)
+                late.add(self._lines_of.readings(beyond(item, oldest_ms, now_ms + AHEAD_MS_MAX)), left)
             else:
                 self._tally.leave_out(left)
             if readings is not None:
-                yield self._encoded(readings)
-
-    def _encoded(self, readings: Readings) -> Lines:
-        labels = self._labels.labels(readings.device, readings.times_ms[0])
-        if not self._budget.admits(readings.stream, readings.device, labels):
-            return self._beyond_budget(len(readings.times_ms))
-        try:
-            return encode(readings, labels)
-        except UnspeakableError as error:
-            self._unspeakable(len(readings.times_ms), error)
-            return Lines(b"", 0)
-
-    def _beyond_budget(self, points: int) -> Lines:
-        if not self._tally.left_out[LeftOutReason.SERIES]:
-            log.warning("new series are left out: the budget is full", sink=self.name, series=self._budget.series)
-        self._tally.left_out[LeftOutReason.SERIES] += points
-        self._note(f"expected at most {self._budget.series_max} series: new ones are left out; see influx.series_max")
-        return Lines(b"", 0)
-
-    def _unspeakable(self, points: int, error: UnspeakableError) -> None:
-        self._tally.left_out[LeftOutReason.UNSPEAKABLE] += points
-        self._note(str(error))
+                yield self._lines_of.readings(readings)
 
     # how it is written
 
@@ -363,18 +348,23 @@ class Projector:
             return
         self._mark, samples, missed = self._standing.since(self._mark)
         self._tally.left_out[LeftOutReason.NOT_ANSWERING] += missed
-        lines = map(self._line, samples)
+        lines = map(self._lines_of.sample, samples)
         for body in packed(lines, points_max=self._settings.points_max, bytes_max=self._bytes_max):
             await self._try(body)
 
-    def _line(self, sample: Sample) -> Lines:
-        if not self._budget.admits(sample.measure.name, sample.device, (sample.device_class, sample.org)):
-            return self._beyond_budget(1)
+    async def _told(self) -> None:
+        """What happened, as annotations. Raises _AwayError."""
+        if self._happened is None:
+            return
         try:
-            return measured(sample)
-        except UnspeakableError as error:
-            self._unspeakable(1, error)
-            return Lines(b"", 0)
+            found = self._happened.due(asyncio.get_running_loop().time())
+        except StoreError as error:
+            self._note(str(error))
+            return
+        lines = map(self._lines_of.annotation, found)
+        for body in packed(lines, points_max=self._settings.points_max, bytes_max=self._bytes_max):
+            await self._deliver(body)
+        self._happened.written()
 
     async def _try(self, body: Lines) -> None:
         """Write *body* as far as it is taken without waiting."""

@@ -12,6 +12,7 @@ from broker_config.telemetry import Batch
 from fleet_server.adapters.influx import InfluxSettings, InfluxTarget
 from fleet_server.adapters.sqlite_access import Failpoint, nothing
 from fleet_server.adapters.sqlite_store import SqliteStore
+from fleet_server.projection.annotations import Happened
 from fleet_server.projection.feed import Feed
 from fleet_server.projection.labels import Labels
 from fleet_server.projection.projector import Projector, ProjectorSettings
@@ -123,6 +124,7 @@ def projector(
     standing: Following | None = None,
     late: Callable[[], Target] | None = None,
     series_max: int = SERIES_MAX,
+    happened: Happened | None = None,
 ) -> Projector:
     return Projector(
         ProjectorSettings(SINK, points_max, retention_d, series_max),
@@ -131,6 +133,7 @@ def projector(
         standing,
         new_target=target,
         new_late=late,
+        happened=happened,
         now_ms=ticking(now_ms),
         rng=random.Random(SEED),
         sleep=Pauses() if sleep is None else sleep,
