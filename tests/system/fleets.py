@@ -15,6 +15,8 @@ from fleet_server.cli.server import Json, Place, Server, connect
 from tests.faults.programs import ROOT, Program
 from tests.servers import HOST, Credentials, accepts, free_ports, program, wait_until
 
+SERVER_START_S_MAX = 30.0
+"""All that it imports, on a machine that does other things too."""
 BROKERS = [pytest.param("mosquitto", marks=pytest.mark.server("mosquitto")), "embedded"]
 SOON = "import sys, edge_agent.renewing as r, edge_agent.__main__ as m; r.FIRST_S_MAX = 0.1; sys.exit(m.main())"
 """The agent as it is, but that it looks at once whether its certificate is to be renewed."""
@@ -131,5 +133,5 @@ def running(directory: Path, kind: str, *, tables: str = "") -> Iterator[Fleet]:
         stack.callback(server.kill)
         place = Place(f"http://{HOST}:{api_port}", directory / "server/api-token")
         speaking = stack.enter_context(connect(place))
-        wait_until(lambda: is_healthy(speaking), "the server is healthy")
+        wait_until(lambda: is_healthy(speaking), "the server is healthy", SERVER_START_S_MAX)
         yield Fleet(directory, device_port, server_port, enrolment_port, speaking, broker, server, stack)
