@@ -111,11 +111,11 @@ def asked(series: SeriesServer, dashboard: str, load: "subprocess.Popen[bytes]")
     return dict(found)
 
 
-def answered(client: httpx.Client, queries: Sequence[str]) -> Iterator[Asked]:
+def answered(client: httpx.Client, queries: Sequence[str], database: str = DATABASE) -> Iterator[Asked]:
     """One query after the other."""
     for query in queries:
         begin_s = time.monotonic()
-        answer = client.post("/query", params={"db": DATABASE, "q": query, "epoch": "ms"})
+        answer = client.post("/query", params={"db": database, "q": query, "epoch": "ms"})
         taken_ms = MS * (time.monotonic() - begin_s)
         answer.raise_for_status()
         series = [each for result in answer.json()["results"] for each in result.get("series", [])]

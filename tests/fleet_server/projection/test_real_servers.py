@@ -15,6 +15,7 @@ from broker_config.telemetry import Batch
 from fleet_server.adapters.influx import InfluxTarget
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.projection.feed import Feed
+from fleet_server.projection.late import SHARD_D
 from fleet_server.projection.target import PrepareError
 from fleet_server.projection.view import SinkState
 from fleet_server.telemetry.store import Series
@@ -118,6 +119,21 @@ async def test_the_database_and_its_retention_are_made_and_changed(
     await projector(store.feed, to(influx_server.url, flavour="v1", manage=True)).drain()
     (policies,) = query(influx_server, f"SHOW RETENTION POLICIES ON {DATABASE}")
     assert [row for row in policies["values"] if row[-1]] == [["fieldfleet", "0s", "168h0m0s", 1, True]]
+
+
+@pytest.mark.server("influxd")
+async def test_a_bucket_that_keeps_any_time_has_few_shards(influx_server: SeriesServer) -> None:
+    settings = replace(influx(influx_server.url, flavour="v1", manage=True), bucket="fleet_late", shard_d=SHARD_D)
+    target = InfluxTarget(settings)
+    for _ in range(2):
+        await target.prepare()
+    for year in (1990, 2026, 2200):
+        time_ns = (year - 1970) * 365 * 86_400 * 10**9
+        assert (await target.write(f"power,device=car-1 a_pct=1 {time_ns}".encode())).status == 204
+    await target.close()
+    rows = influx_server.rows("fleet_late", "SHOW RETENTION POLICIES ON fleet_late")
+    assert [(row["duration"], row["shardGroupDuration"]) for row in rows if row["default"]] == [("0s", "8736h0m0s")]
+    assert len(influx_server.rows("fleet_late", "SELECT a_pct FROM power")) == 3
 
 
 @pytest.mark.server("influxd")
