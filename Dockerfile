@@ -16,6 +16,10 @@ RUN groupadd --gid 10001 fieldfleet \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin fieldfleet \
  && install --directory --owner=10001 --group=10001 --mode=0700 \
       /site /broker /revocations /server /signer /signing /proxy
+# pg_dump and pg_restore, for fieldfleet backup
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends postgresql-client-15 \
+ && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/fieldfleet /opt/fieldfleet
 COPY --chmod=0555 deploy/init-site.sh /opt/fieldfleet/bin/init-site
 COPY --chmod=0444 deploy/containers.toml /opt/fieldfleet/share/containers.toml

@@ -56,7 +56,7 @@ if [ -e "$site/broker/device-ca.crl" ]; then
   # audits of the broker are copies, which it could write, so that it cannot write those that count.
   [ -e "$revocations/device-ca.crl" ] || cp -a "$site/broker/device-ca.crl" "$revocations/"
   cp -a "$broker/acl" "$revocations/"
-  ln -sf "$revocations/device-ca.crl" "$broker/device-ca.crl"
+  ln -srf "$revocations/device-ca.crl" "$broker/device-ca.crl"
   # The broker's own directory is read-only to it, and its process is not the server's to signal: reload-broker.sh
   # sees a new list and does.
   changed "$broker/mosquitto.conf" '/^pid_file /d' 'crlfile device-ca.crl'

@@ -35,6 +35,8 @@ REQUESTS_MAX: Final = 64
 """Of one connection."""
 BACKLOG: Final = 64
 SOCKET_UMASK: Final = 0o177
+SHARED_SOCKET_UMASK: Final = 0o111
+"""Where another user may ask: the kernel says who connected, and that alone decides."""
 COUNTER_BYTES_MAX: Final = 32
 _PEER: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 
@@ -88,7 +90,7 @@ class SignerServer:
 
     async def run(self, path: Path, stop: asyncio.Event) -> None:
         """Serve until *stop* is set. Raises OSError: no socket can be there, or another signer has it."""
-        listening = _listen(path)
+        listening = _listen(path, SHARED_SOCKET_UMASK if self._uids - {os.geteuid()} else SOCKET_UMASK)
         server = await asyncio.start_unix_server(self._serve, sock=listening, limit=REQUEST_BYTES_MAX)
         log.info("signer serves", keyid=self._issuer.keyid, socket=str(path))
         try:
@@ -155,14 +157,14 @@ def _peer_uid(connection: socket.socket) -> int:
     return uid
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, socket_umask: int) -> socket.socket:
     path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
         if _serves(path):
             raise FileExistsError(f"{path}: another signer serves there")
         path.unlink()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(SOCKET_UMASK)  # the mode must be right from the first moment on
+    umask = os.umask(socket_umask)  # the mode must be right from the first moment on
     try:
         with _short(path) as name:
             listening.bind(name)

@@ -101,10 +101,9 @@ def restore(wanted: Wanted, *, now_ms: Callable[[], int], progress: Progress) ->
         progress("configuration and keys", 0, 1)
         last = [each for each in files if each.to == result.config_file]
         for each in (*(each for each in files if each not in last), *last):
-            make_private_directory(each.to.parent)
-            write_durably(each.to, each.data, mode=each.mode)
+            _write(each)
             result.files += 1
-        _give_to_owner(wanted.base, config)
+        _give_to_owner(result.config_file.parent, config)
         result.faults = _faults(result.config_file)
     except (StoreError, PartError, ContentError, ConfigError, database.DatabaseError) as error:
         raise BackupError(str(error)) from error
@@ -214,8 +213,7 @@ def _stores(
     # what the database is opened with is among what comes last
     for each in files:
         if config.database.password_file is not None and each.to == config.database.password_file:
-            make_private_directory(each.to.parent)
-            write_durably(each.to, each.data, mode=each.mode)
+            _write(each)
     engine_file = config.state_dir / DATABASE_FILE
     if manifest.entry(form.OPERATORS_DUMP) is not None:
         if not config.database.url:
@@ -245,12 +243,24 @@ def _count_on(config: Config, manifest: Manifest, now_ms: int) -> None:
     keep_counter(file, max(manifest.signer_counter + RESERVED, read_counter(file), now_ms))
 
 
+def _write(file: _File) -> None:
+    """What root writes belongs to whom its directory belongs to, or the nearest above it that was there."""
+    above = next(each for each in file.to.parents if each.exists())
+    owner = above.stat()
+    make_private_directory(file.to.parent)
+    write_durably(file.to, file.data, mode=file.mode)
+    if os.geteuid() == 0:
+        new = [each for each in file.to.parents if above in each.parents]
+        for path in (file.to, *new):
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
 def _give_to_owner(base: Path, config: Config) -> None:
-    """What root puts back belongs to whom the site's directory belongs to."""
+    """Stores that root puts back belong to whom the configuration's directory belongs to."""
     owner = base.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
-    places = [base, config.state_dir, *([config.evidence.directory] if config.evidence else [])]
+    places = [config.state_dir, *([config.evidence.directory] if config.evidence else [])]
     for place in places:
         for at, directories, files in os.walk(place):
             for name in (at, *(f"{at}/{each}" for each in (*directories, *files))):

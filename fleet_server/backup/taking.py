@@ -191,7 +191,8 @@ def _site(order: Order, base: Path, partial: Path, progress: Progress) -> list[s
             left_out.append(f"{path}: a secret; without a copy of it elsewhere this site cannot be put back")
     if order.seal is not None:
         write_durably(partial / form.KEYS, order.seal(secrets))
-    if order.config.signer.key_file is None or not order.config.signer.key_file.is_file():
+    key_file = order.config.signer.key_file
+    if key_file is not None and all(path.name != key_file.name for path in found.files.values()):
         left_out.append("the signer's key: it is not beside the server; keep it where it is, with its counter")
     for table, held in (("device_ca", order.config.device_ca), ("signer", order.config.signer)):
         if held is not None and held.key_uri is not None:

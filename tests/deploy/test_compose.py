@@ -170,14 +170,19 @@ def test_every_named_volume_is_declared_and_used() -> None:
         mount.split(":")[0]
         for service in SERVICES.values()
         for mount in service.get("volumes", [])
-        if not mount.startswith(".")
+        if not mount.startswith((".", "$"))
     }
     assert used == compose()["volumes"].keys()
 
 
-def test_only_what_makes_the_site_sees_the_authorities() -> None:
-    seeing = [name for name, service in SERVICES.items() if "site:/site" in service.get("volumes", [])]
-    assert seeing == ["init"]
+def test_only_what_makes_the_site_or_backs_it_up_sees_the_authorities() -> None:
+    seeing = {
+        mount: name
+        for name, service in SERVICES.items()
+        for mount in service.get("volumes", [])
+        if mount.startswith("site:")
+    }
+    assert seeing == {"site:/site": "init", "site:/site:ro": "backup"}
     assert SERVICES["init"]["network_mode"] == "none"
     assert SERVICES["mosquitto"]["volumes"] == ["broker:/broker:ro", "revocations:/revocations:ro"]
 
@@ -204,6 +209,17 @@ def test_who_sees_the_brokers_process_has_no_key_and_no_network_and_nobody_sees_
     # the init that hands a SIGHUP on is number 1 there, and a signal needs the same user
     assert SERVICES["mosquitto"]["init"] is True
     assert reloading["user"] == SERVICES["mosquitto"]["user"]
+
+
+def test_a_backup_runs_when_it_is_asked_for_and_can_change_nothing_but_backups_and_sqlites_own_files() -> None:
+    service = SERVICES["backup"]
+    assert service["profiles"] == ["backup"]
+    assert "ports" not in service
+    assert service["networks"] == ["records"]
+    writable = [mount for mount in service["volumes"] if not mount.endswith(":ro")]
+    assert [mount.rpartition(":")[2] for mount in writable] == ["/server", "/backups"]
+    told = [part.partition("=") for part in service["command"] if part.startswith("--")]
+    assert {path for name, _, path in told if name == "--also"} == {"/site", "/broker", "/signer", "/proxy"}
 
 
 def test_what_the_server_writes_for_the_broker_is_in_a_volume_of_its_own() -> None:

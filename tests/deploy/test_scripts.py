@@ -31,6 +31,7 @@ PLACES = {
         ("sh", "init-site.sh"),
         ("sh", "make-secrets.sh"),
         ("sh", "reload-broker.sh"),
+        ("sh", "install.sh"),
         ("bash", "influxdb/grafana-user.sh"),
     ],
 )
