@@ -188,6 +188,7 @@ def _contents(wanted: Wanted, config: Config, result: PutBack, progress: Progres
     if config.evidence is None:
         return
     evidence, done = result.manifest.evidence, 0
+    _make_directory(config.evidence.directory)
     pool, store = ContentDirectory(wanted.directory.parent, "backup"), ContentDirectory(config.evidence.directory)
     for each in contents_of(wanted.directory):
         if store.exists(each.sha256) and read_again(store.path(each.sha256), COPY_BYTES).sha256 == each.sha256:
@@ -209,7 +210,7 @@ def _stores(
     wanted: Wanted, manifest: Manifest, config: Config, files: Sequence[_File], now_ms: Callable[[], int]
 ) -> tuple[int, int]:
     """The new store epoch, and the number of the new audit log."""
-    make_private_directory(config.state_dir)
+    _make_directory(config.state_dir)
     # what the database is opened with is among what comes last
     for each in files:
         if config.database.password_file is not None and each.to == config.database.password_file:
@@ -245,14 +246,21 @@ def _count_on(config: Config, manifest: Manifest, now_ms: int) -> None:
 
 def _write(file: _File) -> None:
     """What root writes belongs to whom its directory belongs to, or the nearest above it that was there."""
-    above = next(each for each in file.to.parents if each.exists())
-    owner = above.stat()
-    make_private_directory(file.to.parent)
+    _make_directory(file.to.parent)
     write_durably(file.to, file.data, mode=file.mode)
+    owner = file.to.parent.stat()
     if os.geteuid() == 0:
-        new = [each for each in file.to.parents if above in each.parents]
-        for path in (file.to, *new):
-            os.chown(path, owner.st_uid, owner.st_gid)
+        os.chown(file.to, owner.st_uid, owner.st_gid)
+
+
+def _make_directory(path: Path) -> None:
+    """Each that is missing belongs to whom the one above it belongs to."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    make_private_directory(path)
+    for each in reversed(missing):
+        owner = each.parent.stat()
+        if os.geteuid() == 0:
+            os.chown(each, owner.st_uid, owner.st_gid)
 
 
 def _give_to_owner(base: Path, config: Config) -> None:

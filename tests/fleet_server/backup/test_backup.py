@@ -3,6 +3,7 @@
 import fcntl
 import itertools
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -381,3 +382,18 @@ def test_files_elsewhere_come_back_only_where_they_may(lab: Lab) -> None:
     _wipe(lab)
     assert _restored(lab, "--also", str(signer))["not_put"] == []
     assert (signer / "signing.key").read_text() == "secret"
+
+
+@pytest.mark.root("it gives files to their owners")
+def test_what_root_puts_back_belongs_to_whom_the_directory_belongs_to(lab: Lab) -> None:
+    lab.keep(b"a recording")
+    lab.backup()
+    _wipe(lab)
+    lab.directory.mkdir()
+    os.chown(lab.directory, 12_345, 54_321)
+    (lab.directory / "ca").mkdir()  # root's own, and what is in it
+    _restored(lab)
+    owners = {path: (path.stat().st_uid, path.stat().st_gid) for path in lab.directory.rglob("*")}
+    for path, owner in owners.items():
+        in_ca = (lab.directory / "ca") in (path, *path.parents)
+        assert owner == ((0, 0) if in_ca else (12_345, 54_321)), path
