@@ -55,9 +55,9 @@ def body_cameras(edition: Edition) -> grafana.Dashboard:
 def _coverage(edition: Edition) -> Section:
     return edition.section(
         "Coverage",
-        Tile(_covered(edition), 6, 9),
-        Tile(_by_node(edition), 9, 9),
-        Tile(_covered_over_time(edition), 9, 9),
+        Tile(_covered(edition), 7, 9),
+        Tile(_by_node(edition), 10, 9),
+        Tile(_covered_over_time(edition), 7, 9),
     )
 
 
@@ -66,9 +66,9 @@ def _covered(edition: Edition) -> grafana.Panel:
     queries = totals(COVERAGE.name, terms, where=SCOPE.where_node, of="org")
     columns = [
         shared(edition, "share", "of the officers", steps=GOAL),
-        summed(edition, "covered", "with a camera that works"),
+        summed(edition, "covered", "covered"),
         summed(edition, "officers", "officers"),
-        summed(edition, "spare", "ready and given to nobody"),
+        summed(edition, "spare", "spare"),
     ]
     about = edition.about(
         "Officers with a working camera",

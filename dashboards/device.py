@@ -31,6 +31,8 @@ from dashboards.units import COUNT, SECONDS_A_DAY, suffix
 from dashboards.words import CLASSES, STREAMS
 from fleet_server.standing.measures import PRESENCE, READINESS, RECORDINGS, UPLOADS, Measure
 
+PLACES: Final = frozenset({"lat", "lon"})
+"""On a map, not on a line."""
 SCOPE: Final = SCOPES[Board.DEVICE]
 CERTIFICATE_DAYS: Final = (Step(None, RED), Step(7, ORANGE), Step(21, PLAIN))
 CLOCK: Final = (Step(-60_000, RED), Step(-1_000, PLAIN), Step(1_000, RED))
@@ -108,8 +110,8 @@ def _now(edition: Edition) -> Section:
         unit=suffix(edition.text("days")),
         steps=CERTIFICATE_DAYS,
     )
-    tiles = (Tile(_who(edition), 6, 6), Tile(stands, 4, 6), Tile(ready, 4, 6), Tile(lasts, 4, 6), Tile(clock, 3, 6))
-    return edition.section("Now", *tiles, Tile(certificate, 3, 6))
+    first = (Tile(_who(edition), 8, 5), Tile(stands, 8, 5), Tile(ready, 8, 5))
+    return edition.section("Now", *first, Tile(lasts, 10, 5), Tile(clock, 8, 5), Tile(certificate, 6, 5))
 
 
 def _who(edition: Edition) -> grafana.Panel:
@@ -228,5 +230,6 @@ def _lines(edition: Edition, device_class: str, stream: str, spec: StreamSpec) -
         ),
         edition.text("The mean of its readings in each interval. A hole is a time without any."),
     )
-    columns = [read(edition, device_class, stream, name) for name in spec.fields]
-    return lines_of(about, over_time(stream, list(spec.fields), where=SCOPE.where), unit=COUNT, columns=columns)
+    shown = [name for name, of in spec.fields.items() if of.unit not in PLACES]
+    columns = [read(edition, device_class, stream, name) for name in shown]
+    return lines_of(about, over_time(stream, shown, where=SCOPE.where), unit=COUNT, columns=columns)

@@ -71,7 +71,7 @@ def _lowest_supply(edition: Edition) -> grafana.Panel:
 
 
 def _where(edition: Edition) -> Section:
-    return edition.section("Cars", Tile(_map(edition), 11, 13), Tile(_table(edition), 13, 13))
+    return edition.section("Cars", Tile(_map(edition), 24, 12), Tile(_table(edition), 24, 10))
 
 
 def _map(edition: Edition) -> grafana.Panel:

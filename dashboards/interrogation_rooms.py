@@ -105,7 +105,7 @@ def _gaps(edition: Edition) -> grafana.Panel:
 
 
 def _rooms(edition: Edition) -> Section:
-    return edition.section("Rooms", Tile(_table(edition), 13, 10), Tile(_readings(edition), 11, 10))
+    return edition.section("Rooms", Tile(_table(edition), 24, 8), Tile(_readings(edition), 24, 8))
 
 
 def _table(edition: Edition) -> grafana.Panel:

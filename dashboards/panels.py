@@ -156,6 +156,8 @@ def table_of(
         id_val="organize",
         options={"excludeByName": {} if time else {"Time": True}, "indexByName": order, "renameByName": {}},
     )
+    # rows are one where all that they share is, and their times differ: a stream's newest row has its own
+    untimed = grafana.DataTransformerConfig(id_val="filterFieldsByName", options={"exclude": {"names": ["Time"]}})
     merge = grafana.DataTransformerConfig(id_val="merge", options={})
     options = table.Options(
         show_header=True,
@@ -172,7 +174,7 @@ def table_of(
         options=options,
         defaults=field_config(about, COUNT, NEUTRAL, custom=custom),
         columns=columns,
-        transformations=[merge, organize] if len(queries) > 1 else [organize],
+        transformations=[untimed, merge, organize] if len(queries) > 1 else [organize],
     )
 
 
@@ -228,7 +230,17 @@ def field_config(
     )
 
 
+_UNKNOWN: Final = grafana.SpecialValueMap(
+    options=grafana.DashboardSpecialValueMapOptions(
+        match=grafana.SpecialValueMatch.NULL, result=grafana.ValueMappingResult(text="-", color=PLAIN)
+    )
+)
+"""A cell without a value is not red, as the lowest step would have it."""
+
+
 def _mappings(words: Words) -> list[grafana.ValueMapping]:
+    if not words:
+        return []
     shown = {str(word.value): grafana.ValueMappingResult(text=word.text, index=at) for at, word in enumerate(words)}
     return [grafana.ValueMap(options=shown)]
 
@@ -246,8 +258,9 @@ def _override(column: Column, *, cells: bool) -> grafana.DashboardFieldConfigSou
         properties.append(("displayName", column.title))
     if column.decimals is not None:
         properties.append(("decimals", column.decimals))
-    if column.words:
-        properties.append(("mappings", _mappings(column.words)))
+    mappings = [*([_UNKNOWN] if cells and column.link is None else []), *_mappings(column.words)]
+    if mappings:
+        properties.append(("mappings", mappings))
     if column.steps:
         properties.append(("thresholds", _thresholds(column.steps)))
     if column.steps and cells:

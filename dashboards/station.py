@@ -49,7 +49,7 @@ def _now(edition: Edition) -> Section:
         Tile(_ready(edition), 7, 5),
         Tile(open_alerts(edition, SCOPE.where_node), 5, 5),
         Tile(_draining(edition), 8, 5),
-        Tile(_by_class(edition), 24, 7),
+        Tile(_by_class(edition), 24, 8),
     )
 
 
@@ -118,7 +118,7 @@ def _by_class(edition: Edition) -> grafana.Panel:
 
 
 def _shift(edition: Edition) -> Section:
-    return edition.section("Shift", Tile(_not_ready(edition), 13, 10), Tile(_will_not_last(edition), 11, 10))
+    return edition.section("Shift", Tile(_not_ready(edition), 24, 8), Tile(_will_not_last(edition), 24, 8))
 
 
 def _not_ready(edition: Edition) -> grafana.Panel:
@@ -131,8 +131,8 @@ def _not_ready(edition: Edition) -> grafana.Panel:
     }
     about = edition.about(
         "Not ready",
-        "Devices that should not be given out as they are, and why: what is red is not as their class asks for. What "
-        "is empty is not asked of it, or not known.",
+        "Devices that should not be given out as they are, and why: what is red is not as their class asks for. A "
+        "dash is not asked of it, or not known.",
         now=_READY_NOW,
         no_value=NONE_SUCH,
     )

@@ -80,7 +80,7 @@ def _doors(edition: Edition) -> grafana.Panel:
 
 def _each(edition: Edition) -> Section:
     return edition.section(
-        "Crossings", Tile(_table(edition), 15, 11), Tile(_uptime(edition), 9, 11), Tile(_modes(edition), 24, 10)
+        "Crossings", Tile(_table(edition), 24, 10), Tile(_uptime(edition), 9, 10), Tile(_modes(edition), 15, 10)
     )
 
 

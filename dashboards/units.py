@@ -34,7 +34,7 @@ _GRAFANA: Final[Mapping[str, str]] = {
     "m": "lengthm",
     "m/s": "velocityms",
     "ms": "ms",
-    "s": "s",
+    "s": "suffix: s",  # Grafana's own goes over to minutes, in English
 }
 
 

@@ -21,7 +21,8 @@ import httpx
 
 from dashboards.provisioning import DATABASE
 from tests.dashboards import seeded
-from tests.dashboards.asked import MINUTE_MS, Json, Range, dashboards, queries_of
+from tests.dashboards.asked import MINUTE_MS, Chosen, Json, Range, dashboards, queries_of
+from tests.dashboards.filled_site import device_of
 from tests.dashboards.schema import installed
 from tests.servers import SeriesServer, influxd, program
 
@@ -57,10 +58,10 @@ def _opened(board: Json) -> Iterator[tuple[Json, Json]]:
             below -= panel["gridPos"]["y"] + panel["gridPos"]["h"]
 
 
-def _frames(server: SeriesServer, panel: Json, shown: Range) -> list[Json]:
+def _frames(server: SeriesServer, panel: Json, shown: Range, chosen: Chosen) -> list[Json]:
     """What Grafana's server makes of InfluxDB's answer: one table, or a frame for each series and column."""
     out: list[Json] = []
-    for target, query in zip(panel["targets"], queries_of(panel, shown), strict=True):
+    for target, query in zip(panel["targets"], queries_of(panel, shown, chosen), strict=True):
         answer = httpx.post(f"{server.url}/query", params={"db": DATABASE, "q": query, "epoch": "ms"}).json()
         series = answer["results"][0].get("series", [])
         if series and target["resultFormat"] == "table":
@@ -68,6 +69,10 @@ def _frames(server: SeriesServer, panel: Json, shown: Range) -> list[Json]:
         else:
             out += [_frame(panel, one, at) for one in series for at in range(1, len(one["columns"]))]
     return out
+
+
+def _chosen(board: Json, panel: Json) -> Chosen:
+    return Chosen(device=[device_of(panel["title"])]) if board["uid"].startswith("fieldfleet-device") else Chosen()
 
 
 def _table(series: list[Json]) -> Json:
@@ -107,7 +112,8 @@ def draw(board: Json, to: Path) -> list[Json]:
             seeded.fill(server, now_ms=now_ms)
             shown = Range(now_ms - 60 * MINUTE_MS, now_ms)
             asked = [
-                {"panel": panel, "at": at, "frames": _frames(server, panel, shown)} for panel, at in _opened(board)
+                {"panel": panel, "at": at, "frames": _frames(server, panel, shown, _chosen(board, panel))}
+                for panel, at in _opened(board)
             ]
         (work / "panels.json").write_text(json.dumps(asked), encoding="utf-8")
         (work / "page.tsx").write_text(Path(__file__).with_name("look.tsx").read_text(encoding="utf-8"))

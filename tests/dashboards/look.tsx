@@ -47,14 +47,14 @@ function body(panel: any, data: any[], width: number, height: number) {
     const values = getFieldDisplayValues({
       data, fieldConfig: panel.fieldConfig, reduceOptions: panel.options.reduceOptions, replaceVariables: same, theme,
     });
-    return values.map((value, at) =>
-      <BigValue key={at} value={value.display} width={width} height={height / values.length} theme={theme}
+    return <div style={{ display: 'flex' }}>{values.map((value, at) =>  // side by side: what Grafana calls vertical
+      <BigValue key={at} value={value.display} width={width / values.length} height={height} theme={theme}
         colorMode={panel.options.colorMode} graphMode={panel.options.graphMode} textMode={panel.options.textMode}
-        justifyMode={'auto' as any} />);
+        justifyMode={'auto' as any} />)}</div>;
   }
-  if (panel.type === 'table') {
+  if (panel.type === 'table' || panel.type === 'geomap') {  // of a map, what a click on its marks tells
     return <Table data={data[0]} width={width} height={height} ariaLabel={panel.title}
-      initialSortBy={panel.options.sortBy} cellHeight={panel.options.cellHeight} />;
+      initialSortBy={panel.options.sortBy ?? []} cellHeight={panel.options.cellHeight} />;
   }
   if (panel.type === 'timeseries') {
     const times = data[0].fields[0].values;

@@ -134,6 +134,15 @@ def test_a_reading_is_red_outside_its_range(value: float, color: str) -> None:
     assert shown[-1] == color
 
 
+@pytest.mark.parametrize("path", BOARDS)
+def test_rows_of_several_queries_become_one_whatever_their_times_are(path: str) -> None:
+    for panel in panels(BOARDS[path]):
+        if panel["type"] == "table" and len(panel["targets"]) > 1:
+            first, then, *_ = panel["transformations"]
+            assert (first["id"], first["options"]) == ("filterFieldsByName", {"exclude": {"names": ["Time"]}})
+            assert then["id"] == "merge"
+
+
 def test_provisioning_names_the_source_that_every_panel_asks() -> None:
     (source,) = yaml.safe_load(files()["provisioning/datasources/fieldfleet.yaml"])["datasources"]
     asked = {panel["datasource"]["uid"] for board in dashboards().values() for panel in panels(board)}

@@ -105,4 +105,5 @@ def said(board: Json) -> Iterator[str]:
 
 def mapped(mappings: list[Json]) -> Iterator[str]:
     for mapping in mappings:
-        yield from (result["text"] for result in mapping["options"].values())
+        if mapping["type"] == "value":
+            yield from (result["text"] for result in mapping["options"].values())

@@ -53,7 +53,6 @@ NOT_HERE: Final = {
     "Space lasts": "nobody can say after minutes",
     "Recorded": "no interview ends",
     "board: temperature": "not every machine has a sensor",
-    "Happenings": "the server does not project what happened yet",
 }
 """Panels that four devices in two minutes cannot fill, and why."""
 
