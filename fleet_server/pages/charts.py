@@ -20,6 +20,7 @@ from markupsafe import Markup
 WIDTH: Final = 440
 HEIGHT: Final = 132
 TICKS_MAX: Final = 5
+DIGITS_MAX: Final = 9
 BREAK_BUCKETS: Final = 2.5
 """Between two points so many of their usual distances apart there is no line."""
 _STEPS_MIN: Final = (5, 10, 15, 30, 60, 120, 180, 360, 720, 1_440, 2_880)
@@ -74,13 +75,16 @@ def chart(points: Points, span: Span, shades: Sequence[Shade], *, title: str, ye
     if yes_no:
         drawn.add_y_scale(0, 1)
         drawn.add_y_axis(ticks=[0, 1])
+        low = Decimal(0)
     else:
         low, high = _bounds(points, known)
         scale = Linear(low, high)
         drawn.set_y_scale(scale)
-        drawn.add_y_axis(ticks=_few(scale.ticks()), tick_formatter=lambda value, _index, _count: short(value))
-    data = [(span.from_ms, known[0])]
-    drawn.add_series(leather.Series(data), _Trace(points, shades))
+        shown = _few(scale.ticks())
+        names = labels(shown)
+        drawn.add_y_axis(ticks=shown, tick_formatter=lambda _value, index, _count: names[index])
+    # the library wants a series; the shape has the points
+    drawn.add_series(leather.Series([(span.from_ms, low)]), _Trace(points, shades))
     root = ET.Element(
         "svg",
         {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {WIDTH} {HEIGHT}", "class": "chart", "role": "img"},
@@ -104,20 +108,31 @@ def ticks(span: Span) -> list[int]:
     return out[-TICKS_MAX:]
 
 
-def short(value: float | Decimal) -> str:
+def short(value: float | Decimal, digits: int = 4) -> str:
     """A number as a label."""
     number = float(value)
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(number) >= size:
-            return f"{number / (1e3 if letter == 'k' else size):.3g}{letter}"
-    return f"{number:.4g}"
+    for least, size, letter in ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(number) >= least:
+            return f"{number / size:.{digits}g}{letter}"
+    return f"{number:.{digits}g}"
+
+
+def labels(values: Sequence[Decimal]) -> list[str]:
+    """Of an axis: with as many digits as tell its ticks apart."""
+    found = [short(value, 3) for value in values]
+    for digits in range(4, DIGITS_MAX + 1):
+        if len(set(found)) == len(values):
+            break
+        found = [short(value, digits) for value in values]
+    return found
 
 
 def _bounds(points: Points, known: Sequence[float]) -> tuple[Decimal, Decimal]:
     low = min((value for value in points.lows if value is not None), default=min(known))
     high = max((value for value in points.highs if value is not None), default=max(known))
     if low == high:
-        low, high = low - 1, high + 1
+        room = max(1.0, 0.01 * abs(low))
+        low, high = low - room, high + room
     return Decimal(repr(float(low))), Decimal(repr(float(high)))
 
 

@@ -40,12 +40,14 @@ _WORST: Final = {GapReason.LOST: 0, GapReason.UNEXPLAINED: 1}
 class Length(StrEnum):
     """What charts show."""
 
+    QUARTER = "15m"
     HOUR = "1h"
     DAY = "24h"
     WEEK = "7d"
 
 
 LENGTHS: Final = {
+    Length.QUARTER: (times.HOUR_MS // 4, marked("15 minutes")),
     Length.HOUR: (times.HOUR_MS, marked("1 hour")),
     Length.DAY: (times.DAY_MS, marked("24 hours")),
     Length.WEEK: (7 * times.DAY_MS, marked("7 days")),

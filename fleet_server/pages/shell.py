@@ -120,7 +120,7 @@ class Shell:
         """That something is; who is not signed in is sent to where that is done."""
         if status == HTTPStatus.UNAUTHORIZED:
             return RedirectResponse(sign_in_address(_here(request)), HTTPStatus.SEE_OTHER, HEADERS)
-        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
             status = HTTPStatus.NOT_FOUND
         key = WRONG.get(HTTPStatus(status), marked("Something went wrong."))
         text = self.texts(request)

@@ -7,7 +7,7 @@ from fleet_server.change.rollout_state import Phase, State
 from fleet_server.change.twins import Drift
 from fleet_server.evidence.custody import Event
 from fleet_server.evidence.pieces import Damage, HolderBy
-from fleet_server.outbound.happenings import Severity
+from fleet_server.outbound.happenings import Kind, News, Severity
 from fleet_server.telemetry.view import DevicePresence, GapReason
 from fleet_server.texts import marked
 
@@ -81,6 +81,7 @@ SEVERITIES: Final = {
     Severity.WARNING: Word("warning", marked("warning")),
     Severity.ALARM: Word("alarm", marked("alarm")),
 }
+OVER: Final = Word("good", marked("over"))
 DAMAGES: Final = {
     Damage.NONE: Word("good", marked("as it arrived")),
     Damage.MISSING: Word("alarm", marked("its content is missing")),
@@ -139,6 +140,11 @@ def presence(seen: DevicePresence | None) -> Word:
     if seen.overdue:
         return SILENT
     return UNWELL if seen.faults else WELL
+
+
+def happened(news: News) -> Word:
+    """How bad it is; what is over is not."""
+    return OVER if news.kind is Kind.ALERT_CLEARED else SEVERITIES[news.severity]
 
 
 def device_class(name: str) -> str:
