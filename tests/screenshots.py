@@ -1,16 +1,17 @@
 """Pictures of the server's pages for the README, from the demo as it runs: ``python -m tests.screenshots``."""
 
 import argparse
+import secrets
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import Browser, ViewportSize
+from playwright.sync_api import Browser, FloatRect, ViewportSize
 
 from fleet_server.cli.server import Json, Place, Server, connect
 from fleet_server.config import Config, ConfigError, load
@@ -19,11 +20,15 @@ from tests.system.browsers import PHONE, chromium, visiting
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 TARGET: Final = ROOT / "docs/screenshots"
-DESK: Final = ViewportSize(width=1180, height=860)
+DESK: Final = ViewportSize(width=1180, height=700)
 START_S_MAX: Final = 90.0
-LOOK_S: Final = 75.0
+LOOK_S: Final = 240.0
 """Of readings, so that charts have something to show."""
-DEMO_S: Final = 300.0
+DEMO_S: Final = 600.0
+FILE_BYTES: Final = 400_000_000
+"""Large enough to be on its way when the picture is taken."""
+MIB: Final = 1024 * 1024
+TALL: Final = FloatRect(x=0, y=0, width=1180, height=1240)
 NODES: Final = (
     ("hq", "centre", "Command centre", None),
     ("harbour", "station", "Harbour station", "hq"),
@@ -75,6 +80,16 @@ def arrange(server: Server) -> None:
         server.send("POST", f"/v1/devices/{device}/check-out", json={**whom, "override": "for a picture"})
 
 
+def record(site: Path) -> None:
+    """A file in the camera's folder; it is closed once it has its name."""
+    folder = site / "devices/camera-12/state/files/logs"
+    part = folder.parent / "night-shift.log"
+    with part.open("wb") as file:
+        for _ in range(FILE_BYTES // MIB):
+            file.write(secrets.token_bytes(MIB))
+    part.rename(folder / part.name)
+
+
 def _connected(server: Server) -> int:
     try:
         document = server.get("/v1/devices")
@@ -86,21 +101,25 @@ def _connected(server: Server) -> int:
     return sum(each["connected"] is True for each in devices if isinstance(each, dict))
 
 
-def take(browser: Browser, url: str, token: str, target: Path) -> None:
-    """All of them."""
+def take(browser: Browser, url: str, token: str, target: Path, record: Callable[[], None]) -> None:
+    """All of them. *record*: makes a file that is then uploaded."""
     target.mkdir(parents=True, exist_ok=True)
     with visiting(browser, url, size=DESK) as visit:
         visit.sign_in(token)
-        for name, path in (("fleet", "/"), ("device", "/devices/camera-12"), ("evidence", "/evidence")):
-            visit.page.goto(url + path)
-            visit.page.screenshot(path=target / f"{name}.png")
+        visit.page.screenshot(path=target / "fleet.png")
+        visit.page.goto(f"{url}/devices/car-7?span=15m")
+        visit.page.screenshot(path=target / "device.png", full_page=True, clip=TALL)
+        visit.page.goto(f"{url}/evidence")
+        record()
+        visit.page.wait_for_function("() => document.querySelector('#moving progress')?.value > 0.2 * 4e8")
+        visit.page.screenshot(path=target / "evidence.png")
         visit.page.goto(f"{url}/rollouts")
         visit.page.locator("#rollouts a").last.click()
         visit.page.wait_for_selector("#waves")
         visit.page.screenshot(path=target / "rollout.png")
     with visiting(browser, url, size=PHONE, language="zh-CN", dark=True) as visit:
         visit.sign_in(token)
-        visit.page.goto(f"{url}/devices/car-7")
+        visit.page.goto(f"{url}/devices/camera-12?span=15m")
         visit.page.screenshot(path=target / "phone.png")
 
 
@@ -115,7 +134,7 @@ def main() -> None:
             arrange(server)
         time.sleep(LOOK_S)
         with chromium() as browser:
-            take(browser, config.api.url, token, target)
+            take(browser, config.api.url, token, target, lambda: record(Path(made) / "site"))
     for picture in sorted(target.glob("*.png")):
         print(f"{picture.relative_to(ROOT) if picture.is_relative_to(ROOT) else picture}: {picture.stat().st_size} B")
 
