@@ -1,6 +1,5 @@
 """Grafana's rules, each asked of a real InfluxDB in which it is broken, and of one in which all is well."""
 
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -8,23 +7,21 @@ import httpx
 import pytest
 import yaml
 
+from dashboards import alerts
 from dashboards.alerts import threshold
 from dashboards.rendered import Telling, files
 from fleet_server.alerting.rules import RULE, RULES, Kin, Rule, Way
 from fleet_server.standing.measures import Of
+from fleet_server.texts import Language
 from tests.dashboards.lint import MEASURED
 from tests.servers import SeriesServer, influxd
 
 ORG: Final = "hq/station-01"
+AWAY: Final = "hq/station-02"
 BROKEN, WELL = "broken", "well"
-ALERTING: Final = "provisioning/alerting/"
 
 
-def provisioned(name: str, told: Telling = Telling()) -> Any:  # noqa: B008 - frozen
-    return yaml.safe_load(files(told=told)[f"{ALERTING}{name}.yaml"])
-
-
-RULES_FILE: Final = provisioned("rules")
+RULES_FILE: Final = yaml.safe_load(alerts.rules())
 RENDERED: Final[dict[str, Any]] = {
     rule["labels"]["rule"]: rule for group in RULES_FILE["groups"] for rule in group["rules"]
 }
@@ -36,19 +33,16 @@ def wrong(rule: Rule) -> float:
 
 
 def lines(rule: Rule, value: float, *, away: int) -> Iterator[str]:
-    """Points of what *rule* looks at; of an outage's, of *away* of four devices."""
-    values = {
-        rule.field: value,
-        **({rule.minus: 0.0} if rule.minus else {}),
-        **({rule.only: 1.0} if rule.only else {}),
-    }
+    """Points of what *rule* looks at, of a device of its name; of an outage's, of *away* of four devices."""
+    values = {rule.field: value}
+    values |= dict.fromkeys(filter(None, [rule.minus]), 0.0) | dict.fromkeys(filter(None, [rule.only]), 1.0)
     fields = ",".join(f"{name}={float(number)}" for name, number in values.items())
     if rule.kin is Kin.OUTAGE:
         for at in range(4):
-            yield f"{rule.measurement},device=d-{at},device_class=host,org={ORG} connected={float(at >= away)}"
+            yield f"{rule.measurement},device=d-{at},device_class=host,org={AWAY} connected={float(at >= away)}"
     elif rule.subject is Of.DEVICE:
         kind = rule.classes[0] if rule.classes else "body_camera"
-        yield f"{rule.measurement},device=a-1,device_class={kind},org={ORG} {fields}"
+        yield f"{rule.measurement},device={rule.name},device_class={kind},org={ORG} {fields}"
     else:
         yield f"{rule.measurement} {fields}"
 
@@ -56,28 +50,31 @@ def lines(rule: Rule, value: float, *, away: int) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeriesServer]:
     with influxd(tmp_path_factory.mktemp("influxd")) as running:
-        with httpx.Client(base_url=running.url, timeout=30) as client:
-            for rule in RULES:
-                for name, value, away in ((BROKEN, wrong(rule), 3), (WELL, rule.clears, 1)):
-                    database = f"{name}-{rule.name}"
-                    client.post("/query", params={"q": f'CREATE DATABASE "{database}"'}).raise_for_status()
-                    content = "\n".join(lines(rule, value, away=away))
-                    client.post("/write", params={"db": database}, content=content).raise_for_status()
+        for name in (BROKEN, WELL):
+            httpx.post(f"{running.url}/query", params={"q": f"CREATE DATABASE {name}"}).raise_for_status()
+        for rule in RULES:
+            for name, value, away in ((BROKEN, wrong(rule), 3), (WELL, rule.clears, 1)):
+                content = "\n".join(lines(rule, value, away=away))
+                httpx.post(f"{running.url}/write", params={"db": name}, content=content).raise_for_status()
         yield running
 
 
 def evaluated(server: SeriesServer, rule: Rule, database: str) -> dict[tuple[tuple[str, str], ...], bool]:
     """Labels of each series that the query finds, and whether the threshold is crossed, as Grafana would say."""
     (asked,) = (each for each in RENDERED[rule.name]["data"] if each["refId"] == "A")
-    answer = httpx.get(f"{server.url}/query", params={"db": f"{database}-{rule.name}", "q": asked["model"]["query"]})
+    answer = httpx.get(f"{server.url}/query", params={"db": database, "q": asked["model"]["query"]})
     (result,) = answer.raise_for_status().json()["results"]
     assert "error" not in result, result
     condition = RENDERED[rule.name]["data"][-1]["model"]["conditions"][0]["evaluator"]
     found = {}
     for series in result.get("series", ()):
+        tags = series.get("tags", {})
+        mine = AWAY if rule.kin is Kin.OUTAGE else rule.name
+        if tags and tags.get("device", tags["org"]) != mine:
+            continue  # another rule's
         values = [row[series["columns"].index("value")] for row in series["values"]]
         newest = [value for value in values if value is not None][-1]
-        found[tuple(sorted(series.get("tags", {}).items()))] = crossed(condition, newest)
+        found[tuple(sorted(tags.items()))] = crossed(condition, newest)
     return found
 
 
@@ -146,17 +143,17 @@ def test_no_query_names_what_no_table_declares() -> None:
 
 
 def test_nothing_in_the_files_is_taken_for_a_variable_of_the_environment() -> None:
-    for path, text in files().items():
-        assert not path.startswith(ALERTING) or "$" not in text
+    for path, text in files((Language.EN,)).items():
+        assert not path.startswith("provisioning/alerting/") or "$" not in text
 
 
 def test_what_one_place_has_is_told_together_and_nobody_is_mailed_who_was_not_named() -> None:
-    (tree,) = provisioned("policies")["policies"]
+    (tree,) = yaml.safe_load(alerts.policies())["policies"]
     assert tree["group_by"][0] == "org"
-    (point,) = provisioned("contact-points")["contactPoints"]
+    (point,) = yaml.safe_load(alerts.contact_points())["contactPoints"]
     assert tree["receiver"] == point["name"]
     assert point["receivers"][0]["settings"]["addresses"].endswith(".invalid")
-    named = Telling("https://wiki.example/", "desk@police.example")
-    (point,) = provisioned("contact-points", named)["contactPoints"]
+    named = files((Language.EN,), told=Telling("https://wiki.example/", "desk@police.example"))
+    (point,) = yaml.safe_load(named["provisioning/alerting/contact-points.yaml"])["contactPoints"]
     assert point["receivers"][0]["settings"]["addresses"] == "desk@police.example"
-    assert "https://wiki.example/docs/runbooks/site-outage.md" in json.dumps(provisioned("rules", named))
+    assert "https://wiki.example/docs/runbooks/site-outage.md" in named["provisioning/alerting/rules.yaml"]
