@@ -191,6 +191,11 @@ RULES: Final = (
         only="connected",
     ),
     Rule(
+        "device-unhealthy", _WARNING, PRESENCE, "healthy", Way.BELOW, _NO, _NO, 5 * MINUTE_S, MINUTE_S,
+        marked("Device not well"),
+        marked("{device} ({org}): its journal tells of a fault that lasts"),
+    ),
+    Rule(
         "gap-unexplained", _WARNING, PRESENCE, "gaps_unexplained", Way.ABOVE, 0, 0, 5 * MINUTE_S, MINUTE_S,
         marked("Gap without a reason"),
         marked("{device} ({org}): {value} gaps of the last day have no reason"),

@@ -22,6 +22,11 @@ WORDS = {
         "a-1 (hq/station-7) is connected and does not report",
         "a-1（hq/station-7）已连接但不上报数据",
     ),
+    "device-unhealthy": (
+        0,
+        "a-1 (hq/station-7): its journal tells of a fault that lasts",
+        "a-1（hq/station-7）：设备日志报告持续故障",
+    ),
     "gap-unexplained": (
         2,
         "a-1 (hq/station-7): 2 gaps of the last day have no reason",
