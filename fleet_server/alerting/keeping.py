@@ -51,4 +51,4 @@ def _kept(state: State, now_ms: int) -> bool:
 
 
 def _durable(state: State) -> tuple[object, ...]:
-    return state.since_ms, state.open, state.told, state.org
+    return state.since_ms, state.counts_ms, state.open, state.told, state.org

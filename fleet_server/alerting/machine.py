@@ -3,8 +3,9 @@
 Rule 1: an alert is opened once and cleared once, in turn; ``told`` of its state says which was last.
 Rule 2: a value that is not known changes nothing. A subject of which nothing at all was seen for ``FORGET_MS`` is not
 there any more, and its alerts clear.
-Rule 3: while a node has an outage, alerts of devices that are away there are told by it; what lasts longer is told by
-itself then. A device's alert that was told before is not told anew behind it.
+Rule 3: while a node has an outage, alerts of devices that are away there are told by it. Once it is over, who is away
+still has the time to come back that anybody has, and is told by itself then. A device's alert that was told before is
+not told anew behind it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,8 @@ class Key(NamedTuple):
 
 class State(NamedTuple):
     """``since_ms``: since when it is wrong; ``open``: for long enough; ``well_since_ms``: since when it is well
-    again, None: it is not; ``seen_ms``: when anything of the subject was last seen; ``told``: that it opened.
+    again, None: it is not; ``seen_ms``: when anything of the subject was last seen; ``told``: that it opened;
+    ``counts_ms``: from when its time to fire counts, if that is later than ``since_ms``.
     """
 
     since_ms: int
@@ -45,6 +47,7 @@ class State(NamedTuple):
     told: bool = False
     devices: int = 0
     grouped: tuple[str, ...] = ()
+    counts_ms: int = 0
 
 
 States: TypeAlias = Mapping[Key, State]
@@ -71,10 +74,12 @@ class Machine:
     patience: float = 1.0
     states_max: int = STATES_MAX
     _by_measure: dict[str, list[Rule]] = field(default_factory=dict)
+    _rules: dict[str, Rule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for rule in self.rules:
             self._by_measure.setdefault(rule.measurement, []).append(rule)
+            self._rules[rule.name] = rule
 
     def look(self, samples: Iterable[Sample], before: States, now_ms: int) -> Look:
         """*samples*: in any order; of several of one subject the newest counts."""
@@ -99,7 +104,9 @@ class Machine:
                     left_out += 1
         outages = [rule for rule in self.rules if rule.kin is Kin.OUTAGE]
         for rule in outages:
-            cleared += self._outages(rule, newest, states, now_ms)
+            over = self._outages(rule, newest, states, now_ms)
+            cleared += over
+            self._anew(states, {state.org for _, state in over}, now_ms)
         cleared += _forgotten(states, newest, now_ms)
         return self._told(states, cleared, left_out)
 
@@ -110,9 +117,9 @@ class Machine:
         if old is None or not old.open:
             if not rule.wrong(value):
                 return None
-            since_ms = now_ms if old is None else old.since_ms
-            is_open = now_ms - since_ms >= self._ms(rule.fires_s)
-            return State(since_ms, is_open, now_ms, sample.org, sample.device_class, value)
+            since_ms, counts_ms = (now_ms, 0) if old is None else (old.since_ms, old.counts_ms)
+            is_open = now_ms - max(since_ms, counts_ms) >= self._ms(rule.fires_s)
+            return State(since_ms, is_open, now_ms, sample.org, sample.device_class, value, counts_ms=counts_ms)
         well_since_ms = None
         if rule.well(value):
             well_since_ms = now_ms if old.well_since_ms is None else old.well_since_ms
@@ -155,15 +162,23 @@ class Machine:
             )
         return over
 
+    def _anew(self, states: dict[Key, State], orgs: set[str], now_ms: int) -> None:
+        """An outage of *orgs* is over: the time of who is away there still counts from now."""
+        for key, state in states.items():
+            if state.org in orgs and not state.told and self._kin(key) is Kin.AWAY:
+                states[key] = state._replace(open=False, counts_ms=now_ms)
+
+    def _kin(self, key: Key) -> Kin:
+        return self._rules[key.rule].kin
+
     def _told(self, states: dict[Key, State], cleared: list[tuple[Key, State]], left_out: int) -> Look:
-        kin = {rule.name: rule.kin for rule in self.rules}
-        out = {state.org for key, state in states.items() if state.open and kin.get(key.rule) is Kin.OUTAGE}
+        out = {state.org for key, state in states.items() if state.open and self._kin(key) is Kin.OUTAGE}
         opened: list[Key] = []
         folded: set[Key] = set()
         for key, state in states.items():
             if not state.open:
                 continue
-            if kin.get(key.rule) is Kin.AWAY and state.org in out:
+            if self._kin(key) is Kin.AWAY and state.org in out:
                 folded.add(key)
             elif not state.told:
                 states[key] = state._replace(told=True)

@@ -203,9 +203,7 @@ def test_what_breaks_in_a_cabinet_is_told(
     clears(fleet, rule, "light-1")
 
 
-def test_a_cable_that_is_pulled_is_a_device_that_is_not_well(
-    fleet: Fleet, cabinet: tuple[Tampered, Cable]
-) -> None:
+def test_a_cable_that_is_pulled_is_a_device_that_is_not_well(fleet: Fleet, cabinet: tuple[Tampered, Cable]) -> None:
     cabinet[1].pull()
     opens(fleet, "device-unhealthy", "light-1")
     cabinet[1].plug()
@@ -242,7 +240,7 @@ def test_a_site_that_goes_is_one_alert_and_its_devices_are_in_it(fleet: Fleet) -
     )
     assert [each["rule"] for each in alerts(fleet) if each["org"] == "hq/station-8"] == ["site-outage"]
     for board in boards:
-        started(fleet, board)
+        fleet.agent(board)
     clears(fleet, "site-outage", "hq/station-8")
     assert not set(told(fleet, "opened", "device-dead")) & set(boards)
 

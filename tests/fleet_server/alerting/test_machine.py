@@ -76,12 +76,16 @@ def test_a_site_that_goes_is_one_alert_and_not_forty() -> None:
     assert not run.states
 
 
-def test_who_stays_away_behind_an_outage_is_told_then() -> None:
+def test_who_stays_away_behind_an_outage_is_told_once_it_had_its_time_to_come_back() -> None:
     run = Run()
     for at_s in range(0, 600, 5):
         run.fleet(at_s, site(10, 10))
-    for at_s in range(600, 700, 5):
+    for at_s in range(600, 960, 5):
         run.fleet(at_s, site(10, 1))
+        assert not [alert for alert in run.open if alert.startswith("device")]
+    run.fleet(960, site(10, 1))
+    (alert,) = shown(RULE, run.last)
+    assert alert.since_ms == T0
     assert run.open == ["device-dead light-0"]
     assert Counter(run.told) == Counter(
         [
