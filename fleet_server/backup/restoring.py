@@ -29,12 +29,11 @@ from fleet_server.backup.checking import look
 from fleet_server.backup.manifest import BackupError, Manifest, Mode
 from fleet_server.backup.sealing import Secret
 from fleet_server.backup.site_files import named, target_of
-from fleet_server.backup.taking import Progress, contents_of, operators_url
+from fleet_server.backup.taking import Progress, contents_of, operators_url, uploads_file
 from fleet_server.config import Config, ConfigError, load, parse
 from fleet_server.evidence.content import ContentError
 from fleet_server.parts import DATABASE_FILE, STORE_FILE, PartError, database_of
 from fleet_server.telemetry.store import StoreError
-from fleet_server.uploads import UPLOADS_FILE
 
 RESTORED: Final = "restored from a backup"
 PUBLIC_FILE: Final = 0o644
@@ -166,7 +165,7 @@ def _take_newer_list(to: Path, data: bytes, mode: int, files: list[_File], resul
 
 
 def _refuse_others(files: Sequence[_File], config: Config) -> None:
-    names = [STORE_FILE, UPLOADS_FILE, *([] if config.database.url else [DATABASE_FILE])]
+    names = [STORE_FILE, *([] if config.database.url else [DATABASE_FILE])]
     there = [config.state_dir / f"{name}{end}" for name in names for end in ("", "-wal", "-shm")]
     if found := [str(each) for each in there if each.exists()]:
         raise BackupError("expected no store there; stop the server and move it away: " + ", ".join(found))
@@ -223,9 +222,11 @@ def _stores(
     else:
         copy_back(wanted.directory / form.OPERATORS, engine_file)
         engine_file.chmod(PRIVATE_FILE)
-    if manifest.entry(form.UPLOADS) is not None:
-        copy_back(wanted.directory / form.UPLOADS, config.state_dir / UPLOADS_FILE)
-        (config.state_dir / UPLOADS_FILE).chmod(PRIVATE_FILE)
+    uploads = uploads_file(config)
+    # one that is there is of a disk that was not lost, and knows more
+    if manifest.entry(form.UPLOADS) is not None and uploads is not None and not uploads.exists():
+        copy_back(wanted.directory / form.UPLOADS, uploads)
+        uploads.chmod(PRIVATE_FILE)
     engine, _ = database_of(config)
     try:
         log = SqlAudit(engine).begin(own_fact(BEGIN, RESTORED, at_ms=now_ms())).log

@@ -140,8 +140,8 @@ def _stores(order: Order, partial: Path, progress: Progress) -> frozenset[str]:
     """All of them; what the index names of contents."""
     state = order.config.state_dir
     (partial / "stores").mkdir(mode=PRIVATE_DIRECTORY)
-    uploads = order.config.state_dir / UPLOADS_FILE
-    if uploads.is_file():
+    uploads = uploads_file(order.config)
+    if uploads is not None and uploads.is_file():
         progress("uploads", 0, 1)
         _private_copy(uploads, partial / form.UPLOADS)
     # not migrated: the server that runs may be an older one
@@ -158,6 +158,11 @@ def _stores(order: Order, partial: Path, progress: Progress) -> frozenset[str]:
     progress("what devices sent", 0, 1)
     _private_copy(state / STORE_FILE, partial / form.TELEMETRY)
     return kept
+
+
+def uploads_file(config: Config) -> Path | None:
+    """Where it is kept what is under way; None: this server takes no files."""
+    return None if config.evidence is None else config.evidence.directory / UPLOADS_FILE
 
 
 def operators_url(config: Config) -> URL:

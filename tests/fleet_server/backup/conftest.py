@@ -157,7 +157,7 @@ def made(tmp_path: Path, url: str = "", password: str = "") -> Lab:
         lab.config_file.write_text(lab.config_file.read_text() + text)
     (lab.state / "evidence" / "incoming").mkdir(parents=True, mode=0o700)
     SqliteStore(lab.state / STORE_FILE, now_ms=1_000).close()
-    SqliteUploads(lab.state / UPLOADS_FILE).close()
+    SqliteUploads(lab.state / "evidence" / UPLOADS_FILE).close()
     (lab.state / "signer.counter").write_text("41\n")
     with lab.engine() as engine:
         SqlRegistry(engine).register(CAR, expected=0, create=True, now_ms=1_000)

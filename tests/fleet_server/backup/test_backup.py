@@ -60,7 +60,9 @@ def test_a_whole_site_comes_back(either: Lab) -> None:
     lab = either
     sha256 = lab.keep(b"a recording")
     before, epoch = _site(lab.directory), _epoch(lab)
-    lab.backup()
+    directory = lab.backup()
+    stores = {path.name for path in (directory / "stores").iterdir()}
+    assert stores == {"telemetry.db", "uploads.db", "operators.pgdump" if lab.config.database.url else "operators.db"}
     with lab.engine() as engine:
         SqlRegistry(engine).forget("car-7", expected=None, now_ms=2_000)
         log = SqlAudit(engine).head()
@@ -68,6 +70,7 @@ def test_a_whole_site_comes_back(either: Lab) -> None:
     found = _restored(lab)
     assert _site(lab.directory) == before
     assert lab.contents.open(sha256).read() == b"a recording"
+    assert (lab.state / "evidence" / "uploads.db").is_file()
     assert _epoch(lab) == found["store_epoch"]
     assert _epoch(lab) > epoch
     with lab.engine() as engine:
@@ -105,7 +108,7 @@ def test_restored_secrets_are_their_owners_alone(lab: Lab) -> None:
     _restored(lab)
     for name in SEALED:
         assert stat.S_IMODE((lab.directory / name).stat().st_mode) == 0o600, name
-    for name in ("telemetry.db", "operators.db", "uploads.db", "signer.counter"):
+    for name in ("telemetry.db", "operators.db", "evidence/uploads.db", "signer.counter"):
         assert stat.S_IMODE((lab.state / name).stat().st_mode) == 0o600, name
 
 
