@@ -15,7 +15,7 @@ def test_grafanas_own_types_take_every_dashboard_and_nothing_misspelt(tmp_path: 
 
 
 def test_what_grafanas_types_do_not_know_is_told(tmp_path: Path) -> None:
-    board = dashboards()["dashboards/en/fleet.json"]
+    board = dashboards()["dashboards/en/fleet_server.json"]
     spoilt = {name: copy.deepcopy(board) for name in ("misspelt", "wrong", "option")}
     spoilt["misspelt"]["panels"][1]["titel"] = "x"
     spoilt["wrong"]["panels"][1]["gridPos"]["w"] = "wide"

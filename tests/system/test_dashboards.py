@@ -3,10 +3,11 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
+from broker_config.ids import DeviceId
 from dashboards.influxql import TAGS
 from dashboards.provisioning import DATABASE
 from fleet_server import site as plan
@@ -15,7 +16,7 @@ from fleet_server.cli.demo import rig as rigs
 from fleet_server.cli.demo.fleet import FLEET, LOGS, Broker
 from fleet_server.cli.demo.programs import Programs, running
 from fleet_server.cli.server import Server, connect
-from tests.dashboards.asked import MINUTE_MS, Chosen, Range, dashboards, panels, queries_of
+from tests.dashboards.asked import MINUTE_MS, Chosen, Range, dashboards, panel, panels, queries_of
 from tests.servers import SeriesServer, influxd
 from tests.system.fleets import is_healthy
 
@@ -25,6 +26,7 @@ BOARDS: Final = {
     path.split("/")[-1].removesuffix(".json"): board for path, board in dashboards().items() if "/en/" in path
 }
 CAMERA: Final = "camera-12"
+LIGHT: Final = "light-3"
 STATION: Final = "station-7"
 WAIT_S_MAX: Final = 60.0
 LONG_BYTES: Final = 200_000_000
@@ -37,8 +39,12 @@ retention_d = 30
 
 [measuring]
 pace = 20
+
+[outbound]
+settle_s = 0
 """
-"""Measured more often than anybody needs, so that a test need not wait for minutes."""
+"""Measured more often, and judged sooner, than anybody needs, so that a test need not wait for minutes."""
+LOOK_S: Final = 1.0
 NOTHING_WRONG: Final = {
     "Not connected",
     "Flapping",
@@ -46,6 +52,7 @@ NOTHING_WRONG: Final = {
     "Whose quarantine",
     "Whose recordings are overdue",
     "Will not last the shift",
+    "Happenings",
 }
 """Of a fleet that is well these have no rows."""
 NOT_HERE: Final = {
@@ -57,15 +64,22 @@ NOT_HERE: Final = {
 """Panels that four devices in two minutes cannot fill, and why."""
 
 
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeriesServer]:
+class Site(NamedTuple):
     """InfluxDB, and a fleet that fills it."""
+
+    series: SeriesServer
+    rig: rigs.Rig
+    programs: Programs
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with influxd(tmp_path_factory.mktemp("influxd")) as server, running() as programs:
         rig = rigs.build(tmp_path_factory.mktemp("demo") / "site", broker=Broker.EMBEDDED, now=datetime.now(UTC))
         with (rig.directory / plan.SERVER_CONFIG).open("a", encoding="utf-8") as config:
             config.write(TABLES.format(url=server.url))
         begin(rig, programs)
-        yield server
+        yield Site(server, rig, programs)
 
 
 def begin(rig: rigs.Rig, programs: Programs) -> None:
@@ -110,31 +124,39 @@ def register(server: Server) -> None:
         server.send("POST", f"/v1/imports/{what}", content=text.encode(), headers={"Content-Type": "text/csv"})
 
 
+def rows(series: SeriesServer, board: str, shown: dict[str, Any], device: str) -> list[dict[str, Any]]:
+    """What a panel shows; *device*: the one that is chosen where one is."""
+    now_ms = int(time.time() * 1_000)
+    chosen = Chosen(device=[device]) if board == "device" else Chosen()
+    queries = queries_of(shown, Range(now_ms - 30 * MINUTE_MS, now_ms), chosen)
+    return [row for query in queries for row in series.rows(DATABASE, query, none_yet=True)]
+
+
 def unfilled(series: SeriesServer) -> set[tuple[str, str]]:
     """Panels that have nothing to show."""
-    now_ms = int(time.time() * 1_000)
-    over = Range(now_ms - 30 * MINUTE_MS, now_ms)
     found = set()
     for name, board in BOARDS.items():
-        for panel in panels(board):
-            shown = [
-                row
-                for device in (FLEET if name == "device" else FLEET[:1])
-                for query in queries_of(panel, over, Chosen(device=[device.device]) if name == "device" else Chosen())
-                for row in series.rows(DATABASE, query, none_yet=True)
-            ]
+        for each_panel in panels(board):
+            devices = [each.device for each in FLEET] if name == "device" else [CAMERA]
+            shown = (row for device in devices for row in rows(series, name, each_panel, device))
             if not any(
                 value is not None for row in shown for key, value in row.items() if key not in {"time", *TAGS}
             ):
-                found.add((name, panel["title"]))
-    return found
+                found.add((name, each_panel["title"]))
+    return {(name, title) for name, title in found if title not in NOTHING_WRONG | set(NOT_HERE)}
 
 
-def test_every_panel_shows_what_a_real_fleet_made(series: SeriesServer) -> None:
+def test_every_panel_shows_what_a_real_fleet_made(site: Site) -> None:
     deadline = time.monotonic() + WAIT_S_MAX
-    while True:
-        left = {(board, title) for board, title in unfilled(series) if title not in NOTHING_WRONG | set(NOT_HERE)}
-        if not left or time.monotonic() > deadline:
-            break
-        time.sleep(1)
+    while (left := unfilled(site.series)) and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
     assert left == set()
+
+
+def test_a_device_that_goes_is_told_of_on_its_own_dashboard(site: Site) -> None:
+    site.programs.stop([site.rig.agent(DeviceId(LIGHT)).name])
+    happenings = panel(BOARDS["device"], "Happenings")
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not (told := rows(site.series, "device", happenings, LIGHT)) and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+    assert any("light-3" in row["text_en"] for row in told)
