@@ -186,7 +186,7 @@ def _days_left(edition: Edition) -> grafana.Panel:
 
 def _sound(edition: Edition) -> grafana.Panel:
     columns = [
-        known(edition, EVIDENCE, "log_good", "custody log is what was signed", steps=YES_IS_GOOD),
+        known(edition, EVIDENCE, "log_good", "custody log is sound", steps=YES_IS_GOOD),
         known(edition, EVIDENCE, "damaged", "damaged pieces", steps=NONE_IS_GOOD),
         known(edition, EVIDENCE, "deletions_waiting", "deletions waiting", steps=SOME_IS_POOR),
     ]

@@ -59,8 +59,8 @@ def _now(edition: Edition) -> Section:
         edition,
         "Works",
         "Whether the server is connected to the broker, and its batch store takes what comes.",
-        known(edition, SERVER, "broker_connected", "connected to the broker", steps=YES_IS_GOOD),
-        known(edition, SERVER, "store_takes", "store takes commits", steps=YES_IS_GOOD),
+        known(edition, SERVER, "broker_connected", "broker", steps=YES_IS_GOOD),
+        known(edition, SERVER, "store_takes", "store", steps=YES_IS_GOOD),
     )
     latency = _stat(
         edition,
@@ -75,7 +75,7 @@ def _now(edition: Edition) -> Section:
         "Waiting",
         "Records that wait for a commit, and for how long the oldest point waits for the time-series server.",
         known(edition, SERVER, "queue_records", "records"),
-        known(edition, SERVER, "sink_behind_s", "time-series server behind", steps=BEHIND),
+        known(edition, SERVER, "sink_behind_s", "behind", steps=BEHIND),
     )
     quarantine = _stat(
         edition,
@@ -89,7 +89,7 @@ def _now(edition: Edition) -> Section:
         "Room",
         "What is left where the batch store is, and records that are not yet in columns.",
         known(edition, SERVER, "disk_free_bytes", "free", steps=DISK),
-        known(edition, SERVER, "unsealed_records", "unsealed records", steps=UNSEALED),
+        known(edition, SERVER, "unsealed_records", "unsealed", steps=UNSEALED),
     )
     authority = stat_of(
         edition.about(
@@ -148,8 +148,8 @@ def _ingest(edition: Edition) -> Section:
         "said nothing.",
     )
     facts = [
-        known(edition, SERVER, "broker_connected", "connected to the broker"),
-        known(edition, SERVER, "store_takes", "store takes commits"),
+        known(edition, SERVER, "broker_connected", "broker"),
+        known(edition, SERVER, "store_takes", "store"),
     ]
     query = over_time(SERVER.name, [fact.name for fact in facts], where=SITE, how="min")
     works = timeline_of(about, query, unit=facts[0].unit, steps=YES_IS_GOOD, columns=facts)

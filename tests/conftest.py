@@ -14,7 +14,7 @@ AREA_BUDGET_S: Final = 60
 AREA_BUDGETS_S: Final = {
     "broker_config": 120,
     "contract": 120,
-    "dashboards": 120,
+    "dashboards": 180,
     "deploy": 180,
     "edge_agent": 240,
     "faults": 600,

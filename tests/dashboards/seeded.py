@@ -19,6 +19,7 @@ from fleet_server.standing.measures import (
     PRESENCE,
     READINESS,
     RECORDINGS,
+    SERVER,
     UPLOADS,
     Measure,
     Of,
@@ -87,6 +88,7 @@ WELL: Final[Mapping[str, Values]] = {
     UPLOADS.name: {"files": 3, "left_bytes": 2e9, "goodput": 1e6, "finish_s": 2_000},
     INTERVIEWS.name: {"sessions": 2, "under_way": 1, "covered": 1},
     COVERAGE.name: {"officers": 10, "covered": 9, "cameras": 12, "spare": 1},
+    SERVER.name: {"broker_connected": 1, "store_takes": 1, "ingest": 180, "ca_s": 1e8, "disk_free_bytes": 5e10},
     EVIDENCE.name: {"space_lasts_s": 30 * 86_400, "scrub_age_s": 43_200, "log_good": 1, "pieces": 400},
 }
 """What is not told here is 0."""
