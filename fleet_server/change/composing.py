@@ -30,7 +30,7 @@ from fleet_server.change.twins import Wish, changes
 from fleet_server.registry.model import PATH_SEPARATOR
 from fleet_server.telemetry.store import StoreError
 
-PART_MAX: Final = 250
+PART_MAX: Final = 100
 """Devices of one transaction: others who write wait so long at most."""
 BETWEEN_S: Final = 0.005
 """From one part to the next, or who waits for the lock or the database would not have its turn."""

@@ -1,13 +1,16 @@
 """Opens the operator's database and brings it to this version's shape.
 
-Any thread may use an engine. SQLite's writers queue for ``BUSY_S``; PostgreSQL's migrations for an advisory lock, so
-that two servers that start at once do not both make the tables.
+Any thread may use an engine. SQLite's writers queue for ``BUSY_S``, those of one process for a lock of their own:
+SQLite only looks again now and then, and whoever writes often would be there first each time. PostgreSQL's migrations
+queue for an advisory lock, so that two servers that start at once do not both make the tables.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from alembic import command
 from alembic.config import Config
@@ -17,6 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as TooLateError
 
 from broker_config.text import shown
 from fleet_server.telemetry.store import StoreError
@@ -32,6 +36,9 @@ VALUES_A_QUERY_MAX: Final = 500
 """Databases bound how many values a statement may have."""
 
 T = TypeVar("T")
+
+_turns: Final[WeakKeyDictionary[Engine, Lock]] = WeakKeyDictionary()
+"""Whose turn it is to write to a SQLite file, among the threads that use one engine."""
 
 
 class DatabaseError(Exception):
@@ -74,6 +81,7 @@ def connect(url: str | URL) -> Engine:
         parsed, pool_size=CONNECTIONS_MAX, connect_args={"timeout": BUSY_S, "check_same_thread": False}
     )
     event.listen(engine, "connect", _prepare)
+    _turns[engine] = Lock()
     return engine
 
 
@@ -115,7 +123,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _begun(engine: Engine, lock: int | None) -> Iterator[Connection]:
-    with engine.connect() as connection:
+    with _turn(engine), engine.connect() as connection:
         if connection.dialect.name == SQLITE:
             # deferred, a read that turns into a write fails at once when another wrote in between
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -123,6 +131,20 @@ def _begun(engine: Engine, lock: int | None) -> Iterator[Connection]:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
         yield connection
         connection.commit()  # at an error it is closed without, which rolls back
+
+
+@contextmanager
+def _turn(engine: Engine) -> Iterator[None]:
+    turn = _turns.get(engine)
+    if turn is None:
+        yield
+        return
+    if not turn.acquire(timeout=BUSY_S):
+        raise TooLateError(f"the database is locked: other threads have written for {BUSY_S:.0f} s")
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def migrate(engine: Engine) -> None:

@@ -1,7 +1,10 @@
 """Migrations make the tables that the code names, once, on either database."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
+from threading import Event
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -79,3 +82,48 @@ def test_a_server_that_does_not_answer_may_later(tmp_path: Path) -> None:
     nobody = f"postgresql+psycopg://fleet@{HOST}:{free_port()}/fleet"
     with pytest.raises(database.UnavailableError):
         database.migrate(database.connect(database.checked_url(nobody, "secret")))
+
+
+def test_who_writes_now_and_then_has_a_turn_after_one_transaction_of_who_writes_often(engine: Engine) -> None:
+    database.migrate(engine)
+    begun, over, turns, waited = Event(), Event(), itertools.count(1), list[int]()
+    last = 0
+
+    def write_often() -> None:
+        nonlocal last
+        while not over.is_set():
+            with database.writing(engine, lock=7):
+                last = next(turns)
+                begun.set()
+                over.wait(0.03)
+            over.wait(0.001)
+
+    with ThreadPoolExecutor(1) as threads:
+        often = threads.submit(write_often)
+        try:
+            for _ in range(11):
+                begun.clear()
+                assert begun.wait(10)
+                before = last
+                with database.writing(engine, lock=7):
+                    waited.append(last - before)
+        finally:
+            over.set()
+        often.result()
+    assert median(waited) <= 1, waited
+
+
+def test_who_waits_too_long_for_others_to_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
+    engine = database.connect(database.sqlite_url(tmp_path / "operators.db"))
+
+    def write() -> None:
+        with database.writing(engine):
+            raise AssertionError("it is another's turn")
+
+    with ThreadPoolExecutor(1) as threads, database.writing(engine):
+        found = threads.submit(write).exception()
+    assert isinstance(found, StoreError), found
+    with database.writing(engine):
+        pass
+    engine.dispose()
