@@ -1,7 +1,7 @@
 """Whether so many devices of a node are away that the node is. Pure.
 
-An outage begins when half of what is never switched off there is away, and at least three. It lasts until fewer are
-than half of what it began with: who comes back one after the other does not end it and begin it anew.
+An outage begins when half of what is never switched off there is away, and at least three. It lasts
+while more than a quarter are away, and at least two: who comes back one after the other does not begin it anew.
 """
 
 from dataclasses import dataclass, field
