@@ -22,7 +22,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 TARGET: Final = ROOT / "docs/screenshots"
 DESK: Final = ViewportSize(width=1180, height=700)
 START_S_MAX: Final = 90.0
-LOOK_S: Final = 240.0
+STOP_S_MAX: Final = 60.0
+LOOK_S: Final = 180.0
 """Of readings, so that charts have something to show."""
 DEMO_S: Final = 600.0
 FILE_BYTES: Final = 400_000_000
@@ -49,7 +50,11 @@ def demo(directory: Path) -> Iterator[Config]:
         yield _config(directory / "site/server/fleet-server.toml")
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()  # what it started dies with it
+            process.wait()
 
 
 def _config(path: Path) -> Config:

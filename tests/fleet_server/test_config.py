@@ -442,3 +442,16 @@ def test_second_copies_in_a_bucket_are_locked_for_half_a_year() -> None:
 def test_buckets_that_are_refused(endpoint: str, extra: str, fault: str) -> None:
     (told,) = faults_of(BUCKET.format(endpoint=endpoint, extra=extra))
     assert told.startswith(fault)
+
+
+def test_times_are_of_a_zone_that_there_is() -> None:
+    assert config.parse(SMALLEST, base=Path()).site.timezone == "UTC"
+    assert (
+        config.parse(f'{SMALLEST}[site]\ntimezone = "Asia/Shanghai"\n', base=Path()).site.timezone == "Asia/Shanghai"
+    )
+
+
+@pytest.mark.parametrize("zone", ["Asia/Shanghay", "Asia", "", "../../etc/passwd", "/etc/localtime", "UTC+8"])
+def test_a_zone_that_is_none_is_told(zone: str) -> None:
+    (fault,) = faults_of(f'{SMALLEST}[site]\ntimezone = "{zone}"\n')
+    assert fault.startswith("site.timezone: expected")

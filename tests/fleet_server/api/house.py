@@ -16,6 +16,7 @@ from fleet_server.adapters.oidc import OidcProvider, OidcSettings
 from fleet_server.api.app import create_app
 from fleet_server.api.cookies import OWN_HEADER, OWN_VALUE, Cookies
 from fleet_server.api.sign_in import SigningIn
+from fleet_server.pages.app import Beside, add_pages
 from fleet_server.registry.model import NodeKind, OrgNode
 from tests.fleet_server.fleet import Fleet
 from tests.oidc_provider import Provider
@@ -64,7 +65,9 @@ def houses(path: Path, idp: Provider) -> Iterator[Callable[..., House]]:
         far = OidcProvider(settings, clock_s=lambda: time.monotonic() + house.ahead_ms / 1_000)
         made.append(far)
         signing_in = SigningIn(SignIns(far, policy, fleet.persons), Cookies.of(origin), "/v1/me")
-        house.app = create_app(replace(fleet.ports, signing_in=signing_in), clock=house.now_ms)
+        ports = replace(fleet.ports, signing_in=signing_in)
+        house.app = create_app(ports, clock=house.now_ms)
+        add_pages(house.app, ports, Beside(), clock=house.now_ms)
         return house
 
     idp.alter = idp.sessions = None

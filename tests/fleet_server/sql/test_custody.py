@@ -193,6 +193,11 @@ def test_pieces_are_found_by_what_is_known_of_them(custody: Custody, placed: Sql
     (page,) = custody.pieces.pieces(PieceFilter(), rows_max=1)
     behind = custody.pieces.pieces(PieceFilter(), after=After(page.received_ms, page.piece), rows_max=9)
     assert [each.piece for each in behind] == [second, other]
+    newest = custody.pieces.newest(PieceFilter(), before=None, rows_max=2)
+    assert [each.piece for each in newest] == [other, second]
+    rest = custody.pieces.newest(PieceFilter(), before=After(newest[-1].received_ms, second), rows_max=9)
+    assert [each.piece for each in rest] == [first]
+    assert [each.piece for each in custody.pieces.newest(PieceFilter(path="hq"), before=None, rows_max=1)] == [second]
     assert custody.pieces.totals().pieces == 3
 
 
