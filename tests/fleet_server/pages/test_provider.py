@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet_server.api.house import ANNA, HTTP, House, houses, sign_in
+from tests.fleet_server.api.house import ANNA, CLIENT, HTTP, House, houses, sign_in
 from tests.fleet_server.fleet import TOKEN
 from tests.oidc_provider import Provider, provider
+from tests.oidc_sessions import Sessions
 
 # the provider's: it stands on parts of Authlib that will go
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 FROM_HERE = {"Origin": HTTP}
+BACK = f"{HTTP}/v1/sign-out/callback"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,8 @@ async def test_one_signs_in_with_the_provider_and_no_token_is_taken(house: Calla
 async def test_a_session_of_the_provider_opens_pages_and_ends_here_first(
     house: Callable[..., House], idp: Provider
 ) -> None:
-    at = house()
+    at = house(out=BACK)
+    idp.sessions = Sessions(CLIENT, frozenset({BACK}))
     async with at.browser() as browser:
         idp.put("anna", **ANNA)
         signed_in = await sign_in(browser, idp)
