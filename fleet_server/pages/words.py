@@ -81,7 +81,7 @@ SEVERITIES: Final = {
     Severity.WARNING: Word("warning", marked("warning")),
     Severity.ALARM: Word("alarm", marked("alarm")),
 }
-OVER: Final = Word("good", marked("over"))
+OVER: Final = Word("good", marked("note"))
 DAMAGES: Final = {
     Damage.NONE: Word("good", marked("as it arrived")),
     Damage.MISSING: Word("alarm", marked("its content is missing")),
