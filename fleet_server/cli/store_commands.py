@@ -55,7 +55,8 @@ def rebuild(
 def backup(config: ConfigFile, to: Annotated[Path, typer.Argument(help="a file that is not there yet")]) -> None:
     """Copy the store, consistent and durable, while the server runs; beside it, as TO.operators, what operators said.
 
-    Operators' data in PostgreSQL is copied by PostgreSQL's own means.
+    Operators' data in PostgreSQL is copied by PostgreSQL's own means. The whole site, with keys and files of devices:
+    fieldfleet backup.
     """
     settings = loaded(config)
     operators = settings.state_dir / DATABASE_FILE
