@@ -35,7 +35,9 @@ STATIONS: Final = 23
 POSTS: Final = 4
 """Of each station."""
 STREAM_EVERY_S: Final = 60
-LINES_A_POST: Final = 10_000
+LINES_A_POST: Final = 5_000
+TRIES_MAX: Final = 20
+"""Of one post: InfluxDB answers 500 when it took too long to write it."""
 VARIANTS: Final = 16
 """Of each line's values: constants would be answered faster than what is measured."""
 DAY_S: Final = 86_400
@@ -163,10 +165,13 @@ def write(server: SeriesServer, database: str, points: Iterator[bytes], told: Ca
     with httpx.Client(base_url=server.url, timeout=120.0) as client:
         client.post("/query", params={"q": f'CREATE DATABASE "{database}"'}).raise_for_status()
         while part := list(islice(points, LINES_A_POST)):
-            answer = client.post("/write", params={"db": database, "precision": "s"}, content=b"\n".join(part))
+            for _ in range(TRIES_MAX):
+                answer = client.post("/write", params={"db": database, "precision": "s"}, content=b"\n".join(part))
+                if answer.status_code < 500:
+                    break
             answer.raise_for_status()
             written += len(part)
-            if written % (100 * LINES_A_POST) == 0:
+            if written % (50 * LINES_A_POST) == 0:
                 told(f"{database}: {written:,} points, {written / (time.monotonic() - began_s):,.0f} a second")
     return written
 
