@@ -66,6 +66,40 @@ class Look:
     left_out: int = 0
 
 
+class _Asked(NamedTuple):
+    """A rule, and where in a sample's values it looks; -1: nowhere. *device_class*: only of this one, if any."""
+
+    rule: Rule
+    device_class: str
+    field: int
+    minus: int
+    only: int
+
+    def value(self, values: Sequence[float | None]) -> float | None:
+        """None: not known. Where the rule does not apply, a value at which it clears."""
+        if self.only >= 0:
+            applies = values[self.only]
+            if not applies:
+                return None if applies is None else self.rule.clears
+        value = values[self.field]
+        if value is None or self.minus < 0:
+            return value
+        less = values[self.minus]
+        return None if less is None else value - less
+
+
+def _asked(rule: Rule) -> list[_Asked]:
+    """Of each class that *rule* names; its streams are looked up in that class."""
+    classes = rule.classes or ("",)
+    measures = rule.measures if isinstance(rule.of, str) else rule.measures * len(classes)
+    return [
+        _Asked(
+            rule, name, *(measure.names.index(each) if each else -1 for each in (rule.field, rule.minus, rule.only))
+        )
+        for name, measure in zip(classes, measures, strict=True)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """*patience*: of each rule's times what is waited for; less than 1 only for drills."""
@@ -73,27 +107,42 @@ class Machine:
     rules: Sequence[Rule]
     patience: float = 1.0
     states_max: int = STATES_MAX
-    _by_measure: dict[str, list[Rule]] = field(default_factory=dict)
+    _asks: dict[str, list[_Asked]] = field(default_factory=dict)
     _rules: dict[str, Rule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for rule in self.rules:
-            self._by_measure.setdefault(rule.measurement, []).append(rule)
+            self._asks.setdefault(rule.measurement, []).extend(_asked(rule))
             self._rules[rule.name] = rule
 
     def look(self, samples: Iterable[Sample], before: States, now_ms: int) -> Look:
         """*samples*: in any order; of several of one subject the newest counts."""
         newest = _newest(samples)
         states = dict(before)
+        ill = {key.subject for key in before}
+        crowds: dict[Key, Crowd] = {}
         cleared: list[tuple[Key, State]] = []
         left_out = 0
         for sample in newest:
-            for rule in self._by_measure.get(sample.measure.name, ()):
-                if rule.kin is Kin.OUTAGE or not _meant(rule, sample):
+            subject = _subject(sample)
+            for asked in self._asks.get(sample.measure.name, ()):
+                rule = asked.rule
+                if asked.device_class and asked.device_class != sample.device_class:
                     continue
-                key = Key(rule.name, _subject(sample))
+                value = asked.value(sample.values)
+                if value is None:
+                    continue
+                if rule.kin is Kin.OUTAGE:
+                    if sample.org:
+                        crowd = crowds.setdefault(Key(rule.name, sample.org), Crowd())
+                        crowd.add(sample.device, away=rule.wrong(value))
+                    continue
+                # most of a fleet is well, and this is what a look costs
+                if subject not in ill and not rule.wrong(value):
+                    continue
+                key = Key(rule.name, subject)
                 old = states.get(key)
-                new = self._step(rule, old, _value(rule, sample), sample, now_ms)
+                new = self._step(rule, old, value, sample, now_ms)
                 if new is None:
                     if old is not None:
                         del states[key]
@@ -102,18 +151,14 @@ class Machine:
                     states[key] = new
                 else:
                     left_out += 1
-        outages = [rule for rule in self.rules if rule.kin is Kin.OUTAGE]
-        for rule in outages:
-            over = self._outages(rule, newest, states, now_ms)
-            cleared += over
-            self._anew(states, {state.org for _, state in over}, now_ms)
+        over = self._outages(crowds, states, now_ms)
+        cleared += over
+        self._anew(states, {state.org for _, state in over}, now_ms)
         cleared += _forgotten(states, newest, now_ms)
         return self._told(states, cleared, left_out)
 
-    def _step(self, rule: Rule, old: State | None, value: float | None, sample: Sample, now_ms: int) -> State | None:
+    def _step(self, rule: Rule, old: State | None, value: float, sample: Sample, now_ms: int) -> State | None:
         """The state after one sample; None: nothing is wrong."""
-        if value is None:
-            return old
         if old is None or not old.open:
             if not rule.wrong(value):
                 return None
@@ -136,13 +181,11 @@ class Machine:
             old.told,
         )
 
-    def _outages(
-        self, rule: Rule, newest: Sequence[Sample], states: dict[Key, State], now_ms: int
-    ) -> list[tuple[Key, State]]:
+    def _outages(self, crowds: Mapping[Key, Crowd], states: dict[Key, State], now_ms: int) -> list[tuple[Key, State]]:
         """Step the outage of each node; which are over."""
         over: list[tuple[Key, State]] = []
-        for org, crowd in _crowds(rule, newest).items():
-            key = Key(rule.name, org)
+        for key, crowd in crowds.items():
+            rule, org = self._rules[key.rule], key.subject
             old = states.get(key)
             if old is None or not old.open:
                 if not crowd.begins:
@@ -203,37 +246,6 @@ def _newest(samples: Iterable[Sample]) -> list[Sample]:
 
 def _subject(sample: Sample) -> str:
     return sample.org if sample.measure.of is Of.NODE else sample.device
-
-
-def _meant(rule: Rule, sample: Sample) -> bool:
-    return not rule.classes or sample.device_class in rule.classes
-
-
-def _crowds(rule: Rule, newest: Sequence[Sample]) -> dict[str, Crowd]:
-    """Of each node, whom *rule* asks about there. What is below a node has nodes of its own."""
-    crowds: dict[str, Crowd] = {}
-    for sample in newest:
-        if sample.measure.name != rule.measurement or not sample.org or not _meant(rule, sample):
-            continue
-        value = _value(rule, sample)
-        if value is not None:
-            crowds.setdefault(sample.org, Crowd()).add(sample.device, away=rule.wrong(value))
-    return crowds
-
-
-def _value(rule: Rule, sample: Sample) -> float | None:
-    """None: not known. Where the rule does not apply, a value at which it clears."""
-    if rule.only:
-        applies = sample.value(rule.only)
-        if applies is None:
-            return None
-        if not applies:
-            return rule.clears
-    value = sample.value(rule.field)
-    if value is None or not rule.minus:
-        return value
-    less = sample.value(rule.minus)
-    return None if less is None else value - less
 
 
 def _forgotten(states: dict[Key, State], newest: Sequence[Sample], now_ms: int) -> list[tuple[Key, State]]:
