@@ -258,13 +258,19 @@ def test_poison_that_fills_quarantine_is_told(fleet: Fleet) -> None:
     enrolled(fleet, "poisoner", "host", "station-7")
     asyncio.run(poison(fleet, DeviceId("poisoner")))
     opens(fleet, "quarantine-filling")
+    reconfigured(fleet, f"quarantine_bytes_max = {QUARANTINE_BYTES}", "quarantine_bytes_max = 1000000")
+    clears(fleet, "quarantine-filling")
+
+
+def reconfigured(fleet: Fleet, before: str, after: str) -> None:
+    """The server is started anew with that in its configuration."""
     config = fleet.directory / "server/fleet-server.toml"
-    roomy = config.read_text().replace(f"quarantine_bytes_max = {QUARANTINE_BYTES}", "quarantine_bytes_max = 1000000")
-    config.write_text(roomy)
+    text = config.read_text()
+    assert before in text
+    config.write_text(text.replace(before, after))
     assert fleet.program.stop() == 0
     fleet.program.start()
     wait_until(lambda: is_healthy(fleet), "the server is back", TOLD_S_MAX)
-    clears(fleet, "quarantine-filling")
 
 
 def is_healthy(fleet: Fleet) -> bool:
