@@ -262,6 +262,19 @@ def test_poison_that_fills_quarantine_is_told(fleet: Fleet) -> None:
     clears(fleet, "quarantine-filling")
 
 
+def test_a_certificate_that_ends_soon_is_told(fleet: Fleet) -> None:
+    reconfigured(fleet, "[device_ca]", "[device_ca]\nleaf_d = 4")
+    enrolled(fleet, "short-1", "host", "station-7")
+    agent = started(fleet, "short-1")
+    reconfigured(fleet, "leaf_d = 4", "leaf_d = 30")  # certificates are read at the start, and rarely after that
+    assert opens(fleet, "device-certificate", "short-1")["unit"] == "s"
+    assert agent.stop() == 0
+    assert fleet.enroll("short-1", fleet.claim_again("short-1"), "--again").returncode == 0
+    started(fleet, "short-1")
+    reconfigured(fleet, "leaf_d = 30", "leaf_d = 31")
+    clears(fleet, "device-certificate", "short-1")
+
+
 def reconfigured(fleet: Fleet, before: str, after: str) -> None:
     """The server is started anew with that in its configuration."""
     config = fleet.directory / "server/fleet-server.toml"
