@@ -58,7 +58,7 @@ def routes(shell: Shell, registry: Registry, view: TelemetryView, feed: ScopedFe
             refresh_s=REFRESH_S,
             rows=[row for row in rows if row.depth < LEVELS],
             totals=tree.total(rows),
-            happened=[(each.news, happenings.text(each.news, text)) for each in newest],
+            happened=[(each.news, happenings.text(words.subject(each.news), text)) for each in newest],
         )
 
     @router.get("/nodes/{node}")

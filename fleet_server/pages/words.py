@@ -1,5 +1,6 @@
 """How pages name states: a key of the catalogue, and a mark whose shape says it to who sees no colours. Pure."""
 
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from fleet_server.access.states import State as Certificate
@@ -145,6 +146,11 @@ def presence(seen: DevicePresence | None) -> Word:
 def happened(news: News) -> Word:
     """How bad it is; what is over is not."""
     return OVER if news.kind is Kind.ALERT_CLEARED else SEVERITIES[news.severity]
+
+
+def subject(news: News) -> News:
+    """What it is about; :func:`happened` says that it is over, so its text need not."""
+    return replace(news, kind=Kind.ALERT_OPENED) if news.kind is Kind.ALERT_CLEARED else news
 
 
 def device_class(name: str) -> str:
