@@ -272,7 +272,7 @@ def test_keys_take_parts_away_and_the_table_shows_that_they_come_back(place: Pat
         terminal.press("q")
         drawn = terminal.to_the_end()
         assert demo.wait(SECONDS_MAX) == 0, drawn
-        for words in ("keys: 1-4 choose a device", "look yourself"):
+        for words in ("keys: 1-4 choose a device", "look yourself", "in a browser: http://"):
             assert words in drawn, drawn
         assert re.search(r" 0 missing, \d+ duplicates, 0 unexplained gaps", drawn), drawn
 

@@ -35,9 +35,13 @@ KEYS_SHOWN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands around the table. ``now_s``: of the clock of the outages."""
+    """What stands around the table. ``url``: of the server's pages; ``token_file``: what they ask for; ``now_s``: of
+    the clock of the outages.
+    """
 
     site: str
+    url: str
+    token_file: str
     broker: str
     outages: Outages
     now_s: float
@@ -83,6 +87,7 @@ def screen(moments: Sequence[Moment], frame: Frame) -> RenderableType:
         _readings(last, frame),
         Text(""),
         _gaps(last),
+        Text(f"in a browser: {frame.url}/ with the token of {frame.token_file}", style="dim"),
         Text(f"look yourself: fieldfleet devices --site {frame.site}", style="dim"),
         Text(KEYS_SHOWN if frame.has_keys else "Ctrl-C ends everything", style="bold"),
     ]

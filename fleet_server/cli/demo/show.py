@@ -123,6 +123,8 @@ class Show:
     def _draw(self, live: Live, moments: list[watch.Moment]) -> None:
         frame = screen.Frame(
             site=str(self._rig.directory),
+            url=self._rig.place.url,
+            token_file=str(self._rig.place.token_file),
             broker=self._broker,
             outages=self._outages,
             now_s=time.monotonic(),
