@@ -4,12 +4,13 @@ What is held in memory is what is recorded: a look that cannot be recorded chang
 same.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event
 from typing import Final, NamedTuple, Protocol
 
-from broker_config.text import shown as printable
+import structlog
+
+from broker_config.text import shown
 from fleet_server.alerting import keeping, showing
 from fleet_server.alerting.hearing import Hearing
 from fleet_server.alerting.machine import Key, Look, Machine, State
@@ -27,7 +28,7 @@ FRESH_CADENCES: Final = 3
 """A reading that is older than so many of its stream's cadences says nothing of now."""
 FRESH_S_MIN: Final = 60.0
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 
 class Readings(Protocol):
@@ -93,8 +94,8 @@ class Alerts:
             try:
                 self.look()
             except StoreError as error:
-                level = logging.DEBUG if failed else logging.WARNING
-                logger.log(level, "alerts cannot be recorded now", extra={"error": printable(error)})
+                level = log.debug if failed else log.warning
+                level("alerts cannot be recorded now", error=shown(error))
                 failed = True
             else:
                 failed = False
@@ -112,7 +113,7 @@ class Alerts:
         if news or changes:
             self._told.record(news, changes)
         if look.left_out:
-            logger.warning("too many alerts: the rest is left out", extra={"count": look.left_out})
+            log.warning("too many alerts: the rest is left out", count=look.left_out)
         self._states, self._recorded_ms = look.states, now_ms
         self._shown = showing.shown(self._settings.rules, look)
         return look
