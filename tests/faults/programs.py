@@ -12,6 +12,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 STOP_S_MAX: Final = 20.0
+CRASHES: Final = frozenset({-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL})
 FAKETIME_LIBRARIES: Final = ("/usr/lib", "/usr/local/lib", "/lib")
 
 
@@ -29,6 +30,11 @@ class Program:
     def running(self) -> bool:
         """Whether a process of it lives."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended by a mistake of its own in the machine's memory, and nobody has started it again."""
+        return self._process is not None and self._process.poll() in CRASHES
 
     @property
     def pid(self) -> int:

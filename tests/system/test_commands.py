@@ -114,16 +114,7 @@ def test_a_device_that_is_away_is_told_when_it_comes_back(fleet: Fleet) -> None:
     assert obeyed(fleet, "car-2") == 1
 
 
-def unless_it_crashes(fleet: Fleet) -> None:
-    """Mosquitto 2.0.11 reads its lists again when a server starts, and at times ends with a segmentation fault then,
-    if the session of somebody who is away has still to expire.
-    """
-    if fleet.broker.argv[0] != sys.executable:
-        pytest.skip("Mosquitto 2.0.11 may crash when a server starts again while a device is away")
-
-
 def test_a_restored_server_does_nothing_twice(fleet: Fleet, tmp_path: Path) -> None:
-    unless_it_crashes(fleet)
     agent = ready(fleet, "car-4")
     agent.stop()
     told = document(command(fleet, "send", "car-4", "self.test", "--json"))
@@ -169,7 +160,6 @@ def test_what_is_hazardous_needs_a_second_person_and_is_then_done_once(fleet: Fl
 
 
 def test_a_server_that_is_killed_says_it_again_and_it_is_done_once(fleet: Fleet) -> None:
-    unless_it_crashes(fleet)
     agent = ready(fleet, "car-3")
     agent.stop()
     told = document(command(fleet, "send", "car-3", "self.test", "--json"))

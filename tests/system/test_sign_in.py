@@ -49,7 +49,9 @@ def test_a_person_signs_in_and_stays_signed_in(rig: Rig, idp: Provider) -> None:
         form = browser.get("/v1/sign-in")
         assert browser.post(form.url, data={"sub": "eve"}).status_code == 403
         form = browser.get("/v1/sign-in")
-        me = browser.post(form.url, data={"sub": "anna"}).json()
+        landed = browser.post(form.url, data={"sub": "anna"})
+        assert (landed.status_code, landed.url.path) == (200, "/")
+        me = browser.get("/v1/me").json()
         assert (me["person"], me["permissions"]) == ("anna", {"fleet:read": [""]})
         assert rig.server.stop() == 0
         rig.start_server()

@@ -11,6 +11,7 @@ import pytest
 from broker_config.ids import DeviceId
 from broker_config.twin import ChangeState, Reported
 from fleet_server.change.rollout_state import NotNowError
+from fleet_server.change.twins import Drift
 from fleet_server.cli.server import Exit
 from fleet_server.registry.model import NodeKind, OrgNode, Registration
 from tests.fleet_server.cli.test_fieldfleet import document, run, table
@@ -119,7 +120,7 @@ def test_who_watches_sees_its_end(plan: str, cameras: Fleet, monkeypatch: pytest
         while not done.wait(0.1):
             cameras.rolling.turn()
             for name, twin in cameras.twins.twins(["cam-7", "cam-8"]).items():
-                if twin.aim is not None and twin.report is None:
+                if twin.aim is not None and twin.drift is not Drift.IN_SYNC:
                     said += 1
                     version = twin.aim.version
                     config = dict(twin.aim.config)

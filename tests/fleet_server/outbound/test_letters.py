@@ -20,6 +20,7 @@ DATA: Final[Data] = {
     "webhook": "w1234",
     "name": "camera-settings",
     "why": "because",
+    "text_en": "cam-1 is wrong",
 }
 
 
