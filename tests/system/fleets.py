@@ -1,5 +1,6 @@
 """A site as ``init`` made it, with real programs on it: its broker, its server, agents that enrol."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,11 @@ SERVER_START_S_MAX = 30.0
 """All that it imports, on a machine that does other things too."""
 BROKERS = [pytest.param("mosquitto", marks=pytest.mark.server("mosquitto")), "embedded"]
 LOOK_S = 0.2
+WHOLE = "FIELDFLEET_ALL_BROKERS"
+CHOSEN = BROKERS if os.environ.get(WHOLE) == "1" else BROKERS[:1]
+"""Long stories run on Mosquitto; on the embedded broker as well where it is asked for: the conformance suite and the
+demo run on both always.
+"""
 SOON = "import sys, edge_agent.renewing as r, edge_agent.__main__ as m; r.FIRST_S_MAX = 0.1; sys.exit(m.main())"
 """The agent as it is, but that it looks at once whether its certificate is to be renewed."""
 

@@ -16,7 +16,7 @@ from fleet_server.cli.server import Json
 from fleet_server.site import SIGNERS_FILE
 from tests.faults.programs import ROOT, Program
 from tests.servers import wait_until
-from tests.system.fleets import BROKERS, Fleet, running
+from tests.system.fleets import CHOSEN, Fleet, running
 
 BACK_S = 40.0
 """A server that starts on a busy machine."""
@@ -29,7 +29,7 @@ argv = ["{python}", "-I", "{script}"]
 """
 
 
-@pytest.fixture(scope="module", params=BROKERS)
+@pytest.fixture(scope="module", params=CHOSEN)
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with running(tmp_path_factory.mktemp("commands") / "site", request.param) as made:
         signing(made)

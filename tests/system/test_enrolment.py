@@ -17,7 +17,7 @@ from tests.commands import run, told
 from tests.contract.wire import Client, GoneError
 from tests.faults.programs import ROOT
 from tests.servers import Credentials, accepts, wait_until
-from tests.system.fleets import BROKERS, Fleet, running
+from tests.system.fleets import CHOSEN, Fleet, running
 
 OUT_S = 5.0
 """The goal: how long a revoked live session may last."""
@@ -25,7 +25,7 @@ BACK_S_MAX = 40.0
 """A client that TLS 1.3 refused waits for its answer in vain, ten seconds, before it tries again."""
 
 
-@pytest.fixture(scope="module", params=BROKERS)
+@pytest.fixture(scope="module", params=CHOSEN)
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with running(tmp_path_factory.mktemp("fleet") / "site", request.param) as made:
         yield made

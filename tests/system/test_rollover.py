@@ -13,12 +13,12 @@ from cryptography import x509
 from tests.contract.wire import Client, GoneError
 from tests.faults.programs import ROOT
 from tests.servers import accepts, wait_until
-from tests.system.fleets import BROKERS, Fleet, is_healthy, running
+from tests.system.fleets import CHOSEN, Fleet, is_healthy, running
 
 BACK_S_MAX = 40.0
 
 
-@pytest.fixture(scope="module", params=BROKERS)
+@pytest.fixture(scope="module", params=CHOSEN)
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with running(tmp_path_factory.mktemp("rollover") / "site", request.param) as made:
         yield made

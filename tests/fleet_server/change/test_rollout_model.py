@@ -382,6 +382,6 @@ class Rollouts(RuleBasedStateMachine):
 
 
 Rollouts.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRollouts = Rollouts.TestCase
