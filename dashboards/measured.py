@@ -1,7 +1,5 @@
 """Columns of what is measured: unit, heading and words of a field come from the tables that declare it."""
 
-from typing import Final
-
 from broker_config import device_classes
 from broker_config.device_classes import Field as StreamField
 from dashboards.edition import VALUE, Board, Edition
@@ -9,8 +7,6 @@ from dashboards.panels import Column, Step, Word, Words
 from dashboards.units import COUNT, SHARE, SPAN, decimals, grafana_unit
 from dashboards.words import CLASSES, FIELDS, fixes, modes, yes_no
 from fleet_server.standing.measures import SECONDS, YES_NO, Field, Measure
-
-YES_NO_UNIT: Final = grafana_unit(YES_NO)
 
 
 def field_of(measure: Measure, name: str) -> Field:

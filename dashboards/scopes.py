@@ -20,7 +20,6 @@ _LABELS: Final = {
     "device_class": marked("Device class"),
     "device": marked("Device"),
 }
-WHOLE_SITE: Final = "$timeFilter"
 
 
 @dataclass(frozen=True, slots=True)

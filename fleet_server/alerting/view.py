@@ -1,13 +1,11 @@
 """Alerts as they are shown. This is the port."""
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from fleet_server.alerting.saying import said
 from fleet_server.outbound.happenings import SEVERITIES, Severity
 from fleet_server.texts import Texts
-
-ORG_UNKNOWN: Final = "-"
 
 
 class Alert(NamedTuple):

@@ -80,11 +80,6 @@ def seal_to_recipient(secrets: Mapping[str, Secret], recipient_pem: bytes, *, ep
     return _sealed(secrets, Header(1, sender=_text(sender)), key)
 
 
-def is_to_recipient(sealed: bytes) -> bool:
-    """Whether a key opens it, and not a passphrase. Raises BackupError."""
-    return bool(_parted(sealed)[0].sender)
-
-
 def open_with_passphrase(sealed: bytes, passphrase: str) -> Mapping[str, Secret]:
     """Raises BackupError: another passphrase, or it is damaged."""
     header, first, rest = _parted(sealed)

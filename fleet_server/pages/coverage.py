@@ -1,5 +1,6 @@
 """``/coverage``: officers with a working body camera, by place."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -7,15 +8,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from fleet_server.access.roles import Scope
+from fleet_server.pages import tree
 from fleet_server.pages.shell import PageRoute, Shell
-from fleet_server.registry.model import PATH_SEPARATOR, PlacedNode
+from fleet_server.registry.model import PlacedNode
 from fleet_server.registry.store import Registry
-from fleet_server.registry.tree import is_below
 from fleet_server.standing.measures import COVERAGE
 from fleet_server.standing.sample import Standing
 from fleet_server.texts import marked
 
 REFRESH_S: Final = 15
+COUNTS: Final = ("officers", "covered", "cameras", "spare")
+"""Fields of the measure, as they are shown."""
 
 
 class Row(NamedTuple):
@@ -37,8 +40,8 @@ def routes(shell: Shell, registry: Registry, standing: Standing | None, scope: C
     def covered(request: Request) -> Response:
         nodes = registry.nodes()
         own = {} if standing is None else _own(standing, scope(), shell.clock())
-        tops = min((placed.path.count(PATH_SEPARATOR) for placed in nodes), default=0)
-        rows = [_row(placed, placed.path.count(PATH_SEPARATOR) - tops, own) for placed in nodes]
+        counts = tree.with_below(own.items())
+        rows = [Row(placed, depth, *_counts(counts.get(placed.path))) for placed, depth in tree.depths(nodes)]
         return shell.page(
             request,
             "coverage.html",
@@ -46,26 +49,21 @@ def routes(shell: Shell, registry: Registry, standing: Standing | None, scope: C
             refresh_s=REFRESH_S,
             known=bool(own),
             rows=[row for row in rows if row.officers or row.cameras],
-            totals=[sum(values) for values in zip(*own.values(), strict=True)],
+            totals=_counts(sum(own.values(), Counter())),
         )
 
     return router
 
 
-def _own(standing: Standing, scope: Scope, now_ms: int) -> dict[str, tuple[int, int, int, int]]:
-    """By path: officers, covered, cameras, spare, of each node alone."""
-    names = ("officers", "covered", "cameras", "spare")
-    found: dict[str, tuple[int, int, int, int]] = {}
-    for sample in standing.samples(now_ms):
-        if sample.measure is COVERAGE and scope.covers(sample.org):
-            officers, covered, cameras, spare = (int(sample.value(name) or 0) for name in names)
-            found[sample.org] = officers, covered, cameras, spare
-    return found
+def _own(standing: Standing, scope: Scope, now_ms: int) -> dict[str, Counter[str]]:
+    """By path, of each node alone."""
+    return {
+        sample.org: Counter({name: int(sample.value(name) or 0) for name in COUNTS})
+        for sample in standing.samples(now_ms)
+        if sample.measure is COVERAGE and scope.covers(sample.org)
+    }
 
 
-def _row(placed: PlacedNode, depth: int, own: dict[str, tuple[int, int, int, int]]) -> Row:
-    below = [values for path, values in own.items() if is_below(path, placed.path)]
-    officers, covered, cameras, spare = (
-        (sum(column) for column in zip(*below, strict=True)) if below else (0, 0, 0, 0)
-    )
-    return Row(placed, depth, officers, covered, cameras, spare)
+def _counts(found: Counter[str] | None) -> tuple[int, int, int, int]:
+    officers, covered, cameras, spare = (0 if found is None else found[name] for name in COUNTS)
+    return officers, covered, cameras, spare

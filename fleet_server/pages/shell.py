@@ -24,7 +24,7 @@ from fleet_server.api.problems import ProblemError
 from fleet_server.api.times import Clock
 from fleet_server.pages import languages, words
 from fleet_server.telemetry.store import StoreError
-from fleet_server.texts import Language, Texts, marked
+from fleet_server.texts import Texts, marked
 
 SIGN_IN: Final = "/sign-in"
 NEXT_CHARS_MAX: Final = 512
@@ -215,8 +215,3 @@ def _formats(shell: Shell, text: Texts) -> dict[str, Callable[..., Markup | str]
         return _WORD.format(mark=word.mark, text=text(word.key))
 
     return {"at": at, "ago": ago, "lasted": lasted, "said": said, "escaped": escape}
-
-
-def language_of(text: str) -> Language | None:
-    """None: there is none of that name."""
-    return Language(text) if text in set(Language) else None

@@ -1,7 +1,8 @@
 """The fleet by place: counts of each node with all below it, in one pass over what is counted. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from fleet_server.alerting.view import Alert
@@ -29,17 +30,26 @@ class Row(NamedTuple):
 
 def rows(nodes: Sequence[PlacedNode], tallies: Iterable[Tally], alerts: Iterable[Alert]) -> list[Row]:
     """By path, each behind what it stands below; what has no place is last, if there is any."""
-    counts: dict[str, Counter[str]] = {}
-    for tally in tallies:
-        for path in _upwards(tally.path):
-            counts.setdefault(path, Counter()).update({fact: getattr(tally, fact) for fact in _FACTS})
-    for alert in alerts:
-        if alert.severity in _OPEN:
-            for path in _upwards(alert.org):
-                counts.setdefault(path, Counter())[_OPEN[alert.severity]] += 1
-    tops = min((placed.path.count(PATH_SEPARATOR) for placed in nodes), default=0)
-    found = [_row(placed, placed.path.count(PATH_SEPARATOR) - tops, counts.get(placed.path)) for placed in nodes]
+    facts = ((tally.path, {fact: getattr(tally, fact) for fact in _FACTS}) for tally in tallies)
+    open_ = ((alert.org, {_OPEN[alert.severity]: 1}) for alert in alerts if alert.severity in _OPEN)
+    counts = with_below(chain(facts, open_))
+    found = [_row(placed, depth, counts.get(placed.path)) for placed, depth in depths(nodes)]
     return [*found, *([_row(None, 0, counts[""])] if "" in counts else ())]
+
+
+def with_below(counted: Iterable[tuple[str, Mapping[str, int]]]) -> dict[str, Counter[str]]:
+    """What is counted at each path, by path with all below it."""
+    counts: dict[str, Counter[str]] = {}
+    for at, found in counted:
+        for path in _upwards(at):
+            counts.setdefault(path, Counter()).update(found)
+    return counts
+
+
+def depths(nodes: Sequence[PlacedNode]) -> list[tuple[PlacedNode, int]]:
+    """Each with how far it is below the top of *nodes*."""
+    tops = min((placed.path.count(PATH_SEPARATOR) for placed in nodes), default=0)
+    return [(placed, placed.path.count(PATH_SEPARATOR) - tops) for placed in nodes]
 
 
 def total(found: Iterable[Row]) -> Row:

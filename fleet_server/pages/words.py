@@ -28,7 +28,6 @@ STOPPED: Final = Word("idle", marked("switched off in order"))
 SILENT: Final = Word("warning", marked("connected, does not report"))
 UNWELL: Final = Word("warning", marked("connected, not well"))
 WELL: Final = Word("good", marked("well"))
-YES: Final = Word("good", marked("yes"))
 NO: Final = Word("warning", marked("no"))
 
 REASONS: Final = {
