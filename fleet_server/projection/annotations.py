@@ -7,7 +7,7 @@ that happened in one millisecond stay two.
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from fleet_server.projection.points import NS_A_MS, Lines, tag
+from fleet_server.projection.points import NS_A_MS, Lines, tags
 from fleet_server.standing.measures import HAPPENING, HAPPENING_FIELDS
 
 LOOK_S: Final = 2.0
@@ -40,13 +40,12 @@ class Happened(Protocol):
 
 def annotated(annotation: Annotation) -> Lines:
     """Its line. Raises UnspeakableError."""
-    named = (("device", annotation.device), ("device_class", annotation.device_class), ("org", annotation.org))
-    tags = "".join(f",{name}={tag(value)}" for name, value in named if value)
+    of = tags(annotation.device, annotation.device_class, annotation.org)
     fields = ",".join(
         f'{name}="{_string(value)}"' for name, value in zip(HAPPENING_FIELDS, annotation.values, strict=True)
     )
     time_ns = annotation.at_ms * NS_A_MS + annotation.id % NS_A_MS
-    return Lines(f"{HAPPENING}{tags} {fields} {time_ns}".encode("utf-8", "replace"), 1)
+    return Lines(f"{HAPPENING}{of} {fields} {time_ns}".encode("utf-8", "replace"), 1)
 
 
 def _string(text: str) -> str:

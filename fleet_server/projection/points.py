@@ -97,13 +97,18 @@ def _template(device: str, labels: Labels, stream: str, fields: tuple[str, ...])
     return head + b",".join([name.encode() + b"=%b" for name in fields]) + b" %d"
 
 
+def tags(device: str, device_class: str, org: str) -> str:
+    """Those of them that are not empty, as they follow a measurement. Raises UnspeakableError."""
+    named = (("device", device), ("device_class", device_class), ("org", org))
+    return "".join(f",{name}={tag(value)}" for name, value in named if value)
+
+
 def measured(sample: Sample) -> Lines:
     """A sample's line; none if nothing of it is known. Raises UnspeakableError.
 
     Of a device it has the tags of a reading, of a node ``org`` alone, of the site none.
     """
-    named = (("device", sample.device), ("device_class", sample.device_class), ("org", sample.org))
-    tags = "".join(f",{name}={tag(value)}" for name, value in named if value)
+    of = tags(sample.device, sample.device_class, sample.org)
     held = [
         f"{name}={value!r}"
         for name, value in zip(sample.measure.names, sample.values, strict=True)
@@ -111,7 +116,7 @@ def measured(sample: Sample) -> Lines:
     ]
     if not held:
         return Lines(b"", 0)
-    return Lines(f"{sample.measure.name}{tags} {','.join(held)} {sample.at_ms * NS_A_MS}".encode(), 1)
+    return Lines(f"{sample.measure.name}{of} {','.join(held)} {sample.at_ms * NS_A_MS}".encode(), 1)
 
 
 def between(readings: Readings, oldest_ms: int, newest_ms: int) -> tuple[Readings | None, list[LeftOut]]:
