@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 
 from broker_config.ids import SiteId
 from broker_config.signing import Kind
@@ -129,13 +129,17 @@ def operators(config: Config, token: str) -> Operators:
     )
 
 
+def operators_url(config: Config) -> URL:
+    """Where operators' data is. Raises DatabaseError, OSError, UnicodeDecodeError."""
+    table = config.database
+    password = table.password_file.read_text(encoding="utf-8").strip() if table.password_file else None
+    return database.checked_url(table.url or database.sqlite_url(config.state_dir / DATABASE_FILE), password)
+
+
 def database_of(config: Config) -> tuple[Engine, SqlRegistry]:
     """The operators' database, brought to this version's shape. Raises PartError."""
-    table = config.database
     try:
-        password = table.password_file.read_text(encoding="utf-8").strip() if table.password_file else None
-        url = database.checked_url(table.url or database.sqlite_url(config.state_dir / DATABASE_FILE), password)
-        engine = database.connect(url)
+        engine = database.connect(operators_url(config))
         database.migrate(engine)
         return engine, SqlRegistry(engine)
     except (database.UnavailableError, StoreError) as error:

@@ -29,10 +29,10 @@ from fleet_server.backup.checking import look
 from fleet_server.backup.manifest import BackupError, Manifest, Mode
 from fleet_server.backup.sealing import Secret
 from fleet_server.backup.site_files import named, target_of
-from fleet_server.backup.taking import Progress, contents_of, operators_url, uploads_file
+from fleet_server.backup.taking import Progress, contents_of, uploads_file
 from fleet_server.config import Config, ConfigError, load, parse
 from fleet_server.evidence.content import ContentError
-from fleet_server.parts import DATABASE_FILE, STORE_FILE, PartError, database_of
+from fleet_server.parts import DATABASE_FILE, STORE_FILE, PartError, database_of, operators_url
 from fleet_server.telemetry.store import StoreError
 
 RESTORED: Final = "restored from a backup"

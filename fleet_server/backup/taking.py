@@ -20,8 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.engine import URL
-
 from broker_config.text import shown
 from fleet_server.access.signing import SignerError
 from fleet_server.adapters.files import (
@@ -43,7 +41,7 @@ from fleet_server.backup.sealing import Secret
 from fleet_server.backup.site_files import base_of, gather, is_secret, mode_of
 from fleet_server.config import Config
 from fleet_server.evidence.content import ContentError, MissingContentError
-from fleet_server.parts import DATABASE_FILE, STORE_FILE
+from fleet_server.parts import DATABASE_FILE, STORE_FILE, operators_url
 from fleet_server.telemetry.store import StoreError
 from fleet_server.uploads import UPLOADS_FILE
 
@@ -163,13 +161,6 @@ def _stores(order: Order, partial: Path, progress: Progress) -> frozenset[str]:
 def uploads_file(config: Config) -> Path | None:
     """Where it is kept what is under way; None: this server takes no files."""
     return None if config.evidence is None else config.evidence.directory / UPLOADS_FILE
-
-
-def operators_url(config: Config) -> URL:
-    """Where operators' data is. Raises DatabaseError, OSError."""
-    table = config.database
-    password = table.password_file.read_text(encoding="utf-8").strip() if table.password_file else None
-    return database.checked_url(table.url or database.sqlite_url(config.state_dir / DATABASE_FILE), password)
 
 
 def _private_copy(source: Path, to: Path) -> None:
