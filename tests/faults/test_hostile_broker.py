@@ -45,6 +45,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def faults(rig: Rig) -> Faults:
+    """What was done to the rig by all of these tests: an answer that was under way when one of them stopped the agent
+    is missing for the next one too, which judges everything that was ever emitted.
+    """
+    return Faults(rig)
+
+
 def signed(
     rig: Rig, payload: bytes, *, purpose: Purpose = Purpose.RECEIPT, topic: str = TOPIC
 ) -> list[tuple[str, str]]:
@@ -93,11 +101,10 @@ def store_epoch(rig: Rig) -> int:
     return found[0]
 
 
-def test_no_forged_or_outdated_receipt_marks_or_trims_anything(rig: Rig) -> None:
+def test_no_forged_or_outdated_receipt_marks_or_trims_anything(rig: Rig, faults: Faults) -> None:
     """While the real server is away nothing is receipted, whatever the broker says: everything is offered again, and
     nothing is missing when the server is back behind a broker that has forgotten what it queued.
     """
-    faults = Faults(rig)
     epoch = store_epoch(rig)
     rig.server.kill()
     before = newest(rig)
@@ -127,9 +134,8 @@ def test_no_forged_or_outdated_receipt_marks_or_trims_anything(rig: Rig) -> None
     rig.settle()
 
 
-def test_replayed_receipts_lose_and_double_nothing(rig: Rig) -> None:
+def test_replayed_receipts_lose_and_double_nothing(rig: Rig, faults: Faults) -> None:
     """Every genuine receipt once more, in any order: an old one may cost a repetition, never a record."""
-    faults = Faults(rig)
     receipts: list[Receipt] = []
     rig.tap.look(lambda heard: receipts.extend(told.receipt for told in heard.told))
     for receipt in reversed(receipts[-60:]):
