@@ -15,6 +15,7 @@ DRIVERS: Final[dict[str, tuple[str, str]]] = {
     "host.temperature": ("firmware_bridge.drivers.host", "Temperature"),
     "modbus_rtu": ("firmware_bridge.drivers.modbus_rtu", "ModbusRtu"),
     "nmea0183": ("firmware_bridge.drivers.nmea0183", "Nmea0183"),
+    "ntcip1202": ("firmware_bridge.drivers.ntcip1202", "Ntcip1202"),
 }
 
 
