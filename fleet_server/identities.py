@@ -123,11 +123,9 @@ class Identities:
 
     def _freshen(self) -> None:
         """At the start, because the database may have come from a backup; then whenever it is due."""
-        at_start = True
         while not self._stopping.is_set():
             try:
-                self.enrolling.revoker.keep_fresh(at_start=at_start)
-                at_start = False
+                self.enrolling.revoker.keep_fresh()
             except (BrokerError, CaError, OSError, StoreError) as error:
                 logger.warning("the list of revoked devices: %s", shown(error, 300))
             self._stopping.wait(FRESHEN_S)
@@ -154,5 +152,6 @@ def made_from(config: Config, trusted: Trusted, *, now_ms: Callable[[], int]) ->
         key_file=broker.key_file,
         reload_command=broker.reload_command,
         reload_pid_file=broker.reload_pid_file,
+        crl_file=config.device_ca.crl_file,
     )
     return Identities(config.device_ca, config.enrolment, trusted, door, SiteId(config.site_id), now_ms=now_ms)

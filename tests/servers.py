@@ -143,6 +143,7 @@ class Mosquitto(Site):
 
     crl: bytes | None = None
     persistent: bool = True
+    _said: int = field(default=0, repr=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -187,6 +188,7 @@ class Mosquitto(Site):
             raise ServerFailedError("no mosquitto on this machine")
         self.data.mkdir(exist_ok=True)
         with (self.directory / "log").open("ab") as log:
+            self._said = log.tell()
             self._process = subprocess.Popen(
                 [found, "-c", str(self.directory / rendering.CONFIG_FILE)],
                 cwd=self.directory,
@@ -223,7 +225,9 @@ class Mosquitto(Site):
         assert self._process is not None
         if self._process.poll() is not None:
             raise ServerFailedError(f"mosquitto ended with {self._process.returncode}: {self.log()[-2000:]}")
-        return accepts(self.device_port) and accepts(self.server_port)
+        # The kernel accepts before there is anybody to end in order: it runs when it has seen who knocked.
+        up = accepts(self.device_port) and accepts(self.server_port)
+        return up and b"New connection from" in (self.directory / "log").read_bytes()[self._said :]
 
     def _end(self, *, kill: bool) -> None:
         process, self._process = self._process, None

@@ -50,12 +50,20 @@ class RevocationList(Protocol):
     def ends(self) -> Mapping[str, datetime]:
         """Until when each list is good, by the subject of who signed it. Raises CaError."""
 
+    def has_all(self, revoked: list[Revoked]) -> bool:
+        """Whether each of our lists is there with all of these in it, and none of an authority that was retired.
+        Raises OSError, CaError.
+        """
+
 
 class BrokerDoor(Protocol):
     """The broker, as who guards it uses it. Any thread may call; each waits some seconds at most."""
 
     def reload(self) -> None:
         """Have it read the list again; it may do so a little later. Raises BrokerError."""
+
+    def was_told(self) -> bool:
+        """Whether the broker that runs has been told of the list as it is now; False: not, or nobody knows."""
 
     def lets_in(self, identity: Issued) -> bool:
         """Whether a device with this certificate gets a connection. Raises BrokerError: nobody answers."""
@@ -117,6 +125,7 @@ class Revoker:
         self._now_ms = now_ms
         self._benches = benches
         self._one = threading.Lock()
+        self._told = False  # nobody knows of the process before this one; its database may have come from a backup
 
     def revoke(self, device: str, reason: Reason, *, certificates: Sequence[str] = ()) -> Outcome:
         """Revoke all certificates of *device*, have the broker refuse them, end its session, and look.
@@ -154,7 +163,7 @@ class Revoker:
                 step("every authority can revoke", lambda: _without_key(lost))
             step("the broker lets a good certificate in", lambda: self._welcomes(canaries))
             step("the list of revoked devices is written", lambda: self._publish(canaries))
-            step("the broker is told", self._told)
+            step("the broker is told", self._tell)
             step(
                 "the broker refuses a certificate of the same list",
                 lambda: _until(lambda: self._refuses(canaries)),
@@ -163,20 +172,29 @@ class Revoker:
             step("the device is not connected", lambda: _until(lambda: not self._is_connected(device)))
             return outcome
 
-    def keep_fresh(self, *, at_start: bool) -> bool:
+    def keep_fresh(self) -> bool:
         """Sign the list again long before it runs out, and have it read; whether it was due.
+
+        The first time it also looks at what this process cannot know: whether the list has all that the store calls
+        revoked, and whether the broker has read it. One that has is left alone (ARCHITECTURE.md, "What hurts").
 
         Raises:
             OSError, CaError, BrokerError: it is not done, and due still.
         """
         with self._one:
-            until, now = self._crl.until(), self._now()
-            half = timedelta(days=ca.CRL_DAYS) / 2
-            if not at_start and until is not None and until - now > half:
+            if self._is_due():
+                self._publish([])
+            elif self._told or self._door.was_told():
+                self._told = True
                 return False
-            self._publish([])
-            self._door.reload()
+            self._tell()
             return True
+
+    def _is_due(self) -> bool:
+        until = self._crl.until()
+        if until is None or until - self._now() <= timedelta(days=ca.CRL_DAYS) / 2:
+            return True
+        return not self._told and not self._crl.has_all(self._revoked())
 
     def _adopt(self, device: str, certificates: Sequence[str]) -> None:
         """Enter what was signed beside this server. Raises EnrolmentError: nothing is."""
@@ -200,13 +218,16 @@ class Revoker:
         return ""
 
     def _publish(self, canaries: Sequence[Issued]) -> str:
-        entries = [
+        self._told = False
+        own = [Revoked(ca.certificate_of(canary).serial_number, self._now()) for canary in canaries]
+        self._crl.publish(self._revoked() + own, now=self._now())
+        return ""
+
+    def _revoked(self) -> list[Revoked]:
+        return [
             Revoked(int(each.serial, 16), datetime.fromtimestamp((each.revoked_ms or 0) / 1000, UTC))
             for each in self._store.revoked(now_ms=self._now_ms())
         ]
-        entries += [Revoked(ca.certificate_of(canary).serial_number, self._now()) for canary in canaries]
-        self._crl.publish(entries, now=self._now())
-        return ""
 
     def _canaries(self) -> list[Issued]:
         """Certificates that nobody has, revoked with the device: as the broker does with them, it does with others.
@@ -224,8 +245,9 @@ class Revoker:
     def _refuses(self, canaries: Sequence[Issued]) -> bool:
         return not any(map(self._door.lets_in, canaries))
 
-    def _told(self) -> str:
+    def _tell(self) -> str:
         self._door.reload()
+        self._told = True
         return ""
 
     def _ended(self, device: str) -> str:

@@ -4,6 +4,7 @@ A session is ended by taking its place: on the server's own listener a client ma
 """
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -31,6 +32,7 @@ PACKET_BYTES_MAX: Final = 65_536
 PACKETS_MAX: Final = 100
 """That are not the answer, before it."""
 KEEP_ALIVE_S: Final = 10
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 BROKERS: Final = (b"mosquitto", b"broker_config.embedded")
 """Whom a pid file may name: a number that is left over may be anybody's by now."""
 
@@ -40,7 +42,7 @@ P = TypeVar("P", mqtt5.ConnAckPacket, mqtt5.SubAckPacket, mqtt5.PubAckPacket, mq
 
 @dataclass(frozen=True, slots=True)
 class DoorSettings:
-    """Where both listeners are, and how the broker is told to reload: by a command, else by SIGHUP."""
+    """Where both listeners are, and how the broker is told to read *crl_file* again: by a command, else by SIGHUP."""
 
     host: str
     server_port: int
@@ -50,6 +52,7 @@ class DoorSettings:
     key_file: Path
     reload_command: tuple[str, ...]
     reload_pid_file: Path | None
+    crl_file: Path
 
 
 class Door:
@@ -64,9 +67,29 @@ class Door:
         if settings.reload_command:
             _run(settings.reload_command)
         elif settings.reload_pid_file is not None:
-            _hang_up(settings.reload_pid_file)
+            try:
+                telling = _telling(settings.reload_pid_file, settings.crl_file)
+                os.kill(_pid(settings.reload_pid_file), signal.SIGHUP)
+            except OSError as error:
+                raise BrokerError(f"{settings.reload_pid_file}: {shown(error)}") from error
+            with contextlib.suppress(OSError):  # it is told; that nobody knows costs once more
+                self._told_file.write_text(telling, encoding="ascii")
         else:
             raise BrokerError("reload the broker by hand; next time: reload_pid_file or reload_command in [broker]")
+
+    def was_told(self) -> bool:
+        """See the port. What a command did, nobody knows."""
+        pid_file = self._settings.reload_pid_file
+        if self._settings.reload_command or pid_file is None:
+            return False
+        try:
+            return self._told_file.read_text(encoding="ascii") == _telling(pid_file, self._settings.crl_file)
+        except (OSError, ValueError, BrokerError):
+            return False
+
+    @property
+    def _told_file(self) -> Path:
+        return self._settings.crl_file.with_name(f"{self._settings.crl_file.name}.told")
 
     def lets_in(self, identity: Issued) -> bool:
         """See the port."""
@@ -187,12 +210,22 @@ def _run(command: tuple[str, ...]) -> None:
         raise BrokerError(f"reload_command: it ended with {done.returncode}: {shown(done.stderr)}")
 
 
-def _hang_up(pid_file: Path) -> None:
+def _pid(pid_file: Path) -> int:
     try:
         pid = int(pid_file.read_text(encoding="ascii"))
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if not any(name in command for name in BROKERS):
-            raise BrokerError(f"{pid_file}: process {pid} is no broker; is the broker running?")
-        os.kill(pid, signal.SIGHUP)
     except (OSError, ValueError) as error:
         raise BrokerError(f"{pid_file}: expected the pid of a running broker: {shown(error)}") from error
+    if not any(name in command for name in BROKERS):
+        raise BrokerError(f"{pid_file}: process {pid} is no broker; is the broker running?")
+    return pid
+
+
+def _telling(pid_file: Path, crl_file: Path) -> str:
+    """What names the broker's process for ever (its number, when it began, in which boot), and the list as it is.
+    Raises BrokerError, OSError.
+    """
+    pid = _pid(pid_file)
+    began = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19]
+    boot = BOOT_ID.read_text(encoding="ascii").strip()
+    return f"{boot} {pid} {began} {hashlib.sha256(crl_file.read_bytes()).hexdigest()}\n"

@@ -69,6 +69,17 @@ class CrlFile:
         found = self._read().items()
         return {name.rfc4514_string(): each.next_update_utc for name, each in found if each.next_update_utc}
 
+    def has_all(self, revoked: list[Revoked]) -> bool:
+        """See the port."""
+        found = self._read()
+        signers = {each.certificate.subject for each in authorities(self._keys)}
+        lost = {each.certificate.subject for each in self._keys.former() if each.ca is None}
+        above = set() if self._root_crl_file is None else set(read_lists(self._root_crl_file.read_bytes()))
+        if not signers | above <= found.keys() or not found.keys() <= signers | lost | above:
+            return False
+        listed = [{entry.serial_number for entry in found[signer]} for signer in signers]
+        return all(each.serial in serials for each in revoked for serials in listed)
+
     def has(self, serial: int) -> bool:
         """Whether a certificate is revoked. Raises CaError: nobody can tell."""
         found = self._read()

@@ -234,7 +234,7 @@ class Fleet:
         (directory / "device-ca.key").write_bytes(authority.key_pem)
         keys = FileKeys(directory / "device-ca.crt", directory / "device-ca.key")
         nobody = directory / "none"
-        door = Door(DoorSettings("127.0.0.1", 1, 1, nobody, nobody, nobody, (), None))
+        door = Door(DoorSettings("127.0.0.1", 1, 1, nobody, nobody, nobody, (), None, nobody))
         store = SqlEnrolments(engine)
         settings = EnrolmentSettings(
             broker=BrokerPlace("fleet.example", 8883),
