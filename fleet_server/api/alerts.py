@@ -2,12 +2,13 @@
 
 from typing import Annotated, Final, NamedTuple
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, Field
 
 from broker_config.ids import DEVICE_ID_PATTERN
 from fleet_server.alerting.view import Alert, AlertsView, place_of
 from fleet_server.api import pages
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.outbound.happenings import SEVERITIES, Severity
 from fleet_server.registry.model import PATH_PATTERN
@@ -74,9 +75,9 @@ class _Place(NamedTuple):
 FIRST: Final = _Place(-len(SEVERITIES), 0, "", "")
 
 
-def routes(alerts: AlertsView) -> APIRouter:
+def routes(alerts: AlertsView) -> Routes:
     """The route of alerts."""
-    router = APIRouter(tags=["alerts"])
+    router = Routes(tags=["alerts"])
 
     @router.get("/v1/alerts", summary="What is wrong now")
     def listed(

@@ -1,13 +1,13 @@
 """The API's application: routers, the token before them, and problems for all that goes wrong."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,6 +81,7 @@ from fleet_server.api.evidence import Evidence
 from fleet_server.api.guard import Known, guard
 from fleet_server.api.problems import Fault
 from fleet_server.api.recording import Recording
+from fleet_server.api.routes import Routes
 from fleet_server.change.facts import CommandFacts, TwinFacts
 from fleet_server.change.rolling import Rolling
 from fleet_server.evidence.exporting import Exporter
@@ -184,6 +185,7 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         responses=problems.responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
         redirect_slashes=False,
     )
+    app.state.query_names = {}
     problems.install(app)
     registry = ScopedRegistry(ports.registry, acting.scope)
     view = ScopedView(ports.view, registry, acting.scope)
@@ -198,11 +200,11 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
     guarded = [Depends(guard(registry)), Depends(_refuse_unknown_query)]
     refused = problems.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     checked = [Depends(_refuse_unknown_query)]
-    app.include_router(operations.open_routes(view, ports.auditor), dependencies=checked)
-    app.include_router(sign_in.routes(ports.signing_in, clock), dependencies=checked)
-    app.include_router(sign_in.callback_routes(ports.signing_in, ports.auditor, clock))
-    app.include_router(sign_out.routes(ports.signing_in), dependencies=checked)
-    app.include_router(sign_out.callback_routes(ports.signing_in))
+    operations.open_routes(view, ports.auditor).add_to(app, dependencies=checked)
+    sign_in.routes(ports.signing_in, clock).add_to(app, dependencies=checked)
+    sign_in.callback_routes(ports.signing_in, ports.auditor, clock).add_to(app)
+    sign_out.routes(ports.signing_in).add_to(app, dependencies=checked)
+    sign_out.callback_routes(ports.signing_in).add_to(app)
     for router in (
         devices.routes(view, registry, clock),
         registrations.routes(registry, clock),
@@ -235,12 +237,12 @@ def create_app(ports: Ports, *, clock: times.Clock = system_clock) -> FastAPI:
         *(() if ports.rolling is None else (rollouts.routes(ports.rolling),)),
         *(() if ports.alerts is None else (alerts.routes(ScopedAlerts(ports.alerts, acting.scope)),)),
     ):
-        app.include_router(router, dependencies=guarded, responses=refused)
+        router.add_to(app, dependencies=guarded, responses=refused)
     _describe(app)
     return app
 
 
-def _assigning(ports: Ports, registry: ScopedRegistry, view: ScopedView, clock: times.Clock) -> tuple[APIRouter, ...]:
+def _assigning(ports: Ports, registry: ScopedRegistry, view: ScopedView, clock: times.Clock) -> tuple[Routes, ...]:
     said = ScopedAssignments(ports.assigning.book, registry, acting.scope)
     judges = readiness.Judges(view, registry, ports.assigning.table, _certificate_ms(ports.enrolling))
     return (
@@ -261,14 +263,14 @@ def _certificate_ms(enrolling: Enrolling | None) -> Callable[[str], int | None]:
     return end_ms
 
 
-def _commanding(commanding: Commanding | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[APIRouter, ...]:
+def _commanding(commanding: Commanding | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[Routes, ...]:
     if commanding is None:
         return ()
     store = ScopedCommands(commanding.store, acting.scope)
     return commands.routes(commanding, store, registry, clock), commands.catalog_routes()
 
 
-def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock) -> tuple[APIRouter, ...]:
+def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock) -> tuple[Routes, ...]:
     if enrolling is None:
         return ()
     return (
@@ -278,7 +280,7 @@ def _enrolling(enrolling: Enrolling | None, auditor: Auditor, clock: times.Clock
     )
 
 
-def _evidence(ports: Ports, registry: ScopedRegistry, view: ScopedView, clock: times.Clock) -> tuple[APIRouter, ...]:
+def _evidence(ports: Ports, registry: ScopedRegistry, view: ScopedView, clock: times.Clock) -> tuple[Routes, ...]:
     kept, auditor = ports.evidence, ports.auditor
     if kept is None:
         return ()
@@ -301,7 +303,7 @@ def _evidence(ports: Ports, registry: ScopedRegistry, view: ScopedView, clock: t
     )
 
 
-def _change(change: twins.Change | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[APIRouter, ...]:
+def _change(change: twins.Change | None, registry: ScopedRegistry, clock: times.Clock) -> tuple[Routes, ...]:
     if change is None:
         return ()
     layers = ScopedLayers(change.layers, change.composer, registry, acting.scope)
@@ -318,8 +320,7 @@ def _custody_facts(kept: Evidence | None) -> Callable[[], CustodyFacts | None]:
 
 def _refuse_unknown_query(request: Request) -> None:
     """A misspelt parameter would otherwise be an answer to another question."""
-    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
-    known = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+    known = _query_names(request)
     names = [name for name, _ in request.query_params.multi_items()][:QUERY_NAMES_MAX]
     faults = [
         Fault(
@@ -332,6 +333,18 @@ def _refuse_unknown_query(request: Request) -> None:
     ]
     if faults:
         raise problems.invalid(faults)
+
+
+def _query_names(request: Request) -> Collection[str]:
+    """As the route's own part of the document says: the whole takes a second to make, and is seldom asked for."""
+    known: dict[tuple[str, str], Collection[str]] = request.app.state.query_names
+    route, method = request.scope["route"], request.method.lower()
+    key = (route.path_format, method)
+    if key not in known:
+        (operations,) = get_openapi(title="", version="", routes=[route])["paths"].values()
+        parameters = operations[method].get("parameters", ())
+        known[key] = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
+    return known[key]
 
 
 def _describe(app: FastAPI) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 
 from broker_config.ids import DEVICE_ID_PATTERN
 from fleet_server.access import acting
@@ -20,6 +20,7 @@ from fleet_server.api.problems import Fault, ProblemError, not_found, responses
 from fleet_server.api.readiness import Judges, registered
 from fleet_server.api.refusals import CHANGE, translated
 from fleet_server.api.registry_models import Imported
+from fleet_server.api.routes import Routes
 from fleet_server.registry import assignments as book
 from fleet_server.registry import readiness
 from fleet_server.registry.assignment_store import BEGINNING, After, AssignmentFilter, Assignments
@@ -54,9 +55,9 @@ class Assigning:
     table: Table
 
 
-def routes(said: Assignments, registry: Registry) -> APIRouter:
+def routes(said: Assignments, registry: Registry) -> Routes:
     """The routes that tell. Every one blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["assignments"])
+    router = Routes(tags=["assignments"])
 
     @router.get("/v1/assignments", summary="Who had what")
     def listed(
@@ -135,9 +136,9 @@ def routes(said: Assignments, registry: Registry) -> APIRouter:
     return router
 
 
-def acts(said: Assignments, registry: Registry, judges: Judges, clock: times.Clock) -> APIRouter:
+def acts(said: Assignments, registry: Registry, judges: Judges, clock: times.Clock) -> Routes:
     """The routes that say something."""
-    router = APIRouter(tags=["assignments"])
+    router = Routes(tags=["assignments"])
 
     def answer(made: book.Assignment, response: Response) -> models.Assignment:
         response.headers["ETag"] = etag(made.revision)

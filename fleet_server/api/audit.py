@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Annotated, Final, NamedTuple, TypeAlias
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -19,6 +19,7 @@ from fleet_server.access.tlog import Leaves
 from fleet_server.api import pages, times
 from fleet_server.api.devices import From, To
 from fleet_server.api.problems import ProblemError, bad_request, not_found, responses
+from fleet_server.api.routes import Routes
 
 ENTRIES_A_READ: Final = 200
 """Of an export, in memory at once."""
@@ -111,9 +112,9 @@ class Signed(NamedTuple):
     checkpoint: Checkpoint
 
 
-def routes(auditor: Auditor) -> APIRouter:
+def routes(auditor: Auditor) -> Routes:
     """The routes of the audit log. Every one blocks on its auditor.store, so the framework runs it in a thread."""
-    router = APIRouter(tags=["audit"])
+    router = Routes(tags=["audit"])
 
     @router.get("/v1/audit", summary="Who did what")
     def entries(

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import Depends, Header, Query
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -14,6 +14,7 @@ from broker_config.ids import DEVICE_ID_PATTERN
 from fleet_server.api import outbound_models as models
 from fleet_server.api import pages
 from fleet_server.api.problems import ProblemError, bad_request
+from fleet_server.api.routes import Routes
 from fleet_server.outbound.bell import Bell
 from fleet_server.outbound.events import frame, truncated
 from fleet_server.outbound.happenings import Kind, Severity
@@ -87,9 +88,9 @@ def filter_of(
 Chosen: TypeAlias = Annotated[Filter, Depends(filter_of)]
 
 
-def routes(feed: Feed, bell: Bell) -> APIRouter:
+def routes(feed: Feed, bell: Bell) -> Routes:
     """The routes of the feed."""
-    router = APIRouter(tags=["happenings"])
+    router = Routes(tags=["happenings"])
 
     @router.get("/v1/happenings", summary="What happened")
     def happenings(

@@ -5,7 +5,7 @@ from collections import Counter
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi import Body, Path, Query, Response
 
 from broker_config.enrolment import claim_link
 from broker_config.ids import BadIdError, device_id
@@ -18,6 +18,7 @@ from fleet_server.api import pages, times
 from fleet_server.api.bodies import SECRET
 from fleet_server.api.devices import DeviceName
 from fleet_server.api.problems import Fault, ProblemError, invalid, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.registry import imports
 
 CLAIMS_AT_ONCE_MAX: Final = 5_000
@@ -26,9 +27,9 @@ CSV: Final = "text/csv"
 ClaimName: TypeAlias = Annotated[str, Path(pattern=r"^[0-9a-f]{10}$", examples=["9f0c2b1a77"])]
 
 
-def routes(enroller: Enroller, store: Enrolments, clock: times.Clock) -> APIRouter:
+def routes(enroller: Enroller, store: Enrolments, clock: times.Clock) -> Routes:
     """The routes of claims and certificates. Every one blocks on the store, so the framework runs it in a thread."""
-    router = APIRouter(tags=["enrolment"])
+    router = Routes(tags=["enrolment"])
 
     def told(new: NewClaim) -> models.MadeClaim:
         url = enroller.settings.url

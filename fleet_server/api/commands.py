@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
 from broker_config import device_classes, signing
 from broker_config.device_classes import SafetyClass, UnknownClassError
@@ -22,6 +22,7 @@ from fleet_server.api import pages, times
 from fleet_server.api.evidence import path_of
 from fleet_server.api.imports import DryRun
 from fleet_server.api.problems import Fault, ProblemError, bad_request, invalid, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.change import commands as rules
 from fleet_server.change import selector
 from fleet_server.change.command_service import sign
@@ -68,9 +69,9 @@ class Commanding:
     lifetime_ms_max: int = NO_LIMIT_MS
 
 
-def routes(commanding: Commanding, store: ScopedCommands, registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(commanding: Commanding, store: ScopedCommands, registry: Registry, clock: times.Clock) -> Routes:
     """Every one blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["commands"])
+    router = Routes(tags=["commands"])
 
     def told(command: str) -> models.Command:
         return models.Command.of(_known(store, command), store.counts([command])[command])
@@ -189,9 +190,9 @@ def routes(commanding: Commanding, store: ScopedCommands, registry: Registry, cl
     return router
 
 
-def catalog_routes() -> APIRouter:
+def catalog_routes() -> Routes:
     """What there is to be told."""
-    router = APIRouter(tags=["commands"])
+    router = Routes(tags=["commands"])
 
     @router.get(
         "/v1/device-classes/{device_class}/commands",

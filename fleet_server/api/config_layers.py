@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import Depends, Path, Response
 
 from broker_config import device_classes
 from fleet_server.access import acting
@@ -19,6 +19,7 @@ from fleet_server.api.imports import DryRun
 from fleet_server.api.organisation import NodeName
 from fleet_server.api.problems import Fault, ProblemError, invalid, not_found, responses
 from fleet_server.api.refusals import CHANGE
+from fleet_server.api.routes import Routes
 from fleet_server.change import layers as change_layers
 from fleet_server.change.circumstances import CircumstancesOf
 from fleet_server.change.composing import Difference
@@ -47,15 +48,15 @@ class LayerPut:
 AskedLayer: TypeAlias = Annotated[LayerPut, Depends()]
 
 
-def routes(layers: ScopedLayers, circumstances: CircumstancesOf, clock: times.Clock) -> APIRouter:
+def routes(layers: ScopedLayers, circumstances: CircumstancesOf, clock: times.Clock) -> Routes:
     """The routes of layers and groups. Every one blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["config"])
+    router = Routes(tags=["config"])
     _layers(router, layers, circumstances, clock)
     _groups(router, layers, clock)
     return router
 
 
-def _layers(router: APIRouter, layers: ScopedLayers, circumstances: CircumstancesOf, clock: times.Clock) -> None:
+def _layers(router: Routes, layers: ScopedLayers, circumstances: CircumstancesOf, clock: times.Clock) -> None:
     def told(name: LayerName, response: Response) -> models.ConfigLayer:
         with translated(name.name):
             found = models.ConfigLayer.of(name, layers.layer(name))
@@ -167,7 +168,7 @@ def _layers(router: APIRouter, layers: ScopedLayers, circumstances: Circumstance
         return put(LayerName(LayerKind.DEVICE, device), asked)
 
 
-def _groups(router: APIRouter, layers: ScopedLayers, clock: times.Clock) -> None:
+def _groups(router: Routes, layers: ScopedLayers, clock: times.Clock) -> None:
     path = "/v1/config/groups/{group}"
 
     @router.get("/v1/config/groups", summary="Every group")

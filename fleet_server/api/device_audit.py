@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from fleet_server.access import device_audit
 from fleet_server.access.device_audit import Check
+from fleet_server.api.routes import Routes
 
 
 class Finding(BaseModel):
@@ -25,9 +25,9 @@ class Audit(BaseModel):
     findings: list[Finding]
 
 
-def routes(audited: Callable[[], list[device_audit.Finding]]) -> APIRouter:
+def routes(audited: Callable[[], list[device_audit.Finding]]) -> Routes:
     """The route; it blocks on the store and on files, so the framework runs it in a thread."""
-    router = APIRouter(tags=["enrolment"])
+    router = Routes(tags=["enrolment"])
 
     @router.get("/v1/audit/devices", summary="What is wrong with the fleet's identities")
     def audit() -> Audit:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 
 from broker_config import device_classes
 from broker_config.ids import DEVICE_ID_PATTERN, STREAM_PATTERN
@@ -13,6 +13,7 @@ from broker_config.telemetry import JOURNAL
 from fleet_server.api import models, pages, times
 from fleet_server.api.filters import filters_of
 from fleet_server.api.problems import bad_request, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.registry.model import DeviceFilter
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.store import EventFact, Series
@@ -39,9 +40,9 @@ Fields: TypeAlias = Annotated[
 ]
 
 
-def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> Routes:
     """The routes of devices. Every one blocks on *view* or *registry*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["devices"])
+    router = Routes(tags=["devices"])
     filtered = filters_of(registry)
 
     def known(device: str) -> DeviceSummary:

@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker_config.ids import DEVICE_ID_PATTERN
@@ -17,6 +17,7 @@ from fleet_server.api.evidence_models import NotesErased
 from fleet_server.api.imports import CsvBody, DryRun, line_name, sound, told_of
 from fleet_server.api.problems import Fault, invalid, not_found, responses
 from fleet_server.api.registry_models import Imported
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.evidence import dispatches
 from fleet_server.evidence.custody import NOTE_CHARS_MAX
@@ -156,9 +157,9 @@ class DispatchRates(BaseModel):
     next: str | None = Field(description="The cursor of the next page.")
 
 
-def routes(calls: Dispatches, books: Books, registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(calls: Dispatches, books: Books, registry: Registry, clock: times.Clock) -> Routes:
     """The routes of dispatches. Every one blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["ledger"])
+    router = Routes(tags=["ledger"])
 
     def page(wanted: DispatchFilter, limit: int, cursor: str | None) -> tuple[list[Judged], str | None]:
         after = pages.read_cursor(cursor, After, After(wanted.span.from_ms, ""))

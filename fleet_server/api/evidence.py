@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, BinaryIO, Final, NamedTuple, TypeAlias
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from fastapi.responses import StreamingResponse
 
 from broker_config.ids import DEVICE_ID_PATTERN, HEX64_PATTERN, STREAM_PATTERN
@@ -17,6 +17,7 @@ from fleet_server.api import evidence_models as models
 from fleet_server.api import pages, times
 from fleet_server.api.devices import From, To
 from fleet_server.api.problems import ProblemError, bad_request, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.evidence.content import Content, ContentError, MissingContentError
 from fleet_server.evidence.custodian import Custodian
 from fleet_server.evidence.custody import Entered, Event
@@ -83,9 +84,9 @@ class _Arrived(NamedTuple):
 
 def routes(
     pieces: Pieces, keeping: Keeping, retention: Retention, content: Content, registry: Registry, clock: times.Clock
-) -> APIRouter:
+) -> Routes:
     """The routes of pieces. Every one blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["evidence"])
+    router = Routes(tags=["evidence"])
 
     def told(piece: Piece) -> models.EvidencePiece:
         return models.EvidencePiece.of(piece, retention.rules(now_ms=clock()))

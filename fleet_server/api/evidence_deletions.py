@@ -3,13 +3,14 @@
 from http import HTTPStatus
 from typing import Annotated, NamedTuple, TypeAlias
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
 from fleet_server.access import acting
 from fleet_server.api import evidence_models as models
 from fleet_server.api import pages, times
 from fleet_server.api.evidence import CHANGE, PieceId, known, refusals
 from fleet_server.api.problems import not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.evidence.pieces import Pieces
 from fleet_server.evidence.retention import RECORDING_FLOOR_D, Deletion
 from fleet_server.evidence.store import Deletions, Retention
@@ -26,9 +27,9 @@ class _Asked(NamedTuple):
     deletion: str
 
 
-def deletion_routes(pieces: Pieces, deletions: Deletions, *, delay_ms: int, clock: times.Clock) -> APIRouter:
+def deletion_routes(pieces: Pieces, deletions: Deletions, *, delay_ms: int, clock: times.Clock) -> Routes:
     """The routes of deletions. Every one blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["evidence"])
+    router = Routes(tags=["evidence"])
 
     def told(deletion: Deletion) -> models.EvidenceDeletion:
         return models.EvidenceDeletion.of(deletion, known(pieces, deletion.piece), delay_ms=delay_ms)
@@ -86,9 +87,9 @@ def deletion_routes(pieces: Pieces, deletions: Deletions, *, delay_ms: int, cloc
     return router
 
 
-def retention_routes(retention: Retention, clock: times.Clock) -> APIRouter:
+def retention_routes(retention: Retention, clock: times.Clock) -> Routes:
     """The routes of retention."""
-    router = APIRouter(tags=["evidence"])
+    router = Routes(tags=["evidence"])
 
     @router.get("/v1/evidence/retention", summary="How long each class is kept")
     def state() -> models.RetentionState:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,7 @@ from fleet_server.access.notes import NOTE_CHARS_MAX
 from fleet_server.api import times
 from fleet_server.api.evidence import CHANGE, path_of, refusals
 from fleet_server.api.problems import responses
+from fleet_server.api.routes import Routes
 from fleet_server.evidence.content import ContentError
 from fleet_server.evidence.exporting import WAIT_MS, Export, Exporter, Wanted
 from fleet_server.evidence.pieces import PIECE_PATTERN, PieceFilter
@@ -87,9 +88,9 @@ class EvidenceExport(BaseModel):
         )
 
 
-def routes(exporter: Exporter, registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(exporter: Exporter, registry: Registry, clock: times.Clock) -> Routes:
     """The routes of exports. Every one blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["evidence"])
+    router = Routes(tags=["evidence"])
 
     @router.post(
         "/v1/evidence/exports",

@@ -5,12 +5,13 @@ from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Body, Query
+from fastapi import Body, Query
 
 from fleet_server.api import registry_models as models
 from fleet_server.api import times
 from fleet_server.api.problems import Fault, invalid, responses
 from fleet_server.api.refusals import translated
+from fleet_server.api.routes import Routes
 from fleet_server.registry import imports
 from fleet_server.registry.store import Imported, Registry
 
@@ -23,9 +24,9 @@ DryRun: TypeAlias = Annotated[bool, Query(description="Only tell what it would d
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 
-def routes(registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(registry: Registry, clock: times.Clock) -> Routes:
     """The routes of imports. Every one blocks on the registry, so the framework runs it in a thread."""
-    router = APIRouter(tags=["imports"])
+    router = Routes(tags=["imports"])
     refused = responses(HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
     @router.post("/v1/imports/devices", summary="Register devices from CSV", responses=refused)

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 from broker_config import device_classes, limits
@@ -14,6 +14,7 @@ from fleet_server.api import pages, times, walks
 from fleet_server.api.devices import DeviceName, From, To
 from fleet_server.api.evidence import refusals
 from fleet_server.api.problems import not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.evidence import certificate
 from fleet_server.evidence.interviews import Cause, Interview
@@ -114,9 +115,9 @@ class SessionCertificate(BaseModel):
     note: str = Field(description="A C2SP signed note of the readable text, by the audit log's key.")
 
 
-def routes(books: Books, registry: Registry, auditor: Auditor, clock: times.Clock) -> APIRouter:
+def routes(books: Books, registry: Registry, auditor: Auditor, clock: times.Clock) -> Routes:
     """The routes of interviews. Every one blocks on *books*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["ledger"])
+    router = Routes(tags=["ledger"])
 
     @router.get("/v1/evidence/interviews", summary="Interviews, and how far they were recorded")
     def listed(

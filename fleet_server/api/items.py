@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated, NamedTuple, TypeAlias
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.access import acting
@@ -11,6 +11,7 @@ from fleet_server.api import evidence_models as models
 from fleet_server.api import pages, times
 from fleet_server.api.evidence import CHANGE, events_page, path_of, refusals
 from fleet_server.api.problems import not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeIn, TimeMs, rfc3339
 from fleet_server.evidence.custody import NOTE_CHARS_MAX
 from fleet_server.evidence.items import ITEM_PATTERN, WORDS_CHARS_MAX, Doing, Item, ItemAct, Items, ItemState
@@ -122,9 +123,9 @@ class _Number(NamedTuple):
     number: pages.RowNumber
 
 
-def routes(items: Items, registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(items: Items, registry: Registry, clock: times.Clock) -> Routes:
     """The routes of items. Every one blocks on *items*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["evidence"])
+    router = Routes(tags=["evidence"])
 
     def done(item: str, doing: Doing) -> EvidenceItem:
         with refusals():

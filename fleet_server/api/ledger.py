@@ -2,12 +2,13 @@
 
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, Field
 
 from broker_config.ranges import Ranges
 from fleet_server.api import pages, times, walks
 from fleet_server.api.devices import From, To
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.evidence import ledger
 from fleet_server.evidence.ledger import Row, Standing, Totals
@@ -106,9 +107,9 @@ class _Day(NamedTuple):
     totals: Totals
 
 
-def routes(books: Books, registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(books: Books, registry: Registry, clock: times.Clock) -> Routes:
     """The routes of the ledger. Every one blocks on *books*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["ledger"])
+    router = Routes(tags=["ledger"])
 
     @router.get("/v1/evidence/ledger", summary="Expected, recorded, uploaded, verified")
     def rows(

@@ -3,13 +3,14 @@
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from fleet_server.api import assignment_models as models
 from fleet_server.api import devices, pages, times
 from fleet_server.api.assignments import Officer, known_officer
 from fleet_server.api.devices import POINTS_MAX, RAW_SPAN_MS_MAX, Fields, From, StreamName, To
 from fleet_server.api.problems import responses
+from fleet_server.api.routes import Routes
 from fleet_server.registry.assignment_store import After, AssignmentFilter, Assignments
 from fleet_server.registry.assignments import Assignment
 from fleet_server.telemetry.view import TelemetryView
@@ -22,9 +23,9 @@ Few: TypeAlias = Annotated[
 ]
 
 
-def routes(said: Assignments, view: TelemetryView, clock: times.Clock) -> APIRouter:
+def routes(said: Assignments, view: TelemetryView, clock: times.Clock) -> Routes:
     """The route of an officer's readings. It blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["assignments"])
+    router = Routes(tags=["assignments"])
 
     @router.get(
         "/v1/officers/{officer}/series/{stream}",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from fleet_server import metrics
 from fleet_server.access.auditor import Auditor
 from fleet_server.api import models
+from fleet_server.api.routes import Routes
 from fleet_server.change.facts import CommandFacts, TwinFacts
 from fleet_server.evidence.facts import EvidenceFacts
 from fleet_server.evidence.pieces import CustodyFacts
@@ -30,9 +31,9 @@ class ExpositionResponse(Response):
     media_type = "text/plain; version=0.0.4"
 
 
-def open_routes(view: TelemetryView, auditor: Auditor) -> APIRouter:
+def open_routes(view: TelemetryView, auditor: Auditor) -> Routes:
     """What is told without a token."""
-    router = APIRouter(tags=["operations"])
+    router = Routes(tags=["operations"])
 
     @router.get("/v1/health", summary="Whether the server can work")
     def health() -> models.Health:
@@ -52,9 +53,9 @@ def routes(
     custody: Callable[[], CustodyFacts | None],
     twins: Callable[[], TwinFacts | None],
     commands: Callable[[], CommandFacts | None],
-) -> APIRouter:
+) -> Routes:
     """The routes of the server's own state."""
-    router = APIRouter(tags=["operations"])
+    router = Routes(tags=["operations"])
     collectors = CollectorRegistry()
     collectors.register(_Facts(view, registry, sinks))
     collectors.register(_AuditFacts(auditor))

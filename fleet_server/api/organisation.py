@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Annotated, TypeAlias
 
-from fastapi import APIRouter, Body, Path, Response
+from fastapi import Body, Path, Response
 
 from fleet_server.api import pages, times
 from fleet_server.api import registry_models as models
 from fleet_server.api.conditions import IfMatch, IfNoneMatch, etag, to_change, to_put
 from fleet_server.api.problems import not_found, responses
 from fleet_server.api.refusals import CHANGE, MERGE_PATCH, patched, translated
+from fleet_server.api.routes import Routes
 from fleet_server.registry import model
 from fleet_server.registry.model import SLUG_PATTERN, DutyUnit, OrgNode, PlacedNode, Tally
 from fleet_server.registry.store import Registry
@@ -20,9 +21,9 @@ NodeName: TypeAlias = Annotated[str, Path(pattern=SLUG_PATTERN, examples=["stati
 UnitName: TypeAlias = Annotated[str, Path(pattern=SLUG_PATTERN, examples=["unit-4"])]
 
 
-def routes(registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(registry: Registry, clock: times.Clock) -> Routes:
     """The routes of the organisation. Every one blocks on the registry, so the framework runs it in a thread."""
-    router = APIRouter(tags=["organisation"])
+    router = Routes(tags=["organisation"])
     _nodes(router, registry, clock)
     _units(router, registry)
 
@@ -34,7 +35,7 @@ def routes(registry: Registry, clock: times.Clock) -> APIRouter:
     return router
 
 
-def _nodes(router: APIRouter, registry: Registry, clock: times.Clock) -> None:
+def _nodes(router: Routes, registry: Registry, clock: times.Clock) -> None:
     path = "/v1/org-nodes/{node}"
 
     def held(node: str) -> PlacedNode:
@@ -108,7 +109,7 @@ def _nodes(router: APIRouter, registry: Registry, clock: times.Clock) -> None:
             registry.drop_node(node, expected=condition.expected)
 
 
-def _units(router: APIRouter, registry: Registry) -> None:
+def _units(router: Routes, registry: Registry) -> None:
     path = "/v1/duty-units/{unit}"
 
     def held(unit: str) -> model.HeldUnit:

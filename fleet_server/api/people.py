@@ -4,7 +4,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.access import acting, persons
@@ -14,6 +14,7 @@ from fleet_server.api import pages, times
 from fleet_server.api.conditions import IfMatch, etag, to_change
 from fleet_server.api.problems import not_found, responses
 from fleet_server.api.refusals import translated
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.api.tokens import Grant, refusals
 from fleet_server.registry.model import SLUG_PATTERN
@@ -96,9 +97,9 @@ class PersonPage(BaseModel):
     next: str | None = Field(description="The cursor of the next page.")
 
 
-def routes(store: Persons, clock: times.Clock) -> APIRouter:
+def routes(store: Persons, clock: times.Clock) -> Routes:
     """The routes of people. Every one blocks on *store*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["people"])
+    router = Routes(tags=["people"])
 
     def told(found: persons.Person, response: Response) -> Person:
         response.headers["ETag"] = etag(found.revision)

@@ -3,12 +3,13 @@
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 
 from broker_config import limits
 from broker_config.text import shown
 from fleet_server.api import models, pages
 from fleet_server.api.problems import ProblemError, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.telemetry.store import QuarantineRow, StoreError
 from fleet_server.telemetry.view import TelemetryView
 
@@ -26,9 +27,9 @@ class RawResponse(Response):
     media_type = "application/octet-stream"
 
 
-def routes(view: TelemetryView) -> APIRouter:
+def routes(view: TelemetryView) -> Routes:
     """The routes of quarantine. Every one blocks on *view*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["quarantine"])
+    router = Routes(tags=["quarantine"])
 
     @router.get("/v1/quarantine", summary="Quarantined messages")
     def quarantine(limit: Limit = ROWS_MAX, cursor: pages.Cursor = None) -> models.QuarantinePage:

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from fastapi import APIRouter
-
 from fleet_server.api import assignment_models as models
 from fleet_server.api import times
 from fleet_server.api.devices import DeviceName
 from fleet_server.api.problems import not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.registry import readiness
 from fleet_server.registry.model import Device
 from fleet_server.registry.readiness import HOUR_MS, Answer, Known, SelfTest, Table
@@ -66,9 +65,9 @@ def registered(registry: Registry, device: str) -> Device:
     return found
 
 
-def routes(judges: Judges, clock: times.Clock) -> APIRouter:
+def routes(judges: Judges, clock: times.Clock) -> Routes:
     """The route of readiness. It blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["assignments"])
+    router = Routes(tags=["assignments"])
 
     @router.get(
         "/v1/devices/{device}/readiness",

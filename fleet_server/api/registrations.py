@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Response
+from fastapi import Body, Response
 
 from broker_config import device_classes
 from fleet_server.api import registry_models as models
@@ -12,14 +12,15 @@ from fleet_server.api.conditions import IfMatch, IfNoneMatch, etag, to_change, t
 from fleet_server.api.devices import DeviceName
 from fleet_server.api.problems import bad_request, not_found, responses
 from fleet_server.api.refusals import CHANGE, MERGE_PATCH, patched, translated
+from fleet_server.api.routes import Routes
 from fleet_server.registry import model
 from fleet_server.registry.model import Registration
 from fleet_server.registry.store import Registry
 
 
-def routes(registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(registry: Registry, clock: times.Clock) -> Routes:
     """The routes of registrations. Every one blocks on the registry, so the framework runs it in a thread."""
-    router, path = APIRouter(tags=["devices"]), "/v1/devices/{device}/registration"
+    router, path = Routes(tags=["devices"]), "/v1/devices/{device}/registration"
 
     def held(device: str) -> model.Device:
         found = registry.device(device)

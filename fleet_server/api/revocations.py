@@ -3,7 +3,6 @@
 from http import HTTPStatus
 from typing import Annotated, Final
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker_config.text import shown
@@ -13,6 +12,7 @@ from fleet_server.access.revocation import NothingToRevokeError, Outcome, Revoke
 from fleet_server.access.states import Reason
 from fleet_server.api.devices import DeviceName
 from fleet_server.api.problems import Fault, ProblemError, invalid, responses
+from fleet_server.api.routes import Routes
 
 CERTIFICATES_MAX: Final = 8
 CERTIFICATE_CHARS_MAX: Final = 8_192
@@ -68,12 +68,12 @@ class Revocation(BaseModel):
         )
 
 
-def routes(revoker: Revoker, auditor: Auditor) -> APIRouter:
+def routes(revoker: Revoker, auditor: Auditor) -> Routes:
     """The route; it takes some seconds, in a thread of the framework's.
 
     *auditor*: keeps how the device was seen to be out, and after how many seconds.
     """
-    router = APIRouter(tags=["enrolment"])
+    router = Routes(tags=["enrolment"])
 
     @router.post(
         "/v1/devices/{device}/revoke",

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Final, NamedTuple, TypeAlias
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 
 from broker_config import limits
 from fleet_server.access import acting
@@ -15,6 +15,7 @@ from fleet_server.api import rollout_models as models
 from fleet_server.api.conditions import etag
 from fleet_server.api.imports import DryRun
 from fleet_server.api.problems import Fault, ProblemError, bad_request, invalid, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.change.planning import BadPlanError
 from fleet_server.change.rolling import NoRolloutError, Rolling
 from fleet_server.change.rollout_state import NotNowError, Phase, State
@@ -36,9 +37,9 @@ NEWEST: Final = _Place(limits.SEQ_MAX, "")
 """Above every rollout."""
 
 
-def routes(rolling: Rolling) -> APIRouter:
+def routes(rolling: Rolling) -> Routes:
     """The routes of rollouts. Every one blocks on *rolling*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["rollouts"])
+    router = Routes(tags=["rollouts"])
 
     def found(rollout: str, response: Response | None = None) -> models.Rollout:
         listed = _known(rolling, rollout)

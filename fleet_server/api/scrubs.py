@@ -3,10 +3,10 @@
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from fleet_server.api import pages
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.evidence.custodian import Custodian
 from fleet_server.evidence.scrub import Progress, Scrub
@@ -65,9 +65,9 @@ class _Begun(NamedTuple):
     begun_ms: pages.RowNumber
 
 
-def routes(custodian: Custodian) -> APIRouter:
+def routes(custodian: Custodian) -> Routes:
     """The routes of scrubs."""
-    router = APIRouter(tags=["evidence"])
+    router = Routes(tags=["evidence"])
 
     def listed(limit: int, cursor: str | None) -> EvidenceScrubs:
         before = pages.read_cursor(cursor, _Begun, _Begun(NEWEST)).begun_ms

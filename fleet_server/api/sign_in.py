@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from fleet_server.access.audit import Draft, Phase, bounded
@@ -18,6 +18,7 @@ from fleet_server.access.sign_ins import Answer, SignIns
 from fleet_server.api import times
 from fleet_server.api.cookies import Cookies
 from fleet_server.api.problems import ProblemError, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.telemetry.store import StoreError
 
 WORD_CHARS_MAX: Final = 512
@@ -38,9 +39,9 @@ class SigningIn:
     landing: str
 
 
-def routes(signing_in: SigningIn | None, clock: times.Clock) -> APIRouter:
+def routes(signing_in: SigningIn | None, clock: times.Clock) -> Routes:
     """What begins a sign-in."""
-    router = APIRouter(tags=["people"])
+    router = Routes(tags=["people"])
 
     @router.get(
         "/v1/sign-in",
@@ -63,9 +64,9 @@ def routes(signing_in: SigningIn | None, clock: times.Clock) -> APIRouter:
     return router
 
 
-def callback_routes(signing_in: SigningIn | None, auditor: Auditor, clock: times.Clock) -> APIRouter:
+def callback_routes(signing_in: SigningIn | None, auditor: Auditor, clock: times.Clock) -> Routes:
     """The way back from the provider, which may add to the query what it likes."""
-    router = APIRouter(tags=["people"])
+    router = Routes(tags=["people"])
 
     @router.get(
         "/v1/sign-in/callback",

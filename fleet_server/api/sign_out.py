@@ -5,12 +5,13 @@ import secrets
 from http import HTTPStatus
 from typing import Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from fleet_server.api.guard import refusal
 from fleet_server.api.problems import ProblemError, responses
+from fleet_server.api.routes import Routes
 from fleet_server.api.sign_in import SEE_OTHER, SigningIn, Word, configured
 
 STATE_BYTES: Final = 32
@@ -28,9 +29,9 @@ class SignOut(BaseModel):
     )
 
 
-def routes(signing_in: SigningIn | None) -> APIRouter:
+def routes(signing_in: SigningIn | None) -> Routes:
     """What ends a session."""
-    router = APIRouter(tags=["people"])
+    router = Routes(tags=["people"])
 
     @router.post(
         "/v1/sign-out",
@@ -61,9 +62,9 @@ def routes(signing_in: SigningIn | None) -> APIRouter:
     return router
 
 
-def callback_routes(signing_in: SigningIn | None) -> APIRouter:
+def callback_routes(signing_in: SigningIn | None) -> Routes:
     """The way back from the provider, which may add to the query what it likes."""
-    router = APIRouter(tags=["people"])
+    router = Routes(tags=["people"])
 
     @router.get(
         "/v1/sign-out/callback",

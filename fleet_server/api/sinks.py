@@ -3,12 +3,13 @@
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
 from broker_config.text import shown
 from fleet_server.api import times
 from fleet_server.api.problems import ProblemError, bad_request, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.projection.feed import DeadLetter, LeftOutReason, UnknownSinkError
 from fleet_server.projection.view import SinkState, SinkStatus, SinkView
@@ -100,9 +101,9 @@ class RefusedList(BaseModel):
     refused: list[Refused]
 
 
-def routes(sinks: SinkView, clock: times.Clock) -> APIRouter:
+def routes(sinks: SinkView, clock: times.Clock) -> Routes:
     """The routes of sinks. Every one blocks on *sinks*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["series"])
+    router = Routes(tags=["series"])
 
     @router.get("/v1/sinks", summary="Time series for others")
     def every() -> Sinks:

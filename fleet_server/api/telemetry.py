@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Annotated, Final, NamedTuple
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 
 from broker_config.ids import DEVICE_ID_PATTERN
 from fleet_server.api import models, pages, times
 from fleet_server.api.devices import From, To
 from fleet_server.api.filters import filters_of
+from fleet_server.api.routes import Routes
 from fleet_server.registry.model import DeviceFilter
 from fleet_server.registry.store import Registry
 from fleet_server.telemetry.store import Latest
@@ -28,9 +29,9 @@ class GapPlace(NamedTuple):
     reason: str = ""
 
 
-def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> APIRouter:
+def routes(view: TelemetryView, registry: Registry, clock: times.Clock) -> Routes:
     """The routes across devices. Every one blocks on *view*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["telemetry"])
+    router = Routes(tags=["telemetry"])
 
     filtered = filters_of(registry)
 

@@ -4,7 +4,7 @@ import base64
 from http import HTTPStatus
 from typing import Annotated, Final, NamedTuple, TypeAlias
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import BaseModel, Field
 
 from fleet_server.access import audit, tiles, tlog
@@ -15,6 +15,7 @@ from fleet_server.access.tlog import Leaves
 from fleet_server.api import pages
 from fleet_server.api.audit import NoteResponse, signed
 from fleet_server.api.problems import bad_request, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 
 NOT_THERE: Final = responses(HTTPStatus.NOT_FOUND)
@@ -65,12 +66,12 @@ class _From(NamedTuple):
     size: pages.RowNumber
 
 
-def routes(auditor: Auditor, timestamps: Timestamps | None) -> APIRouter:
+def routes(auditor: Auditor, timestamps: Timestamps | None) -> Routes:
     """The routes of tiles. Every one blocks on its stores, so the framework runs it in a thread.
 
     *timestamps*: None if there are none.
     """
-    router = APIRouter(tags=["audit"])
+    router = Routes(tags=["audit"])
 
     @router.get(
         "/v1/audit/logs/{log}/checkpoint",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeAlias
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.access import acting, people
@@ -27,6 +27,7 @@ from fleet_server.access.roles import Permission, Role
 from fleet_server.api import pages, times
 from fleet_server.api.bodies import SECRET
 from fleet_server.api.problems import ProblemError, bad_request, not_found, responses
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import TimeAt, TimeMs, rfc3339
 from fleet_server.registry.model import NAME_CHARS_MAX, SLUG_PATTERN, TEXT_PATTERN, UnknownError
 
@@ -124,9 +125,9 @@ class Me(BaseModel):
     )
 
 
-def routes(people: People, clock: times.Clock) -> APIRouter:
+def routes(people: People, clock: times.Clock) -> Routes:
     """The routes of tokens. Every one blocks on *people*, so the framework runs it in a thread."""
-    router = APIRouter(tags=["people"])
+    router = Routes(tags=["people"])
 
     @router.get("/v1/me", summary="Who asks")
     def me() -> Me:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 import msgspec
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import Body, Query, Response
 
 from broker_config import limits
 from broker_config.twin import merged
@@ -19,6 +19,7 @@ from fleet_server.api.devices import DeviceName
 from fleet_server.api.imports import DryRun
 from fleet_server.api.problems import responses
 from fleet_server.api.refusals import CHANGE, MERGE_PATCH
+from fleet_server.api.routes import Routes
 from fleet_server.api.times import rfc3339
 from fleet_server.change import store, twins
 from fleet_server.change.circumstances import CircumstancesOf
@@ -43,9 +44,9 @@ class Change:
     circumstances: CircumstancesOf
 
 
-def routes(kept: ScopedTwins, layers: ScopedLayers, circumstances: CircumstancesOf, clock: times.Clock) -> APIRouter:
+def routes(kept: ScopedTwins, layers: ScopedLayers, circumstances: CircumstancesOf, clock: times.Clock) -> Routes:
     """The routes of twins. Every one blocks on its ports, so the framework runs it in a thread."""
-    router = APIRouter(tags=["twins"])
+    router = Routes(tags=["twins"])
     path = "/v1/twins/{device}"
 
     def answer(device: str, found: Twin, at_ms: int | None) -> models.DeviceTwin:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi import Body, Path, Query, Response
 
 from broker_config import limits
 from fleet_server.api import outbound_models as models
@@ -15,6 +15,7 @@ from fleet_server.api import pages, times
 from fleet_server.api.conditions import IfMatch, etag, to_change
 from fleet_server.api.problems import ProblemError, bad_request, not_found, responses
 from fleet_server.api.refusals import CHANGE, MERGE_PATCH, translated
+from fleet_server.api.routes import Routes
 from fleet_server.outbound import targets
 from fleet_server.outbound.happenings import Severity
 from fleet_server.outbound.retries import State
@@ -31,18 +32,18 @@ WebhookId: TypeAlias = Annotated[str, Path(pattern=ID_PATTERN, examples=["w3k9x2
 HappeningId: TypeAlias = Annotated[int, Path(ge=1, le=limits.SEQ_MAX, examples=[4711])]
 
 
-def routes(subscriptions: Subscriptions, clock: times.Clock, wake: Callable[[], None]) -> APIRouter:
+def routes(subscriptions: Subscriptions, clock: times.Clock, wake: Callable[[], None]) -> Routes:
     """The routes of webhooks. Every one blocks on the database, so the framework runs it in a thread.
 
     *wake*: called after each change, so that it counts at once.
     """
-    router = APIRouter(tags=["webhooks"])
+    router = Routes(tags=["webhooks"])
     _receivers(router, subscriptions, clock, wake)
     _deliveries(router, subscriptions, clock, wake)
     return router
 
 
-def _receivers(router: APIRouter, subscriptions: Subscriptions, clock: times.Clock, wake: Callable[[], None]) -> None:
+def _receivers(router: Routes, subscriptions: Subscriptions, clock: times.Clock, wake: Callable[[], None]) -> None:
     path = "/v1/webhooks/{webhook}"
 
     def answer(each: Subscription, response: Response) -> models.Webhook:
@@ -125,9 +126,7 @@ def _receivers(router: APIRouter, subscriptions: Subscriptions, clock: times.Clo
         wake()
 
 
-def _deliveries(
-    router: APIRouter, subscriptions: Subscriptions, clock: times.Clock, wake: Callable[[], None]
-) -> None:
+def _deliveries(router: Routes, subscriptions: Subscriptions, clock: times.Clock, wake: Callable[[], None]) -> None:
     path = "/v1/webhooks/{webhook}"
 
     @router.post(
