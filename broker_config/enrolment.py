@@ -87,7 +87,7 @@ class SessionRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SessionAnswer(Struct, frozen=True):
-    """``session``: a bearer's token for uploads, for so long."""
+    """``session``: a bearer's token for uploads and releases, for so long."""
 
     session: Annotated[str, Meta(min_length=1, max_length=256)]
     expires_s: Annotated[int, Meta(ge=1)]
@@ -119,6 +119,7 @@ class Enrolled(Struct, frozen=True, omit_defaults=True):
 
     ``chain``: what stands above ``certificate``, the root last. ``server_ca``: who vouches for the broker.
     ``signers``: the ``signers.json`` of the site, whose signatures the device obeys; empty if it has none.
+    ``release_root``: TUF's root, whose signatures of releases count; empty if nobody releases.
     """
 
     device: Annotated[str, Meta(pattern=exact(DEVICE_ID_PATTERN))]
@@ -130,6 +131,7 @@ class Enrolled(Struct, frozen=True, omit_defaults=True):
     broker: BrokerPlace
     mac: MacKeys
     signers: Annotated[str, Meta(max_length=65_536)] = ""
+    release_root: Annotated[str, Meta(max_length=limits.RELEASE_ROOT_BYTES_MAX)] = ""
 
 
 class TrustAnswer(Struct, frozen=True, omit_defaults=True):

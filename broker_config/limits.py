@@ -81,3 +81,10 @@ UPLOAD_WINDOW_S: Final = 0.25
 UPLOAD_WINDOW_BYTES_MAX: Final = 32 * KIB * KIB
 UPLOAD_WAIT_S: Final = 2.0
 """Without word of the server for so long, and four times the usual, a device asks again."""
+
+RELEASE_BYTES_MAX: Final = 256 * KIB * KIB
+"""One image: an MCU has a few MiB, the agent's environment some dozens."""
+RELEASE_METADATA_BYTES_MAX: Final = 1024 * KIB
+"""One file of metadata about releases."""
+RELEASE_ROOT_BYTES_MAX: Final = 32 * KIB
+"""Whose signatures of releases count; comes with a device's identity."""

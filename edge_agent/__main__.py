@@ -1,4 +1,4 @@
-"""``edge-agent``: enrol it, run it, check its wiring, see how it does.
+"""``edge-agent``: enrol it, run it, check its wiring, see how it does, fetch releases.
 
 Exit codes: 0 done or all well; 1 ``check`` found a driver that does not read, ``status`` no agent's state, or there
 is no certificate; 2 wrong usage; 3 the configuration is wrong; 4 another agent uses the state directory.
@@ -33,6 +33,7 @@ OK: Final = 0
 NOT_WELL: Final = 1
 BAD_CONFIG: Final = 3
 BUSY: Final = 4
+FETCH_RELEASE: Final = "fetch-release"
 
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -269,6 +270,15 @@ def _cmd_renew(path: Path) -> int:
     return renewal.main(["--config", str(path)])
 
 
+def _cmd_fetch_release(rest: Sequence[str]) -> int:
+    try:
+        from edge_agent import fetch_release  # noqa: PLC0415  # as for enrolment
+    except ImportError as error:
+        print(f"edge-agent: releases need a library: {error}; pip install 'fieldfleet[agent]'", file=sys.stderr)
+        return NOT_WELL
+    return fetch_release.main(rest)
+
+
 # main -----------------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +328,7 @@ def _parser() -> "argparse.ArgumentParser":
         elif name != "renew":
             command.add_argument("--json", action="store_true", help="for programs")
     _add_enroll(commands)
+    commands.add_parser(FETCH_RELEASE, help="fetch an image that was signed for this device, and check it")
     return parser
 
 
@@ -339,6 +350,9 @@ def _add_enroll(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring for the exit codes."""
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == [FETCH_RELEASE]:
+        return _cmd_fetch_release(given[1:])  # its own program, which has its own options and exit codes
     arguments = _arguments(argv)
     try:
         match arguments.command:

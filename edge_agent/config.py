@@ -57,6 +57,15 @@ class OrdersTable(Struct, frozen=True):
     signers_file: Annotated[str, Meta(max_length=4096)] = ""
 
 
+class ReleasesTable(Struct, frozen=True):
+    """``[releases]``: who may release for this device, TUF's root of its site. ``hardware``: what this board is;
+    empty: named as its class.
+    """
+
+    root_file: Path_
+    hardware: Annotated[str, Meta(max_length=63)] = ""
+
+
 class SpoolTable(Struct, frozen=True):
     """``[spool]``."""
 
@@ -111,6 +120,7 @@ class AgentFile(Struct, frozen=True):
     seal_s: Annotated[float, Meta(ge=0.1, le=300)] = limits.SEAL_S
     stop_drain_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
     orders: OrdersTable = OrdersTable()
+    releases: ReleasesTable | None = None
     spool: SpoolTable = SpoolTable()
     backoff: BackoffTable = BackoffTable()
     clock: ClockTable = ClockTable()
@@ -132,6 +142,7 @@ class Settings:
     key_file: Path
     mac_file: Path
     signers_file: Path | None
+    release_root_file: Path | None
     boot_id_file: Path
     config_file: Path
     uploads: "UploadSettings | None"
@@ -169,6 +180,7 @@ def load(path: Path) -> Settings:
         ("broker.key_file", file.broker.key_file),
         ("receipts.mac_file", file.receipts.mac_file),
         *((("orders.signers_file", file.orders.signers_file),) if file.orders.signers_file else ()),
+        *(() if file.releases is None else (("releases.root_file", file.releases.root_file),)),
         ("system.boot_id_file", file.system.boot_id_file),
     ):
         paths[place] = base / name
@@ -189,6 +201,7 @@ def load(path: Path) -> Settings:
         key_file=paths["broker.key_file"],
         mac_file=paths["receipts.mac_file"],
         signers_file=paths.get("orders.signers_file"),
+        release_root_file=paths.get("releases.root_file"),
         boot_id_file=paths["system.boot_id_file"],
         config_file=path.resolve(),
         uploads=uploads,

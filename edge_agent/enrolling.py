@@ -14,6 +14,7 @@ from edge_agent.adapters.enrolment import EnrolmentError, Listener
 from edge_agent.identity import PUBLIC, SECRET, Pair, Write, put_next
 
 AGENT_FILE: Final = "agent.toml"
+RELEASE_ROOT_FILE: Final = "releases-root.json"
 _HOST: Final = re.compile(r"[A-Za-z0-9.:-]{1,253}\Z")
 _NAME: Final = re.compile(r"[a-z0-9_]{1,64}\Z")
 
@@ -95,12 +96,14 @@ def _trusted(own: config.Settings, given: Enrolled) -> list[Write]:
 
 def _steps(directory: Path, given: Enrolled, key_pem: bytes, server: str) -> list[Write]:
     signers = [Write(directory / "signers.json", given.signers.encode(), PUBLIC)] if given.signers else []
+    root = [Write(directory / RELEASE_ROOT_FILE, given.release_root.encode(), SECRET)] if given.release_root else []
     return [
         Write(directory / "device.key", key_pem, SECRET),
         Write(directory / "device.crt", _presented(given), PUBLIC),
         Write(directory / "server-ca.crt", given.server_ca.encode(), PUBLIC),
         Write(directory / "mac.json", msgspec.json.encode(given.mac) + b"\n", SECRET),
         *signers,
+        *root,
         Write(directory / AGENT_FILE, agent_toml(given, server).encode(), PUBLIC),
     ]
 
@@ -108,6 +111,11 @@ def _steps(directory: Path, given: Enrolled, key_pem: bytes, server: str) -> lis
 ORDERS: Final = """
 [orders]
 signers_file = "signers.json"
+"""
+
+RELEASES: Final = f"""
+[releases]
+root_file = "{RELEASE_ROOT_FILE}"
 """
 
 
@@ -131,7 +139,7 @@ key_file = "device.key"
 
 [enrolment]
 url = {text(server).decode()}
-{ORDERS if given.signers else ""}
+{ORDERS if given.signers else ""}{RELEASES if given.release_root else ""}
 [receipts]
 mac_file = "mac.json"
 """

@@ -10,7 +10,7 @@ import uvloop
 
 from broker_config.text import shown
 from fleet_server import parts
-from fleet_server.cli import countersign_commands, signers_commands, store_commands
+from fleet_server.cli import countersign_commands, release_commands, signers_commands, store_commands
 from fleet_server.cli.config_file import EXIT_FAILED, ConfigFile, exit_code, fail, loaded
 from fleet_server.cli.signer_commands import add_signer_commands
 from fleet_server.cli.site_commands import add_commands
@@ -60,6 +60,7 @@ add_commands(app)
 add_signer_commands(app)
 countersign_commands.add_commands(app)
 signers_commands.add_commands(app)
+release_commands.add_commands(app)
 
 
 def _log_to_stderr() -> None:

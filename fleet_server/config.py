@@ -183,6 +183,17 @@ class EnrolmentTable(Struct, frozen=True):
         return f"https://{name}:{self.port}"
 
 
+class ReleasesTable(Struct, frozen=True):
+    """Images for devices, given on the enrolment listener; no such table, none are. Needs ``[enrolment]``.
+
+    ``key_file``: what this server signs snapshots and timestamps with; None: somebody else runs
+    ``fleet-server releases refresh``.
+    """
+
+    directory: Path
+    key_file: Path | None = None
+
+
 class S3(Struct, frozen=True):
     """A bucket for second copies of evidence; it must lock objects. ``credentials_file``: two lines, the access key
     and the secret key. ``lock_d``: days for which nobody can delete a copy; devices' recordings are kept for half a
@@ -457,6 +468,7 @@ class Config(Struct, frozen=True):
     influx: Influx | None = None
     device_ca: DeviceCa | None = None
     enrolment: EnrolmentTable | None = None
+    releases: ReleasesTable | None = None
     oidc: Oidc | None = None
     evidence: Evidence | None = None
     readiness: dict[str, Thresholds] = {}
@@ -485,6 +497,8 @@ def parse(text: str, *, base: Path, source: str = "fleet-server.toml") -> Config
         faults += _influx_faults(config.influx)
     if config.enrolment is not None and config.device_ca is None:
         faults.append("device_ca: missing; enrolment signs with it")
+    if config.releases is not None and config.enrolment is None:
+        faults.append("enrolment: missing; releases are given on its listener")
     if config.evidence is not None and config.device_ca is None:
         faults.append("device_ca: missing; evidence is checked with it")
     if config.evidence is not None and config.signer.socket_file is None:
@@ -649,6 +663,8 @@ def load(path: Path) -> Config:
         faults += _unreadable("enrolment.cert_file", config.enrolment.cert_file)
         faults += not_secret("enrolment.key_file", config.enrolment.key_file)
         faults += _unreadable("enrolment.server_ca_file", config.enrolment.server_ca_file)
+    if config.releases is not None and config.releases.key_file is not None:
+        faults += not_secret("releases.key_file", config.releases.key_file)
     if config.evidence is not None and config.evidence.tsa_ca_file is not None:
         faults += _unreadable("evidence.tsa_ca_file", config.evidence.tsa_ca_file)
     if config.evidence is not None and (s3 := config.evidence.s3) is not None:

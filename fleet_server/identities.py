@@ -28,6 +28,7 @@ from fleet_server.api.listener import HttpsListener
 from fleet_server.config import Config, DeviceCa, EnrolmentTable
 from fleet_server.evidence.docking import Docking
 from fleet_server.registry.store import Registry
+from fleet_server.releasing import Releasing
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import TelemetryView
 
@@ -48,6 +49,7 @@ class Identities:
         trusted: Trusted,
         door: DoorSettings,
         site: SiteId,
+        releasing: Releasing | None,
         *,
         now_ms: Callable[[], int],
     ) -> None:
@@ -62,6 +64,7 @@ class Identities:
         self._socket = socket.create_server((table.host, table.port), family=family)
         self._door = Door(door)
         self._site = site
+        self._releasing = releasing
         self._listener: HttpsListener | None = None
         self._stopping = threading.Event()
         self._freshening = threading.Thread(target=self._freshen, name="revocations", daemon=True)
@@ -86,6 +89,7 @@ class Identities:
             leaf_life=timedelta(days=self._device_ca.leaf_d),
             grace=timedelta(days=self._device_ca.grace_d),
             adopts=lambda serial: unknown and not crl.has(serial),
+            release_root=lambda: "" if self._releasing is None else self._releasing.releases.root(),
         )
         store = SqlEnrolments(engine)
         enroller = Enroller(settings, self._keys, store, class_of, self._trusted.master, now_ms=self._now_ms)
@@ -112,12 +116,16 @@ class Identities:
     def start(self, docking: Docking | None = None) -> None:
         """Listen to devices; *docking*: also for their files."""
         self._listener = HttpsListener(
-            create_app(self.enrolling.enroller, docking),
+            create_app(
+                self.enrolling.enroller, docking, None if self._releasing is None else self._releasing.releases
+            ),
             self._socket,
             cert_file=self._table.cert_file,
             key_file=self._table.key_file,
             name="enrolment",
         )
+        if self._releasing is not None:
+            self._releasing.start()
         self._freshening.start()  # first: after a rollover the broker has yet to read the new authority's list
         self._listener.start()
 
@@ -133,6 +141,8 @@ class Identities:
     def stop(self) -> None:
         """In order."""
         self._stopping.set()
+        if self._releasing is not None:
+            self._releasing.stop()
         self._freshening.join(STOP_S)
         if self._listener is not None:
             self._listener.stop()
@@ -154,4 +164,6 @@ def made_from(config: Config, trusted: Trusted, *, now_ms: Callable[[], int]) ->
         reload_pid_file=broker.reload_pid_file,
         crl_file=config.device_ca.crl_file,
     )
-    return Identities(config.device_ca, config.enrolment, trusted, door, SiteId(config.site_id), now_ms=now_ms)
+    site, table = SiteId(config.site_id), config.releases
+    releasing = None if table is None else Releasing(table)
+    return Identities(config.device_ca, config.enrolment, trusted, door, site, releasing, now_ms=now_ms)

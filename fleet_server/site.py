@@ -39,6 +39,8 @@ SIGNING_KEY_FILE: Final = "server/signing.key"
 SIGNERS_FILE: Final = "server/signers.json"
 BENCHES_DIRECTORY: Final = "server/benches"
 CRL_FILE: Final = "device-ca.crl"
+RELEASES_DIRECTORY: Final = "server/releases"
+RELEASES_KEY: Final = "server/releases.key"
 PID_FILE: Final = "mosquitto.pid"
 BROKER_DIRECTORY: Final = "broker"
 BROKER_CONFIG: Final = mosquitto.CONFIG_FILE
@@ -308,6 +310,16 @@ def audit_table() -> str:
     return f"""
 [audit]
 key_file = {_toml(AUDIT_KEY)}
+"""
+
+
+def releases_table() -> str:
+    """What the server's configuration says of releases, once somebody may release."""
+    return f"""
+[releases]
+# What devices may install; and what the server signs with that this is the newest.
+directory = {_toml(RELEASES_DIRECTORY.rpartition("/")[2])}
+key_file = {_toml(RELEASES_KEY.rpartition("/")[2])}
 """
 
 

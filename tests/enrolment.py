@@ -1,12 +1,14 @@
 """An enrolment listener as the product has it, on loopback, with a clock that a test sets."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+from starlette.types import ASGIApp
 
 from broker_config import signing
 from broker_config.enrolment import BrokerPlace
@@ -20,6 +22,7 @@ from fleet_server.adapters.sql.enrolment import SqlEnrolments
 from fleet_server.api.enrolling import create_app
 from fleet_server.api.listener import HttpsListener
 from fleet_server.evidence.docking import Docking
+from fleet_server.releases.store import Releases
 from tests.servers import HOST, accepts, free_port, wait_until
 from tests.steps import ROOTS
 
@@ -67,9 +70,16 @@ def class_of(device: str) -> str | None:
 
 
 @contextmanager
-def office(directory: Path, *, old: bool = False, docking: Docking | None = None) -> Iterator[Office]:
+def office(
+    directory: Path,
+    *,
+    old: bool = False,
+    docking: Docking | None = None,
+    releases: Releases | None = None,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+) -> Iterator[Office]:
     """Running, and ended with the block. *old*: the authority signed itself, as on sites of before. *docking*: it
-    takes files, too.
+    takes files, too. *releases*: it gives images. *around*: what stands between it and the devices.
     """
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
@@ -100,10 +110,11 @@ def office(directory: Path, *, old: bool = False, docking: Docking | None = None
         steps=lambda version: tuple(steps[version - 1 :][:STEPS_MAX]),
         leaf_life=timedelta(days=30),
         adopts=lambda serial: serial in adopted,
+        release_root=lambda: "" if releases is None else releases.root(),
     )
     enroller = Enroller(settings, keys, store, class_of, lambda: masters[-1], now_ms=lambda: clock[0])
     listener = HttpsListener(
-        create_app(enroller, docking),
+        around(create_app(enroller, docking, releases)),
         socket.create_server((HOST, port)),
         cert_file=directory / "enrolment.crt",
         key_file=directory / "enrolment.key",

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from broker_config.text import shown
@@ -24,13 +25,13 @@ class Ended(NamedTuple):
     said: bytes
 
 
-async def ask(module: str, request: bytes, *, seconds_max: float) -> Ended:
+async def ask(module: str, request: bytes, *, seconds_max: float, arguments: Sequence[str] = ()) -> Ended:
     """Have ``python -m module`` read *request*; it is killed when it takes longer.
 
     Raises:
         ChildError: it cannot be started, or did not answer in time.
     """
-    command = (sys.executable, "-I", "-m", module)  # -I: no variable or directory says what is imported
+    command = (sys.executable, "-I", "-m", module, *arguments)  # -I: no variable or directory says what is imported
     pipe = asyncio.subprocess.PIPE
     try:
         child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)

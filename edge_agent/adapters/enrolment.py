@@ -15,12 +15,15 @@ from broker_config.enrolment import (
     ENROLL_PATH,
     NONCE_PATH,
     RENEW_PATH,
+    SESSION_PATH,
     TRUST_ANSWER_BYTES_MAX,
     TRUST_PATH,
     Enrolled,
     EnrollRequest,
     NonceAnswer,
     RenewRequest,
+    SessionAnswer,
+    SessionRequest,
     TrustAnswer,
     TrustRequest,
 )
@@ -30,7 +33,7 @@ TIMEOUT_S: Final = 20.0
 # the agent's start leaves it out of urllib.parse, which wants it for a host in brackets
 vars(urllib.parse)["ipaddress"] = ipaddress
 
-A = TypeVar("A", Enrolled, NonceAnswer, TrustAnswer)
+A = TypeVar("A", Enrolled, NonceAnswer, TrustAnswer, SessionAnswer)
 
 
 class EnrolmentError(Exception):
@@ -89,8 +92,22 @@ class Listener:
         except AbsentError:
             return None
 
+    def session(self, request: SessionRequest) -> SessionAnswer:
+        """For files and releases. Raises EnrolmentError."""
+        return self._ask("POST", SESSION_PATH, msgspec.json.encode(request), SessionAnswer)
+
+    def connection(self, timeout_s: float = TIMEOUT_S) -> http.client.HTTPSConnection:
+        """Not made yet; whoever connects closes it."""
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._security)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"https://{host}:{self._port}"
+
     def _ask(self, method: str, path: str, body: bytes | None, kind: type[A]) -> A:
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._security)
+        connection = self.connection()
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()

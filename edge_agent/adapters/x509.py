@@ -67,6 +67,14 @@ def presented(certificate: str, chain: str) -> bytes:
     return b"".join([certificate.encode("ascii"), *between])
 
 
+def first(cert_pem: bytes) -> str:
+    """The certificate itself, of a file that has its issuer behind it. Raises BadIdentityError."""
+    try:
+        return x509.load_pem_x509_certificate(cert_pem).public_bytes(Encoding.PEM).decode("ascii")
+    except ValueError as error:
+        raise BadIdentityError(f"not a certificate: {error}") from error
+
+
 def is_pair(cert_pem: bytes, key_pem: bytes) -> bool:
     """Whether the certificate is the key's."""
     try:

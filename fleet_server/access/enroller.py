@@ -71,6 +71,8 @@ class EnrolmentSettings:
     """The signed changes of the signers behind a version, as many as one answer holds. Raises OSError."""
     adopts: Callable[[int], bool] = lambda _serial: False
     """Whether a certificate of ours renews, by its serial, that the store has lost."""
+    release_root: Callable[[], str] = lambda: ""
+    """Whose signatures of releases count; empty: nobody's. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,7 @@ class Enroller:
             broker=self.settings.broker,
             mac=mac,
             signers=self.settings.signers(),
+            release_root=self.settings.release_root(),
         )
 
     def _mac(self, device: str) -> MacKeys:

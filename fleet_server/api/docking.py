@@ -1,74 +1,46 @@
 """Uploads on the listener where devices get their identities: an offer, ranges of chunks, and the receipt.
 
-``POST /uploads/session`` proves the device's key over a nonce, and gives a session for what follows (as a bearer's
-token): ``POST /uploads`` an offer, hashes or a withdrawal, ``PUT /uploads/UPLOAD/chunks/FIRST`` consecutive chunks,
-``GET /uploads/UPLOAD`` how far it is. Each answer is what the device would be told on ``dn/upload``: a state, a
-reject, or once the file is kept its signed receipt.
+In a session (:mod:`fleet_server.api.sessions`): ``POST /uploads`` an offer, hashes or a withdrawal,
+``PUT /uploads/UPLOAD/chunks/FIRST`` consecutive chunks, ``GET /uploads/UPLOAD`` how far it is. Each answer is what
+the device would be told on ``dn/upload``: a state, a reject, or once the file is kept its signed receipt.
 """
 
-import logging
 import re
-import secrets
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from broker_config import transfer
-from broker_config.enrolment import (
-    PUT_BYTES_MAX,
-    SESSION_PATH,
-    UPLOADS_PATH,
-    SessionAnswer,
-    SessionRequest,
-    decode_request,
-)
-from broker_config.ids import ContractError, DeviceId, exact
+from broker_config.enrolment import PUT_BYTES_MAX, UPLOADS_PATH
+from broker_config.ids import ContractError, exact
 from broker_config.limits import BATCH_BYTES_MAX
 from broker_config.manifest import UPLOAD_PATTERN, upload_id
 from broker_config.transfer import Offer, Query, State
-from fleet_server.access.enroller import Enroller
-from fleet_server.api.bounded import NO_STORE, body_of, problem, source_of, tried
+from fleet_server.api.bounded import NO_STORE, body_of, problem
 from fleet_server.api.problems import ProblemError
-from fleet_server.evidence.docking import SESSION_MS, Docking, SessionError, device_of, new_session
+from fleet_server.api.sessions import Sessions
+from fleet_server.evidence.docking import Docking
 from fleet_server.evidence.underway import Put, Said
 from fleet_server.evidence.uploads import UploadError
 
-SECRET_BYTES: Final = 32
 BODY_WAIT_S: Final = 50.0
 """For four megabytes; the connection itself lasts no longer than a minute."""
 SOON_S: Final = 1
-BEARER: Final = "Bearer "
 HTTP: Final = "http"
 _UPLOAD: Final = re.compile(exact(UPLOAD_PATTERN))
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
 
-
-def routes(enroller: Enroller, docking: Docking) -> list[Route]:
-    """The four; sessions end with the process."""
-    secret = secrets.token_bytes(SECRET_BYTES)
-
-    async def session(request: Request) -> Response:
-        body = await body_of(request)
-
-        def proved() -> DeviceId:
-            return enroller.prove(decode_request(body, SessionRequest), source=source_of(request))
-
-        device = await tried(proved)
-        logger.info("docked", extra={"device": device, "source": source_of(request)})
-        given = SessionAnswer(new_session(secret, device, now_ms=_now_ms()), SESSION_MS // 1000)
-        return _json(msgspec.json.encode(given))
+def routes(sessions: Sessions, docking: Docking) -> list[Route]:
+    """The three."""
 
     async def say(request: Request) -> Response:
-        device = _device(secret, request)
+        device = sessions.device(request)
         payload = await body_of(request, bytes_max=BATCH_BYTES_MAX)
         try:
             upload = _named(transfer.decode_up(payload))
@@ -77,13 +49,13 @@ def routes(enroller: Enroller, docking: Docking) -> list[Route]:
         return await _answered(docking, Said(device, payload, chunk=False, via=HTTP), upload)
 
     async def put(request: Request) -> Response:
-        device, upload = _device(secret, request), _upload(request)
+        device, upload = sessions.device(request), _upload(request)
         data = await body_of(request, bytes_max=PUT_BYTES_MAX, wait_s=BODY_WAIT_S)
         first = request.path_params["first"]
         return await _answered(docking, Put(device, upload, first, data), upload)
 
     async def look(request: Request) -> Response:
-        device, upload = _device(secret, request), _upload(request)
+        device, upload = sessions.device(request), _upload(request)
         receipt = await _now(lambda: docking.receipt(device, upload))
         if receipt is not None:
             return _json(receipt)
@@ -91,7 +63,6 @@ def routes(enroller: Enroller, docking: Docking) -> list[Route]:
         return await _answered(docking, Said(device, query, chunk=False, via=HTTP), upload)
 
     return [
-        Route(SESSION_PATH, session, methods=["POST"]),
         Route(UPLOADS_PATH, say, methods=["POST"]),
         Route(f"{UPLOADS_PATH}/{{upload}}", look, methods=["GET"]),
         Route(f"{UPLOADS_PATH}/{{upload}}/chunks/{{first:int}}", put, methods=["PUT"]),
@@ -113,14 +84,6 @@ async def _now(do: Callable[[], T]) -> T:
         raise problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The server is not ready", error) from error
 
 
-def _device(secret: bytes, request: Request) -> DeviceId:
-    told = request.headers.get("authorization", "")
-    try:
-        return device_of(secret, told.removeprefix(BEARER), now_ms=_now_ms())
-    except SessionError as error:
-        raise problem(HTTPStatus.UNAUTHORIZED, "no-session", "No session", error) from error
-
-
 def _upload(request: Request) -> str:
     upload = str(request.path_params["upload"])
     if not _UPLOAD.match(upload):
@@ -130,10 +93,6 @@ def _upload(request: Request) -> str:
 
 def _named(word: transfer.UpMessage) -> str:
     return upload_id(word.manifest.payload) if isinstance(word, Offer) else word.upload
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _json(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:

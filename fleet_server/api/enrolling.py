@@ -1,4 +1,5 @@
-"""The listener where devices get their certificates: an application of its own, with four paths and no more.
+"""The listener where devices get their certificates: an application of its own, with four paths, and
+those of uploads and releases where they are.
 
 Nobody here bears a token: a claim's code, or the old certificate's key, is what proves. Bodies and times are bounded
 before anything is looked at, and who tries too often waits.
@@ -30,18 +31,24 @@ from broker_config.enrolment import (
 )
 from broker_config.ids import ContractError
 from fleet_server.access.enroller import Enroller
+from fleet_server.api import docking as docks
+from fleet_server.api import releases as released
 from fleet_server.api.bounded import NO_STORE, body_of, problem, source_of, tried
-from fleet_server.api.docking import routes
 from fleet_server.api.problems import ProblemError, answer
+from fleet_server.api.sessions import Sessions
 from fleet_server.evidence.docking import Docking
+from fleet_server.releases.store import Releases
 
 T = TypeVar("T")
 R = TypeVar("R", EnrollRequest, RenewRequest, TrustRequest)
 logger = logging.getLogger(__name__)
 
 
-def create_app(enroller: Enroller, docking: Docking | None = None) -> Starlette:
-    """The listener's application over *enroller*; *docking* None: no files are taken here."""
+def create_app(enroller: Enroller, docking: Docking | None = None, releases: Releases | None = None) -> Starlette:
+    """The listener's application over *enroller*; *docking* None: no files are taken here; *releases* None: none are
+    given.
+    """
+    sessions = Sessions(enroller)
 
     async def enroll(request: Request) -> Response:
         asked = _decoded(await body_of(request), EnrollRequest)
@@ -70,7 +77,9 @@ def create_app(enroller: Enroller, docking: Docking | None = None) -> Starlette:
             Route(NONCE_PATH, nonce, methods=["GET"]),
             Route(RENEW_PATH, renew, methods=["POST"]),
             Route(TRUST_PATH, trust, methods=["POST"]),
-            *(() if docking is None else routes(enroller, docking)),
+            *(() if docking is None and releases is None else (sessions.route(),)),
+            *(() if docking is None else docks.routes(sessions, docking)),
+            *(() if releases is None else released.routes(sessions, releases)),
         ],
         exception_handlers={ProblemError: _on_problem, HTTPException: _on_http, Exception: _on_crash},
     )

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib import dsse
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # as its own documentation does
+from securesystemslib.signer import CryptoSigner
 
 from broker_config import signing
 from broker_config.device_classes import SafetyClass

@@ -1,0 +1,41 @@
+"""Has a release fetched and checked by a child process, which is killed when it takes too long: what came is kept."""
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from broker_config.limits import KIB
+from broker_config.text import shown
+from edge_agent.adapters import child
+from edge_agent.adapters.child import ChildError
+from edge_agent.releases import Answer, Wanted
+
+FETCH_S_MAX: Final = 6 * 3_600.0
+"""A large image over a slow modem; the next child goes on where this one was."""
+ANSWER_BYTES_MAX: Final = 16 * KIB
+
+
+class FetchingError(Exception):
+    """There is no answer, or the configuration is wrong; the message says what."""
+
+
+async def fetched(config_file: Path, wanted: Wanted, *, seconds_max: float = FETCH_S_MAX) -> Answer:
+    """What came of it. One at a time: a second one is told "not now". Raises FetchingError."""
+    arguments = (
+        wanted.path,
+        *("--config", str(config_file)),
+        *("--hw", wanted.hw),
+        *("--kind", wanted.kind),
+        *("--installed", str(wanted.installed)),
+        *("--not-before-ms", str(wanted.not_before_ms)),
+        "--json",
+    )
+    try:
+        ended = await child.ask("edge_agent.fetch_release", b"", seconds_max=seconds_max, arguments=arguments)
+        answer = msgspec.json.decode(ended.answer[:ANSWER_BYTES_MAX], type=Answer)
+    except ChildError as error:
+        raise FetchingError(shown(error)) from error
+    except msgspec.MsgspecError as error:
+        raise FetchingError(f"the child ended with {ended.code}: {shown(ended.said, 300)}") from error
+    return answer
