@@ -67,7 +67,7 @@ def test_a_drivers_library_loads_only_when_a_profile_names_the_driver(tmp_path: 
     rig = rigs.lay_out(tmp_path, None)
     code = (
         "import sys, pathlib; from edge_agent import config; config.load(pathlib.Path(sys.argv[1]));"
-        "print({'serial', 'pynmea2', 'pymodbus'} & set(sys.modules))"
+        "print({'serial', 'pynmea2', 'pymodbus', 'pyasn1', 'pysnmp', 'bleak'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(rig.config)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
