@@ -1,17 +1,17 @@
-"""NMEA 0183: lines out of bytes, and one position out of the sentences that tell parts of it.
+"""NMEA 0183: lines out of bytes, and what of a position each sentence tells.
 
-RMC tells place, speed and date, GGA place, height and precision, GSA how the fix was made. Each part keeps the time
-at which it was heard, so that a receiver that falls silent, or loses the sky, is never taken for a car that stands
-still. Every sentence needs its checksum.
+RMC tells place, speed and date, GGA place, height and precision, GSA how the fix was made. Every sentence needs its
+checksum.
 """
 
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from datetime import time as time_of_day
-from typing import Final, NamedTuple
+from typing import Final
 
 from firmware_bridge.left_out import left_out
+from firmware_bridge.position import NOTHING, Part
 
 # sentences of single makers, 0.3 MB, of which none tells a position here
 with left_out("pynmea2.types.proprietary"):
@@ -22,7 +22,6 @@ LINE_BYTES_MAX: Final = 256
 DEGREES_DIGITS: Final = 7
 """A centimetre."""
 MPS_PER_KNOT: Final = 1852 / 3600
-POINTS: Final = ("lat", "lon", "alt_m", "speed_mps", "hdop", "fix", "age_s")
 _DEGREES: Final = re.compile(r"(\d{1,3})([0-5]\d(?:\.\d+)?)")
 
 
@@ -44,24 +43,6 @@ class Lines:
     def clear(self) -> None:
         """Forget the line that has begun."""
         self._rest = b""
-
-
-class Heard(NamedTuple):
-    """A value and when (monotonic, ms) it was heard."""
-
-    value: float
-    at_ms: int
-
-
-class Part(NamedTuple):
-    """What one sentence tells. ``valid`` None: it does not say. ``values`` are in the class's units."""
-
-    valid: bool | None
-    values: dict[str, float]
-    utc_ms: int | None
-
-
-NOTHING: Final = Part(None, {}, None)
 
 
 def parse(line: str) -> Part | None:
@@ -158,45 +139,3 @@ def _utc_ms(told: pynmea2.NMEASentence) -> int | None:
     if not isinstance(day, date) or not isinstance(moment, time_of_day):
         return None
     return int(datetime.combine(day, moment.replace(tzinfo=None), UTC).timestamp() * 1000)
-
-
-class Position:
-    """What is known of the receiver's place, part by part."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, Heard] = {}
-        self.utc_ms: int | None = None
-        self.heard_ms: int | None = None
-        """The last good sentence of any kind."""
-        self.no_fix_ms: int | None = None
-        """When the receiver last said that it has no fix; None while it has one."""
-
-    def take(self, part: Part, at_ms: int) -> None:
-        """Add what a sentence told."""
-        self.heard_ms = at_ms
-        if part.valid is False:
-            self.no_fix_ms = at_ms
-        elif part.valid:
-            self.no_fix_ms = None
-        if part.utc_ms is not None:
-            self.utc_ms = part.utc_ms
-        for name, value in part.values.items():
-            self.known[name] = Heard(value, at_ms)
-
-    def value(self, point: str, now_ms: int) -> Heard | None:
-        """The newest of *point*, however old; None if it was never heard."""
-        if point == "age_s":
-            lat = self.known.get("lat")
-            return None if lat is None else Heard((now_ms - lat.at_ms) / 1000, now_ms)
-        if point == "fix":
-            return self._fix()
-        return self.known.get(point)
-
-    def _fix(self) -> Heard | None:
-        """Without a GSA sentence nobody knows about the height: a fix counts as one without it."""
-        told, lat = self.known.get("fix"), self.known.get("lat")
-        if self.no_fix_ms is not None:
-            return Heard(0.0, self.no_fix_ms)
-        if lat is not None and (told is None or told.value == 0):
-            return Heard(2.0, lat.at_ms)
-        return told

@@ -8,6 +8,7 @@ from firmware_bridge.driver import Driver
 DRIVERS: Final[dict[str, tuple[str, str]]] = {
     "ascii_query": ("firmware_bridge.drivers.ascii_query", "AsciiQuery"),
     "ble": ("firmware_bridge.drivers.ble", "Ble"),
+    "gpsd": ("firmware_bridge.drivers.gpsd", "Gpsd"),
     "host.clock": ("firmware_bridge.drivers.host_clock", "Clock"),
     "host.cpu": ("firmware_bridge.drivers.host", "Cpu"),
     "host.memory": ("firmware_bridge.drivers.host", "Memory"),

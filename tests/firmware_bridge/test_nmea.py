@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge import nmea
-from firmware_bridge.nmea import LINE_BYTES_MAX, NOTHING, Lines, Part, Position
+from firmware_bridge.nmea import LINE_BYTES_MAX, Lines
 from firmware_bridge.peripherals.drive import Moment
 from firmware_bridge.peripherals.gnss import burst, sentence
+from firmware_bridge.position import NOTHING, Part, Position
 
 UTC_TIME = datetime(2026, 11, 23, 12, 30, 5, tzinfo=UTC)
 

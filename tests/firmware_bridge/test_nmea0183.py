@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from firmware_bridge.drivers.nmea0183 import Nmea0183, NmeaOptions
-from firmware_bridge.nmea import POINTS
 from firmware_bridge.peripherals.drive import Moment
 from firmware_bridge.peripherals.gnss import burst
 from firmware_bridge.peripherals.play import Instrument, playing
+from firmware_bridge.position import POINTS
 from firmware_bridge.readings import Failed, Quality, Reading, Results
 from tests.firmware_bridge.far_end import far_end, mono_ms, until_results
 
