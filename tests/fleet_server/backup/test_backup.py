@@ -27,6 +27,7 @@ from fleet_server.backup.taking import rotate
 from fleet_server.config import load
 from fleet_server.registry.model import Registration
 from tests.fleet_server.backup.conftest import CAR, Lab
+from tests.releases import Repository, custom
 from tests.servers import wait_until
 
 SEALED = {"server/master.key", "server/audit.key", "server/api-token", "ca/device-root.key", "broker/acl"}
@@ -83,6 +84,24 @@ def test_a_whole_site_comes_back(either: Lab) -> None:
         assert head.log > log.log
     assert read_counter(lab.state / "signer.counter") > 41 + 10_000
     assert load(lab.config_file).site_id
+
+
+def test_releases_come_back_and_images_that_are_too_large_are_named(lab: Lab) -> None:
+    releases = Repository(lab.directory / "server/releases")
+    releases.begin()
+    releases.release()
+    releases.release(bytes(2 * 1024 * 1024), custom(13, version="1.5.0"))
+    before = releases.publisher.standing()
+    found = json.loads((lab.backup() / form.MANIFEST).read_bytes())["left_out"]
+    assert [line for line in found if "1.5.0.bin: 2097152 bytes" in line]
+    _wipe(lab)
+    _restored(lab)
+    after = Repository(releases.directory).publisher.standing()
+    assert after.published == before.published
+    assert [(release.path, there) for release, there in after.releases] == [
+        ("mcu/dock-2/1.4.0.bin", True),
+        ("mcu/dock-2/1.5.0.bin", False),
+    ]
 
 
 def _epoch(lab: Lab) -> int:
