@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from broker_config.enrolment import BrokerPlace
 from broker_config.ids import SiteId, device_id
 from broker_config.text import shown
+from fleet_server.access.audit import Draft
 from fleet_server.access.ca import CaError
 from fleet_server.access.enroller import Enroller, EnrolmentSettings
 from fleet_server.access.revocation import BrokerError, Revoker
@@ -113,8 +114,8 @@ class Identities:
         )
         self.enrolling = Enrolling(enroller, store, revoker, audited)
 
-    def start(self, docking: Docking | None = None) -> None:
-        """Listen to devices; *docking*: also for their files."""
+    def start(self, record: Callable[[Draft], object], docking: Docking | None = None) -> None:
+        """Listen to devices; *docking*: also for their files. *record* enters facts into the audit log."""
         self._listener = HttpsListener(
             create_app(
                 self.enrolling.enroller, docking, None if self._releasing is None else self._releasing.releases
@@ -125,7 +126,7 @@ class Identities:
             name="enrolment",
         )
         if self._releasing is not None:
-            self._releasing.start()
+            self._releasing.start(record)
         self._freshening.start()  # first: after a rollover the broker has yet to read the new authority's list
         self._listener.start()
 
@@ -165,5 +166,5 @@ def made_from(config: Config, trusted: Trusted, *, now_ms: Callable[[], int]) ->
         crl_file=config.device_ca.crl_file,
     )
     site, table = SiteId(config.site_id), config.releases
-    releasing = None if table is None else Releasing(table)
+    releasing = None if table is None else Releasing(table, config.state_dir)
     return Identities(config.device_ca, config.enrolment, trusted, door, site, releasing, now_ms=now_ms)

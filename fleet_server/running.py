@@ -174,7 +174,7 @@ class Server:
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS)
         if self._identities is not None:
-            self._identities.start(self._uploads)
+            self._identities.start(operators.auditor.record, self._uploads)
         if self._uploads is not None and custody is not None:
             self._uploads.open(custody.pieces, SqlEnrolments(operators.engine).certificate)
             self._uploads.start()

@@ -144,11 +144,13 @@ class Shown:
 @dataclass
 class Network:
     """Between listener and device. ``trickle``: what of paths comes byte by byte; ``cut_after``: bytes of an image
-    until the connection is cut, None: never. ``ranges``: asked for of images, as they came.
+    until the connection is cut, None: never; ``hold_after``: the same, until nothing more comes. ``ranges``: asked
+    for of images, as they came.
     """
 
     trickle: str = ""
     cut_after: int | None = None
+    hold_after: int | None = None
     ranges: list[str] = field(default_factory=list)
 
     def around(self, app: ASGIApp) -> ASGIApp:
@@ -160,6 +162,8 @@ class Network:
                 await app(scope, receive, _byte_by_byte(receive, send))
             elif self.cut_after is not None and path.startswith(TARGETS_PATH):
                 await app(scope, receive, _cut(self.cut_after, send))
+            elif self.hold_after is not None and path.startswith(TARGETS_PATH):
+                await app(scope, receive, _cut(self.hold_after, send, receive))
             else:
                 await app(scope, receive, send)
 
@@ -183,7 +187,8 @@ def _byte_by_byte(receive: Receive, send: Send) -> Send:
     return slowly
 
 
-def _cut(after: int, send: Send) -> Send:
+def _cut(after: int, send: Send, receive: Receive | None = None) -> Send:
+    """*receive*: cut only once the other side has ended."""
     left = after
 
     async def cut(message: Message) -> None:
@@ -192,6 +197,8 @@ def _cut(after: int, send: Send) -> Send:
         if body and len(body) > left:
             if left:
                 await send({**message, "body": body[:left], "more_body": True})
+            while receive is not None and (await receive())["type"] != "http.disconnect":
+                pass
             raise ConnectionError("cut")
         left -= len(body)
         await send(message)
@@ -283,7 +290,7 @@ def stage_of(made: tuple[Office, Shown, Network, Path], directory: Path) -> Iter
     try:
         yield Stage(desk, shown, network, directory, directory / "car")
     finally:
-        shown.repository, network.trickle, network.cut_after = first, "", None
+        shown.repository, network.trickle, network.cut_after, network.hold_after = first, "", None, None
         network.ranges.clear()
 
 

@@ -42,10 +42,18 @@ class ReleaseDirectory:
         """See the port."""
         if role == TIMESTAMP:
             return self._bytes(f"{TIMESTAMP}.json")
-        there = self._directory / METADATA
-        names = [found for each in there.glob(f"*.{role}.json") if (found := _VERSIONED.match(each.name))]
-        versions = [int(found.group(1)) for found in names if found.group(2) == role]
-        return self._bytes(f"{max(versions)}.{role}.json") if versions else None
+        versions = self.versions(role)
+        return self.version(role, versions[-1]) if versions else None
+
+    def versions(self, role: str) -> list[int]:
+        """See the port."""
+        there = (self._directory / METADATA).glob(f"*.{role}.json")
+        names = [found for each in there if (found := _VERSIONED.match(each.name))]
+        return sorted(int(found.group(1)) for found in names if found.group(2) == role)
+
+    def version(self, role: str, version: int) -> bytes | None:
+        """See the port."""
+        return self._bytes(f"{version}.{role}.json")
 
     def put(self, role: str, version: int, data: bytes) -> None:
         """See the port."""

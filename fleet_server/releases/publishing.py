@@ -4,10 +4,11 @@ The timestamp is written last: until then devices see what was there before. Wha
 call again goes on where it was.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
@@ -22,6 +23,7 @@ from fleet_server.releases.metadata import (
     S,
     key_of,
     read,
+    read_any,
     require,
     signers,
 )
@@ -29,7 +31,10 @@ from fleet_server.releases.store import ReleaseStore
 from fleet_server.releases.targets import Release
 
 FIRST: Final = "nobody may release here yet; first: fleet-server releases propose-root, sign, adopt"
-T = TypeVar("T")
+KEYID_CHARS: Final = 16
+"""Of a key id, as the log names it."""
+ENDING_D: Final = 30.0
+"""So long before its end persons are asked to sign anew."""
 
 
 class Published(NamedTuple):
@@ -119,6 +124,29 @@ class Publisher:
             listed is not None and not _counts(listed, root.signed),
         )
 
+    def told(self, role: str, version: int) -> Mapping[str, str]:
+        """What the audit log is told of a root or a list: by whose signatures, and what is new in it.
+
+        Raises ReleaseError, OSError.
+        """
+        data = self._store.version(role, version)
+        found = read_any(data or b"")
+        signed, _ = signers(found, found.signed if isinstance(found.signed, Root) else self._root().signed)
+        told = {
+            "sha256": hashlib.sha256(data or b"").hexdigest(),
+            "signed_by": " ".join(sorted(keyid[:KEYID_CHARS] for keyid in signed)),
+        }
+        if isinstance(found.signed, Root):
+            persons = roots.signers_of(found.signed)
+            return told | {"may_change": str(len(persons.root)), "may_release": str(len(persons.targets))}
+        before = [each for each in self._store.versions(role) if each < version]
+        was = read(self._store.version(role, before[-1]) or b"", Targets).signed.targets if before else {}
+        now = found.signed.targets
+        return told | {
+            "released": " ".join(sorted(now.keys() - was.keys())),
+            "withdrawn": " ".join(sorted(was.keys() - now.keys())),
+        }
+
     def _refresh(self, online: SigningKey, *, force: bool = False) -> Published:
         root, listed, now = self._root(), self.targets(), self._now()
         data = self._store.newest(TARGETS)
@@ -147,6 +175,13 @@ class Publisher:
     def _read(self, role: str, kind: type[S]) -> Metadata[S] | None:
         data = self._store.newest(role)
         return None if data is None else read(data, kind)
+
+
+def ending(standing: Standing, now: datetime) -> Iterator[tuple[str, datetime]]:
+    """What only persons can sign, and ends soon or has ended: role and end."""
+    for role in (ROOT, TARGETS):
+        if role in standing.ends and standing.ends[role] <= now + timedelta(days=ENDING_D):
+            yield role, standing.ends[role]
 
 
 def _version(metadata: Metadata[S] | None) -> int:

@@ -1,5 +1,6 @@
 """Ports: where a repository is kept, and what of it devices are given."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,12 @@ class ReleaseStore(Protocol):
 
     def newest(self, role: str) -> bytes | None:
         """The file of *role* with the highest version; None: there is none. Raises OSError."""
+
+    def versions(self, role: str) -> Sequence[int]:
+        """Of *role*, but the timestamp, ascending."""
+
+    def version(self, role: str, version: int) -> bytes | None:
+        """The file of that version; None: there is none. Raises OSError."""
 
     def put(self, role: str, version: int, data: bytes) -> None:
         """Durable once it returns; a timestamp replaces the one before, all else stays. Raises OSError."""

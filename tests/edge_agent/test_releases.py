@@ -46,6 +46,7 @@ from tests.releases import (
     hashes_of,
     stage_of,
 )
+from tests.servers import wait_until
 
 OLD: Final = b"an older image, with a hole that is known"
 
@@ -354,6 +355,24 @@ def test_a_later_run_goes_on_where_the_last_one_ended(stage: Stage) -> None:
     assert stage.network.ranges == ["bytes=70000-"]
 
 
+def test_a_child_that_was_killed_half_way_is_followed_by_one_that_goes_on(stage: Stage) -> None:
+    part = stage.state / "images" / f"{hashes_of(IMAGE)}{PART}"
+    stage.network.hold_after = 150_000
+    child = subprocess.Popen(_argv(stage, GOOD, "--installed", "0"))
+    try:
+        wait_until(lambda: part.is_file() and part.stat().st_size >= 131_072, "half of the image is there")
+        with pytest.raises(NotNowError, match="another one fetches"):
+            stage.fetch()
+    finally:
+        child.kill()
+        child.wait()
+    half = part.stat().st_size
+    stage.network.hold_after = None
+    stage.network.ranges.clear()
+    assert Path(stage.fetch().file).read_bytes() == IMAGE
+    assert stage.network.ranges == [f"bytes={half}-"]
+
+
 @pytest.mark.parametrize("left", [b"\0" * 50_000, b"\0" * len(IMAGE), b"\0" * (len(IMAGE) + 1)])
 def test_what_a_power_cut_left_of_an_image_is_no_attack(stage: Stage, left: bytes) -> None:
     images = stage.state / "images"
@@ -380,10 +399,14 @@ def test_a_list_that_nobody_has_published_is_not_now(stage: Stage) -> None:
 # the command, as the agent starts it: a process of its own
 
 
-def _command(stage: Stage, *arguments: str) -> tuple[int, bytes, bytes]:
+def _argv(stage: Stage, *arguments: str) -> list[str]:
     stage.desk.later(MINUTE_D)
     command = [sys.executable, "-I", "-m", "edge_agent.fetch_release", "--config", str(stage.device / "agent.toml")]
-    done = subprocess.run([*command, "--hw", "dock-2", *arguments], capture_output=True, timeout=60, check=False)
+    return [*command, "--hw", HW, *arguments]
+
+
+def _command(stage: Stage, *arguments: str) -> tuple[int, bytes, bytes]:
+    done = subprocess.run(_argv(stage, *arguments), capture_output=True, timeout=60, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

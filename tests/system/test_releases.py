@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from fleet_server.__main__ import app
 from tests.faults.programs import ROOT
-from tests.system.fleets import running
+from tests.servers import wait_until
+from tests.system.fleets import Fleet, running
 
 TABLE = '\n[releases]\ndirectory = "releases"\n'
 IMAGE = bytes(n * 7 % 251 for n in range(300_000))
@@ -57,3 +58,10 @@ def test_an_image_that_two_persons_signed_comes_to_an_enrolled_device(tmp_path: 
         older = subprocess.run([*command, "--installed", "8"], cwd=ROOT, capture_output=True, text=True, check=False)
         assert older.returncode == 5
         assert "refused, rollback: release counter 7" in older.stderr
+        wait_until(lambda: {"releases.root", "releases.list"} <= _actions(fleet), "the audit log has it")
+
+
+def _actions(fleet: Fleet) -> set[str]:
+    found = fleet.server.get("/v1/audit", {"limit": 100})
+    assert isinstance(found, dict)
+    return {each["action"] for each in found["entries"]}  # type: ignore[union-attr, call-overload, index, misc]

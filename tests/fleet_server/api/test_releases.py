@@ -1,6 +1,7 @@
 """Images go to whom this server enrolled, by ranges, and nothing else of the disk does."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 from fleet_server.api.releases import DOWNLOADS_MAX
 from tests.enrolment import Office
 from tests.releases import IMAGE, Network, Shown, Stage, desk_in, hashes_of, stage_of
+from tests.servers import wait_until
 
 STORED = f"/releases/targets/mcu/dock-2/{hashes_of(IMAGE)}.1.4.0.bin"
 
@@ -86,6 +88,19 @@ def test_every_place_is_given_back(stage: Stage) -> None:
                 client.get(STORED)
         stage.network.cut_after = None
         assert client.get(STORED).content == IMAGE
+
+
+def test_devices_that_fetch_leave_room_for_who_enrols(stage: Stage) -> None:
+    stage.network.hold_after = 1_000
+    with stage.client() as client, ExitStack() as under_way:
+        answers = [under_way.enter_context(client.stream("GET", STORED)) for _ in range(DOWNLOADS_MAX)]
+        coming = [answer.iter_raw() for answer in answers]
+        assert [next(each) for each in coming] == [IMAGE[:1_000]] * DOWNLOADS_MAX
+        answer = client.get(STORED)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+        assert client.get("/nonce").status_code == 200
+    with stage.client() as client:
+        wait_until(lambda: client.head(STORED).status_code == 200, "their places are free again")
 
 
 def test_nothing_of_it_is_written_by_a_device(stage: Stage) -> None:

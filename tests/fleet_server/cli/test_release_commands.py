@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from fleet_server import config
+from fleet_server.access.audit import Draft
 from fleet_server.cli import release_commands, site_commands
 from fleet_server.releasing import Releasing
 from fleet_server.site import releases_table
@@ -114,7 +115,7 @@ def test_the_server_runs_with_what_it_was_told_to_add(bureau: Bureau) -> None:
     file.write_text(file.read_text() + releases_table())
     table = config.load(file).releases
     assert table is not None
-    releasing = Releasing(table)
+    releasing = Releasing(table, bureau.directory)
     before = releasing.releases.metadata("timestamp.json")
     assert before is None  # no list yet
     listed = bureau.signed(bureau.site("renew").out, *bureau.root)
@@ -123,6 +124,41 @@ def test_the_server_runs_with_what_it_was_told_to_add(bureau: Bureau) -> None:
     releasing.refresh()
     assert releasing.releases.metadata("timestamp.json") is not None
     assert json.loads(releasing.releases.root())["signed"]["version"] == 1
+
+
+def test_the_configuration_says_where_releases_are(bureau: Bureau) -> None:
+    file = bureau.directory / "site/server/fleet-server.toml"
+    table = releases_table().replace('"releases', '"../../elsewhere/releases')
+    (bureau.directory / "elsewhere").mkdir()
+    file.write_text(file.read_text() + table)
+    bureau.begin()
+    listed = bureau.run("list", "--dir", str(file.parent), "--json")
+    assert json.loads(listed.out)["versions"]["root"] == 1
+    assert {each.name for each in (bureau.directory / "elsewhere").iterdir()} == {"releases", "releases.key"}
+    file.write_text(file.read_text() + "unknown = 1\n")
+    assert "releases.unknown: unknown" in bureau.site("list").err
+
+
+def test_what_was_published_is_recorded_once_with_who_signed(bureau: Bureau) -> None:
+    bureau.begin()
+    signed = bureau.signed(bureau.propose().out, *bureau.root)
+    bureau.site("adopt", bureau.file("signed.json", signed), "--image", bureau.image)
+    table = config.ReleasesTable(bureau.directory / "site/server/releases")
+    facts: list[Draft] = []
+    releasing = Releasing(table, bureau.directory)
+    with pytest.raises(OSError, match="full"):
+        releasing.note(_full)
+    releasing.note(facts.append)
+    releasing.note(facts.append)
+    Releasing(table, bureau.directory).note(facts.append)
+    root, listed = facts
+    assert (root.action, root.subject, root.data["may_release"]) == ("releases.root", "1", "2")
+    assert (listed.action, listed.data["released"]) == ("releases.list", "mcu/dock-2/1.4.0.bin")
+    assert len(listed.data["signed_by"].split()) == 2
+
+
+def _full(_draft: Draft) -> None:
+    raise OSError("the log is full")
 
 
 def test_who_signs_is_told_what_changes(bureau: Bureau) -> None:

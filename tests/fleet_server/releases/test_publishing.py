@@ -14,6 +14,7 @@ from fleet_server.adapters.signing_key import FileKey, new_key_pem
 from fleet_server.releases import roots, targets
 from fleet_server.releases.metadata import ReleaseError, ThresholdError, read, sign
 from fleet_server.releases.newest import SNAPSHOT_DAYS, TIMESTAMP_DAYS
+from fleet_server.releases.publishing import ending
 from fleet_server.releases.roots import Signers
 from tests.releases import ANNA, BEN, COUNTER, GOOD, IMAGE, PERSONS, SERVER, SIGNERS, STRANGER, Repository, custom
 
@@ -255,6 +256,12 @@ def _shown(repository: Repository) -> Targets:
     assert listed is not None
     meta.verify_length_and_hashes(listed)
     return read(listed, Targets).signed
+
+
+def test_what_persons_have_to_sign_anew_is_told_a_month_before(repository: Repository, clock: Clock) -> None:
+    standing = repository.publisher.standing()
+    for days, expected in ((334.9, []), (335.1, ["targets"]), (699.9, ["targets"]), (700.1, ["root", "targets"])):
+        assert [role for role, _ in ending(standing, clock.now + timedelta(days=days))] == expected
 
 
 # what comes from elsewhere
