@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from msgspec import NODEFAULT, structs
 
+from firmware_bridge.cli.update import add_update
+from firmware_bridge.cli.verify import add_verify
 from firmware_bridge.driver import Driver
 from firmware_bridge.registry import DRIVERS, driver_class
 
@@ -60,7 +62,7 @@ def _drivers(*, as_json: bool) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 wrong usage."""
+    """Exit codes: 0 done, 2 wrong usage; those of ``verify`` and ``update`` are told by their ``--help``."""
     parser = argparse.ArgumentParser(
         prog="firmware-bridge",
         description="The device's own peripherals: which drivers there are, and how a profile wires them.",
@@ -69,7 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     drivers = commands.add_parser("drivers", help="list the drivers with their options and an example")
     drivers.add_argument("--json", action="store_true", help="for programs")
+    add_verify(commands)
+    add_update(commands)
     arguments = parser.parse_args(argv)
+    if "run" in arguments:
+        code = arguments.run(arguments)
+        assert isinstance(code, int)
+        return code
     return _drivers(as_json=arguments.json)
 
 

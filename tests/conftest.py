@@ -18,7 +18,7 @@ AREA_BUDGETS_S: Final = {
     "deploy": 180,
     "edge_agent": 480,
     "faults": 900,
-    "firmware_bridge": 120,
+    "firmware_bridge": 240,
     "fleet_server": 1800,
     "system": 1500,
 }

@@ -1,0 +1,344 @@
+"""Ways to a device that speaks SMP: a serial port, TCP (a terminal server, an emulator), UDP, Bluetooth LE.
+
+Only the ways are our own; messages are smp's and smpclient's. A link takes an answer only if it carries the number of
+its question, so that one that comes late is no answer to the next.
+"""
+
+import asyncio
+import contextlib
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from smp import header as smp_header
+from smp import packet
+from smp.exceptions import SMPException
+from smpclient.transport import SMP_CHARACTERISTIC_UUID, SMP_SERVICE_UUID, SMPTransport, SMPTransportDisconnected
+
+from firmware_bridge.adapters.serial_port import PortClosedError, SerialOptions, SerialPort
+
+if TYPE_CHECKING:
+    from bleak import BleakClient
+    from bleak.backends.client import BaseBleakClient
+    from bleak.backends.scanner import BaseBleakScanner
+
+HEADER_BYTES: Final = smp_header.Header.SIZE
+FRAME_BYTES_MAX: Final = 8192
+LINE_BYTES: Final = 127
+UNREAD_MAX: Final = 32
+UNSAID_BYTES: Final = 252
+"""What a device takes in one message that does not say how much it does."""
+GATT_BYTES_MAX: Final = 512
+"""An attribute has no more, whatever the MTU; a longer write is dropped without a word."""
+FRAMING_BYTES: Final = 4
+"""Length and checksum, which share a serial device's buffer with the message."""
+
+
+class Link(SMPTransport):
+    """A way to one device, one question at a time. Whoever calls sets the deadline, by cancelling."""
+
+    overhead_bytes = 0
+
+    def __init__(self) -> None:
+        self._came: asyncio.Queue[bytes | Exception] = asyncio.Queue(UNREAD_MAX)
+        self.answer = b""
+        """The last answer as it came, for who cannot make anything of its parsed form."""
+
+    @abstractmethod
+    async def connect(self, address: str, timeout_s: float) -> None:
+        """Raises OSError, SMPTransportDisconnected, TimeoutError."""
+
+    @abstractmethod
+    async def send(self, data: bytes) -> None:
+        """Raises OSError, SMPTransportDisconnected."""
+
+    async def receive(self) -> bytes:
+        came = await self._came.get()
+        if isinstance(came, Exception):
+            raise came
+        return came
+
+    async def send_and_receive(self, data: bytes) -> bytes:
+        while not self._came.empty():
+            if isinstance(came := self._came.get_nowait(), Exception):
+                raise came
+        await self.send(data)
+        while True:
+            answer = await self.receive()
+            if len(answer) >= HEADER_BYTES and answer[6] == data[6]:
+                self.answer = answer
+                return answer
+
+    @property
+    def mtu(self) -> int:
+        return (self._smp_server_transport_buffer_size or UNSAID_BYTES) - self.overhead_bytes
+
+    @property
+    def max_unencoded_size(self) -> int:
+        return self.mtu
+
+    def _put(self, what: bytes | Exception) -> None:
+        if self._came.full():  # a flood; what waits for an answer is asked again
+            self._came.get_nowait()
+        self._came.put_nowait(what)
+
+
+class _Lines:
+    """Bytes of a console into frames: lines that begin as SMP's do, whatever else is printed between them."""
+
+    def __init__(self) -> None:
+        self._unread = bytearray()
+        self._decoder: Any = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        self._unread += data
+        frames = []
+        while (end := self._unread.find(b"\n")) >= 0:
+            line = bytes(self._unread[: end + 1])
+            del self._unread[: end + 1]
+            if (frame := self._line(line)) is not None:
+                frames.append(frame)
+        del self._unread[: max(0, len(self._unread) - FRAME_BYTES_MAX)]
+        return frames
+
+    def _line(self, line: bytes) -> bytes | None:
+        if (start := line.find(packet.START_DELIMITER)) >= 0:
+            self._decoder = packet.decode()
+            next(self._decoder)
+            line = line[start:]
+        elif (start := line.find(packet.CONTINUE_DELIMITER)) >= 0 and self._decoder is not None:
+            line = line[start:]
+        else:
+            return None
+        try:
+            self._decoder.send(line)
+        except StopIteration as done:
+            self._decoder = None
+            frame = done.value
+            assert isinstance(frame, bytes)
+            return frame
+        except (SMPException, ValueError):  # noise, or a console that prints into it
+            self._decoder = None
+        return None
+
+
+class SerialLink(Link):
+    """Console framing over a serial port."""
+
+    overhead_bytes = FRAMING_BYTES
+
+    def __init__(self, options: SerialOptions) -> None:
+        super().__init__()
+        self._options = options
+        self._port: SerialPort | None = None
+        self._lines = _Lines()
+
+    async def connect(self, address: str, timeout_s: float) -> None:  # noqa: ARG002  # smpclient's
+        self._lines = _Lines()
+        opened = asyncio.Event()
+
+        def changed(why: str) -> None:
+            opened.set()
+            if why:
+                self._put(SMPTransportDisconnected(why))
+
+        port = self._port = SerialPort(self._options, heard=self._heard, changed=changed)
+        port.start()
+        async with asyncio.timeout(timeout_s):
+            await opened.wait()
+        if port.closed_because:
+            raise SMPTransportDisconnected(port.closed_because)
+
+    async def disconnect(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            await port.close()
+
+    async def send(self, data: bytes) -> None:
+        if self._port is None:
+            raise SMPTransportDisconnected("not open")
+        try:
+            self._port.send(b"".join(packet.encode(data, LINE_BYTES)))
+        except PortClosedError as error:
+            raise SMPTransportDisconnected(str(error)) from error
+
+    def _heard(self, data: bytes) -> None:
+        for frame in self._lines.feed(data):
+            self._put(frame)
+
+
+class TcpLink(Link):
+    """Console framing over TCP."""
+
+    overhead_bytes = FRAMING_BYTES
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__()
+        self._host, self._port = host, port
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def connect(self, address: str, timeout_s: float) -> None:  # noqa: ARG002  # smpclient's
+        async with asyncio.timeout(timeout_s):
+            reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        self._reading = asyncio.create_task(self._read(reader))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        lines = _Lines()
+        try:
+            while data := await reader.read(4096):
+                for frame in lines.feed(data):
+                    self._put(frame)
+        except OSError as error:
+            self._put(error)
+            return
+        self._put(SMPTransportDisconnected("the far end hung up"))
+
+    async def disconnect(self) -> None:
+        writer, self._writer = self._writer, None
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+        if writer is not None:
+            writer.transport.abort()
+
+    async def send(self, data: bytes) -> None:
+        if self._writer is None:
+            raise SMPTransportDisconnected("not open")
+        self._writer.write(b"".join(packet.encode(data, LINE_BYTES)))
+        await self._writer.drain()
+
+
+class UdpLink(Link, asyncio.DatagramProtocol):
+    """A message a datagram."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__()
+        self._host, self._port = host, port
+        self._transport: asyncio.DatagramTransport | None = None
+
+    async def connect(self, address: str, timeout_s: float) -> None:  # noqa: ARG002  # smpclient's
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(timeout_s):
+            self._transport, _ = await loop.create_datagram_endpoint(
+                lambda: self, remote_addr=(self._host, self._port)
+            )
+
+    def datagram_received(self, data: bytes, _address: object) -> None:
+        self._put(data)
+
+    def error_received(self, error: Exception) -> None:
+        self._put(error)
+
+    async def disconnect(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    async def send(self, data: bytes) -> None:
+        if self._transport is None:
+            raise SMPTransportDisconnected("not open")
+        self._transport.sendto(data)
+
+
+class BleLink(Link):
+    """GATT: written without response, answered by notifications. *scanner* and *client*: backends of bleak; None: the
+    system's.
+
+    smpclient's own transport is not used: it raises RuntimeError where it should raise TimeoutError, and writes more
+    than an attribute can hold.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        scanner: "type[BaseBleakScanner] | None" = None,
+        client: "type[BaseBleakClient] | None" = None,
+    ) -> None:
+        super().__init__()
+        self._name = name
+        self._backends = scanner, client
+        self._client: BleakClient | None = None
+        self._piece_bytes = 20
+        self._unread = bytearray()
+
+    async def connect(self, address: str, timeout_s: float) -> None:  # noqa: ARG002  # smpclient's
+        from bleak import BleakClient, BleakScanner  # noqa: PLC0415  # loads only where there is Bluetooth
+        from bleak.exc import BleakError  # noqa: PLC0415
+
+        scanner, backend = self._backends
+        heard_by: dict[str, Any] = {} if scanner is None else {"backend": scanner}
+        self._unread.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await BleakScanner.find_device_by_filter(
+                    lambda device, shown: self._name in {device.address, shown.local_name},
+                    timeout=timeout_s,
+                    **heard_by,
+                )
+                if found is None:
+                    raise SMPTransportDisconnected(f"no device {self._name} is heard")
+                client = self._client = BleakClient(
+                    found,
+                    services=(str(SMP_SERVICE_UUID),),
+                    timeout=timeout_s,
+                    backend=backend,
+                    disconnected_callback=lambda _client: self._put(SMPTransportDisconnected("the link broke")),
+                )
+                await client.connect()
+                characteristic = client.services.get_characteristic(SMP_CHARACTERISTIC_UUID)
+                if characteristic is None:
+                    raise SMPTransportDisconnected(f"{self._name} has no SMP characteristic")
+                self._piece_bytes = min(characteristic.max_write_without_response_size, GATT_BYTES_MAX)
+                await client.start_notify(characteristic, self._notified)
+        except BleakError as error:
+            raise SMPTransportDisconnected(str(error)) from error
+
+    def _notified(self, _characteristic: object, data: bytearray) -> None:
+        self._unread += data
+        while len(self._unread) >= HEADER_BYTES:
+            length = HEADER_BYTES + int.from_bytes(self._unread[2:4], "big")
+            if len(self._unread) < length:
+                break
+            self._put(bytes(self._unread[:length]))
+            del self._unread[:length]
+
+    async def disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            # also where it says that it is not connected: that is only what it knows
+            await client.disconnect()
+
+    async def send(self, data: bytes) -> None:
+        from bleak.exc import BleakError  # noqa: PLC0415
+
+        if self._client is None:
+            raise SMPTransportDisconnected("not open")
+        self._unread.clear()
+        try:
+            for at in range(0, len(data), self._piece_bytes):
+                piece = data[at : at + self._piece_bytes]
+                await self._client.write_gatt_char(SMP_CHARACTERISTIC_UUID, piece, response=False)
+        except BleakError as error:
+            raise SMPTransportDisconnected(str(error)) from error
+
+
+def link_to(at: str, serial: Callable[[str], SerialOptions] | None = None) -> Link:
+    """The way that *at* names: ``serial:PATH``, ``tcp:HOST:PORT``, ``udp:HOST:PORT`` or ``ble:NAME``.
+
+    Raises:
+        ValueError: it names none.
+    """
+    scheme, _, rest = at.partition(":")
+    if scheme == "serial" and rest:
+        return SerialLink((serial or (lambda path: SerialOptions(port=path, baud=115_200)))(rest))
+    if scheme == "ble" and rest:
+        return BleLink(rest)
+    host, _, port = rest.rpartition(":")
+    if scheme in {"tcp", "udp"} and host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536:
+        kind = TcpLink if scheme == "tcp" else UdpLink
+        return kind(host.strip("[]"), int(port))
+    raise ValueError(f"expected serial:PATH, tcp:HOST:PORT, udp:HOST:PORT or ble:NAME, got {at[:80]!r}")
