@@ -35,7 +35,7 @@ BAD_CONFIG: Final = 3
 REFUSED: Final = 5
 DIRECTORY: Final = "releases"
 LOCK: Final = "lock"
-MEMORY_BYTES_MAX: Final = 512 * KIB * KIB
+MEMORY_BYTES_MAX: Final = 256 * KIB * KIB
 """Of address space: libraries map far more than they touch."""
 OTHERS: Final = 0o077
 

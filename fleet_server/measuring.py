@@ -28,6 +28,7 @@ from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.view import SinkView
 from fleet_server.registry import readiness
 from fleet_server.registry.store import Registry
+from fleet_server.releasing import ReleaseEnds
 from fleet_server.standing import evidence, server
 from fleet_server.standing.alerts import AlertsLook
 from fleet_server.standing.coverage import CoverageLook
@@ -184,6 +185,7 @@ class ServerLook:
         self._view = view
         self._sinks = sinks
         self._before: server.Seen | None = None
+        self._release_ends = None if config.releases is None else ReleaseEnds(config.releases)
 
     def look(self, at_ms: int) -> Iterator[Sequence[Sample]]:
         """See :class:`fleet_server.standing.looking.Source`."""
@@ -195,6 +197,7 @@ class ServerLook:
             disk_free_bytes=shutil.disk_usage(config.state_dir).free,
             ca_end_ms=_authority_end_ms(config),
             sink=next(iter(self._sinks.sinks()), None),
+            releases_end_ms=(None, None) if self._release_ends is None else self._release_ends.look(),
         )
         found = server.sample(now, self._before)
         self._before = now

@@ -5,7 +5,7 @@ signs fresh and records what was published.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from fleet_server.adapters.files import write_durably
 from fleet_server.adapters.release_directory import ReleaseDirectory
 from fleet_server.adapters.signing_key import FileKey
 from fleet_server.config import ReleasesTable
-from fleet_server.releases.metadata import ROOT, TARGETS
+from fleet_server.releases.metadata import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from fleet_server.releases.publishing import Publisher, ending
 from fleet_server.threads import Resumed
 
@@ -36,6 +36,34 @@ LIST_CHANGE: Final = "releases.list"
 logger = logging.getLogger(__name__)
 
 Record = Callable[[Draft], object]
+
+
+class ReleaseEnds:
+    """When what is published ends: looked at for the measures, read only when it has changed."""
+
+    def __init__(self, table: ReleasesTable) -> None:
+        self._store = ReleaseDirectory(table.directory)
+        self._publisher = Publisher(self._store, lambda: datetime.now(UTC))
+        self._changed_ns = 0
+        self._ends: tuple[int | None, int | None] = (None, None)
+
+    def look(self) -> tuple[int | None, int | None]:
+        """Of what persons signed and of what the server signed, the sooner each, ms; None: there is none, or it
+        cannot be read.
+        """
+        try:
+            changed_ns = self._store.changed_ns()
+            if changed_ns != self._changed_ns:
+                ends = self._publisher.standing().ends
+                self._ends = _soonest_ms(ends, ROOT, TARGETS), _soonest_ms(ends, SNAPSHOT, TIMESTAMP)
+                self._changed_ns = changed_ns
+        except (ContractError, OSError):
+            return None, None
+        return self._ends
+
+
+def _soonest_ms(ends: Mapping[str, datetime], *roles: str) -> int | None:
+    return min((int(ends[role].timestamp() * 1000) for role in roles if role in ends), default=None)
 
 
 class Releasing:

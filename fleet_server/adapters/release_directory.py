@@ -60,6 +60,10 @@ class ReleaseDirectory:
         name = f"{TIMESTAMP}.json" if role == TIMESTAMP else f"{version}.{role}.json"
         write_durably(self._directory / METADATA / name, data, mode=FILE)
 
+    def changed_ns(self) -> int:
+        """When its metadata was last another. Raises OSError: there is none."""
+        return (self._directory / METADATA).stat().st_mtime_ns
+
     def has_image(self, path: str, sha256: str) -> bool:
         """See the port."""
         return self._image(stored_path(path, sha256)).is_file()

@@ -264,6 +264,16 @@ RULES: Final = (
         marked("the authority that signs devices ends in {value}"),
     ),
     Rule(
+        "releases-end", _WARNING, SERVER, "releases_s", Way.BELOW, 30 * DAY_S, 31 * DAY_S, 5 * MINUTE_S, 0,
+        marked("Releases have to be signed anew"),
+        marked("what persons signed of releases ends in {value}"),
+    ),
+    Rule(
+        "releases-stale", _WARNING, SERVER, "releases_fresh_s", Way.BELOW, 2 * DAY_S, 3 * DAY_S, 5 * MINUTE_S, 0,
+        marked("Releases are not kept fresh"),
+        marked("devices refuse every release in {value}"),
+    ),
+    Rule(
         "clock-off", _WARNING, READINESS, "clock_off_ms", Way.OFF, 2_000, 1_000, 2 * MINUTE_S, 2 * MINUTE_S,
         marked("Clock wrong"),
         marked("{device} ({org}): its clock is off by {value}"),

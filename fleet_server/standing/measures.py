@@ -211,6 +211,8 @@ SERVER: Final = Measure(
         Field("series", COUNT, "series in the time-series server"),
         Field("series_share", YES_NO, "share of the budget of series", share=True),
         Field("ca_s", SECONDS, "until the devices' authority ends"),
+        Field("releases_s", SECONDS, "until persons have to sign releases anew"),
+        Field("releases_fresh_s", SECONDS, "until the server's own signature of releases ends"),
         Field("disk_free_bytes", BYTES, "left where the batch store is"),
     ),
 )

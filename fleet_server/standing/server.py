@@ -13,7 +13,9 @@ _SECOND_MS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of the server at a moment; ``ca_end_ms``, ``sink``: None, there is none."""
+    """What is known of the server at a moment; ``ca_end_ms``, ``sink``: None, there is none. ``releases_end_ms``: of
+    what persons signed, and of what the server signed.
+    """
 
     at_ms: int
     ingest: IngestFacts
@@ -21,6 +23,7 @@ class Seen:
     disk_free_bytes: int | None = None
     ca_end_ms: int | None = None
     sink: SinkStatus | None = None
+    releases_end_ms: tuple[int | None, int | None] = (None, None)
 
 
 def sample(now: Seen, before: Seen | None) -> Sample:
@@ -46,10 +49,16 @@ def sample(now: Seen, before: Seen | None) -> Sample:
             "sink_behind_s": None if sink is None else sink.oldest_age_ms / _SECOND_MS,
             "series": None if sink is None else sink.series,
             "series_share": None if sink is None else sink.series / sink.series_max,
-            "ca_s": None if now.ca_end_ms is None else (now.ca_end_ms - now.at_ms) / _SECOND_MS,
+            "ca_s": _left_s(now.ca_end_ms, now),
+            "releases_s": _left_s(now.releases_end_ms[0], now),
+            "releases_fresh_s": _left_s(now.releases_end_ms[1], now),
             "disk_free_bytes": now.disk_free_bytes,
         },
     )
+
+
+def _left_s(end_ms: int | None, now: Seen) -> float | None:
+    return None if end_ms is None else (end_ms - now.at_ms) / _SECOND_MS
 
 
 def _rate(counter: str, now: Seen, before: Seen | None) -> float | None:

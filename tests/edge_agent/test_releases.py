@@ -286,7 +286,7 @@ def test_a_client_that_only_waits_for_the_next_byte_waits_on(stage: Stage) -> No
     slow_image(stage)
     with stage.client() as client:
         path = f"{TARGETS_PATH}/mcu/dock-2/{hashes_of(IMAGE)}.1.4.0.bin"
-        with client.stream("GET", path, timeout=1) as answer:
+        with client.stream("GET", path) as answer:
             came = answer.iter_raw()
             assert (
                 b"".join(next(came) for _ in range(40)) == IMAGE[:40]

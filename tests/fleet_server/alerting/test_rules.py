@@ -87,6 +87,16 @@ WORDS = {
         "the authority that signs devices ends in 100 d",
         "签发设备证书的机构将在 100 天 后到期",
     ),
+    "releases-end": (
+        864_000,
+        "what persons signed of releases ends in 10 d",
+        "由人员签名的发布内容将在 10 天 后到期",
+    ),
+    "releases-stale": (
+        86_400,
+        "devices refuse every release in 24 h",
+        "设备将在 24 小时 后拒绝任何发布",
+    ),
     "clock-off": (
         -61_000,
         "a-1 (hq/station-7): its clock is off by 61 s",

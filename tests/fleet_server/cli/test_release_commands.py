@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fleet_server import config
 from fleet_server.access.audit import Draft
 from fleet_server.cli import release_commands, site_commands
-from fleet_server.releasing import Releasing
+from fleet_server.releasing import ReleaseEnds, Releasing
 from fleet_server.site import releases_table
 from tests.releases import IMAGE
 
@@ -155,6 +155,23 @@ def test_what_was_published_is_recorded_once_with_who_signed(bureau: Bureau) -> 
     assert (root.action, root.subject, root.data["may_release"]) == ("releases.root", "1", "2")
     assert (listed.action, listed.data["released"]) == ("releases.list", "mcu/dock-2/1.4.0.bin")
     assert len(listed.data["signed_by"].split()) == 2
+
+
+def test_the_soonest_end_is_measured_and_follows_what_is_published(bureau: Bureau) -> None:
+    table = config.ReleasesTable(bureau.directory / "site/server/releases")
+    ends = ReleaseEnds(table)
+    assert ends.look() == (None, None)  # nobody may release here
+    bureau.begin()
+    root_ms, fresh_ms = ends.look()
+    assert root_ms is not None
+    assert fresh_ms is None  # no list yet
+    listed = bureau.signed(bureau.site("renew", "--days", "40").out, *bureau.root)
+    bureau.site("adopt", bureau.file("listed.json", listed))
+    list_ms, fresh_ms = ends.look()
+    assert list_ms is not None
+    assert fresh_ms is not None
+    assert fresh_ms < list_ms < root_ms
+    assert ends.look() == (list_ms, fresh_ms)
 
 
 def _full(_draft: Draft) -> None:

@@ -25,12 +25,19 @@ def test_rates_are_between_two_looks() -> None:
     assert (found["ca_s"], found["disk_free_bytes"]) == (60.0, 9.0)
 
 
+def test_releases_end_when_the_first_of_what_was_signed_does() -> None:
+    found = values(Seen(AT, FACTS, 64, releases_end_ms=(AT + 5_000, None)), None)
+    assert (found["releases_s"], found["releases_fresh_s"]) == (5.0, None)
+    found = values(Seen(AT, FACTS, 64, releases_end_ms=(AT + 5_000, AT - 1_000)), None)
+    assert found["releases_fresh_s"] == -1.0
+
+
 def test_what_is_not_known_is_not_told() -> None:
     found = values(Seen(AT, FACTS, 0), None)
     unknown = {name for name, value in found.items() if value is None}
     assert unknown == {
         "ingest", "duplicates", "commit_ms", "quarantine_share", "sink_behind_s", "series", "series_share", "ca_s",
-        "disk_free_bytes",
+        "disk_free_bytes", "releases_s", "releases_fresh_s",
     }  # fmt: skip
 
 
