@@ -1,7 +1,8 @@
 """``edge-agent``: enrol it, run it, check its wiring, see how it does, fetch releases.
 
 Exit codes: 0 done or all well; 1 ``check`` found a driver that does not read, ``status`` no agent's state, or there
-is no certificate; 2 wrong usage; 3 the configuration is wrong; 4 another agent uses the state directory.
+is no certificate; 2 wrong usage; 3 the configuration is wrong; 4 another agent uses the state directory; 75 ``run``
+wants to be started again, as another release.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ OK: Final = 0
 NOT_WELL: Final = 1
 BAD_CONFIG: Final = 3
 BUSY: Final = 4
+AGAIN: Final = os.EX_TEMPFAIL
 FETCH_RELEASE: Final = "fetch-release"
 
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -72,7 +74,7 @@ async def _drivers(settings: Settings, board: System) -> dict[str, Driver]:
 # run ------------------------------------------------------------------------------------------------------------
 
 
-async def _run(settings: Settings, board: System, keys: files.DeviceKeys) -> None:
+async def _run(settings: Settings, board: System, keys: files.DeviceKeys) -> int:
     from edge_agent.agent import Agent  # noqa: PLC0415  # the MQTT client is 10 MB that check and status do not need
 
     stop = asyncio.Event()
@@ -84,6 +86,7 @@ async def _run(settings: Settings, board: System, keys: files.DeviceKeys) -> Non
     gc.collect()
     gc.freeze()  # what start-up made lives as long as the process
     await agent.run(drivers, stop)
+    return AGAIN if agent.restarts else OK
 
 
 def _cmd_run(path: Path, level: str) -> int:
@@ -93,13 +96,13 @@ def _cmd_run(path: Path, level: str) -> int:
     held = files.lock(settings.state_dir)
     loop = asyncio.new_event_loop()
     try:
-        loop.run_until_complete(_run(settings, board, keys))
+        code = loop.run_until_complete(_run(settings, board, keys))
     finally:
         os.close(held)
     # a thread that hangs in a driver, or in a connection attempt, must not keep a stopped agent alive
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(OK)
+    os._exit(code)
 
 
 def _all_of(path: Path) -> tuple[Settings, System, files.DeviceKeys]:
@@ -306,7 +309,7 @@ def _parser() -> "argparse.ArgumentParser":
         description="Reads this device's instruments, keeps what they say until the fleet server has it.",
         epilog="example: edge-agent check --config agent.toml && edge-agent run --config agent.toml\n"
         "exit codes: 0 well; 1 a driver does not read, or there is no state or no certificate; 2 wrong usage; "
-        "3 wrong configuration; 4 another agent uses the state directory",
+        "3 wrong configuration; 4 another agent uses the state directory; 75 to be started again as another release",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)

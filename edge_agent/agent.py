@@ -104,6 +104,8 @@ class Agent:
             say=lambda payload: self._send(Up.TWIN, payload),
             come_back=lambda: self._connecting.come_back(waiting=self._state is State.WAITING),
             ready=lambda: self._orders.ready,
+            not_before_ms=lambda: self._keeper.clock.floor_ms,
+            restart=self._restart,
         )
         self._orders = Orders(
             settings.device,
@@ -149,6 +151,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._wires: list[asyncio.Task[None]] = []
         self._stopping = False
+        self.restarts = False
+        """Whether another agent is to go on, once this one has ended."""
 
     # The run ----------------------------------------------------------------------------------------------------
 
@@ -178,7 +182,7 @@ class Agent:
             )
             self._wires.append(asyncio.create_task(renewing))
         while not self._connecting.left.is_set():
-            if stop.is_set() and not self._stopping:
+            if (stop.is_set() or self.restarts) and not self._stopping:
                 await self._begin_stop(drivers)
             self._turn()
             task = self._connecting.task
@@ -191,6 +195,11 @@ class Agent:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting.task
         self._finish()
+
+    def _restart(self) -> None:
+        logger.info("another agent goes on")
+        self.restarts = True
+        self._wake.set()
 
     async def _begin_stop(self, drivers: Mapping[str, Driver]) -> None:
         self._stopping = True

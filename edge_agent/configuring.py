@@ -13,12 +13,12 @@ from typing import Final, NamedTuple, Protocol, cast
 from msgspec.structs import replace
 
 from broker_config import limits, twin
-from broker_config.device_classes import DeviceClass
+from broker_config.device_classes import Change, DeviceClass
 from broker_config.signing import BadEnvelopeError, Claims
 from broker_config.text import shown
 from broker_config.twin import AskTwin, Document
 from edge_agent import changing
-from edge_agent.adapters.applying import Applying
+from edge_agent.adapters.applying import Applying, Release, RestartError
 from edge_agent.adapters.transaction import Failpoint
 from edge_agent.adapters.twin_file import TwinFile
 from edge_agent.changing import Kept, Noted, Stage
@@ -70,20 +70,24 @@ class Configuring:
         board: Board,
         *,
         journal: Journal,
-        waits_for: Callable[[], str],
+        waits_for: Callable[[Change], str],
         now_ms: Callable[[], int | None],
         wall_ms: Callable[[], int],
         say: Callable[[bytes], None],
         come_back: Callable[[], None],
         ready: Callable[[], bool],
+        release: Release | None = None,
+        restart: Callable[[], None] = lambda: None,
         failpoint: Failpoint = lambda _step: None,
     ) -> None:
-        """*own*: as agent.toml has it. *waits_for*: the lease that holds configuration off. *now_ms*: the time, if
+        """*own*: as agent.toml has it. *waits_for*: the lease that holds a change off. *now_ms*: the time, if
         anybody vouches for it; *wall_ms*: what the board's clock says. *say*: on ``up/twin``. *come_back*: has the
-        agent connect anew. *ready*: whether an order that comes now could be obeyed.
+        agent connect anew. *ready*: whether an order that comes now could be obeyed. *restart*: has this agent end,
+        and the one whose turn it is started.
         """
         by_file: Document = {"broker_host": own.host, "broker_port": own.port, "keep_alive_s": own.keep_alive_s}
-        self._applying = Applying(device_class, applied_by, by_file, failpoint)
+        self._applying = Applying(device_class, applied_by, by_file, failpoint, release)
+        self._restart = restart
         self._file = file
         self._board = board
         self._journal = journal
@@ -236,7 +240,12 @@ class Configuring:
         await self._begin()
         while True:
             self._wake.clear()
-            if await self._step():
+            try:
+                moved = await self._step()
+            except RestartError:
+                self._restart()
+                return
+            if moved:
                 self._again_s = AGAIN_S_MIN
                 continue
             with contextlib.suppress(TimeoutError):
@@ -251,7 +260,7 @@ class Configuring:
             kept = replace(kept, noted=None) if kept.noted is unsure else kept
         self._save(changing.started(kept, boot=self._board.boot, mono_ms=self._board.mono_ms()), anyway=True)
         if self._kept.stage in {Stage.IDLE, Stage.WAITING} and self._kept.in_force:
-            fault = await self._applying.apply(self._kept, self._kept.config)
+            fault = await self._applying.apply(self._kept, self._kept.config, releases=False)
             if fault:
                 logger.warning("not as configured", extra={"why": shown(fault)})
 
@@ -299,7 +308,10 @@ class Configuring:
         assert self._kept.trying is not None
         now_ms = self._now_ms()
         now = None if now_ms is None else datetime.fromtimestamp(now_ms / 1000, UTC).astimezone()
-        holds = self._waits_for() or ("" if changing.is_open(self._kept.trying.window, now) else changing.WINDOW)
+        lease = self._waits_for(Change.CONFIG)
+        if not lease and self._applying.changes_firmware(self._kept):
+            lease = self._waits_for(Change.FIRMWARE)
+        holds = lease or ("" if changing.is_open(self._kept.trying.window, now) else changing.WINDOW)
         if not holds:
             return self._save(changing.free(self._kept))
         now_s = self._now_s()
@@ -325,6 +337,7 @@ class Configuring:
         trying = self._kept.trying
         assert trying is not None
         fault = NOT_HEARD if self._not_heard() else await self._applying.check(trying.config)
+        fault = fault or self._applying.commit()
         if not fault:
             return self._save(changing.proved(self._kept), good=True)
         if changing.left_ms(self._kept, boot=self._board.boot, mono_ms=self._board.mono_ms()) > 0:
@@ -362,7 +375,7 @@ class Configuring:
             kept,
             boot=self._board.boot,
             now_ms=self._wall_ms(),
-            config=self._applying.filled(changing.in_trial(kept)[1]),
+            config=self._applying.in_force(changing.in_trial(kept)[1]),
             known=self._known,
         )
         if kept == self._kept:

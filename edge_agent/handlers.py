@@ -1,4 +1,6 @@
-"""What applies a setting: the agent itself, a file that an instrument reads, or a program. Tables and their check.
+"""What applies a setting: the agent itself, a file that an instrument reads, a program, or another agent.
+
+Tables and their check.
 
 Every handler may be asked twice for the same: a power cut repeats what it interrupted.
 """
@@ -16,6 +18,8 @@ from broker_config.twin import SettingValue
 
 AGENTS_OWN: Final = frozenset({"broker_host", "broker_port", "keep_alive_s"})
 """What the agent applies to itself. What is not set has the value of agent.toml."""
+AGENT_RELEASE: Final = "agent_release"
+"""The setting that is another agent. What is not set is the release that was committed last."""
 HOST_PATTERN: Final = r"^[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_:%-]{1,63})*\.?\Z"
 """Of the broker: a name in ASCII, or an address."""
 ARGUMENTS_MAX: Final = 32
@@ -31,14 +35,14 @@ class HandlerTable(Struct, frozen=True):
     ``agent``: see AGENTS_OWN. ``file``: JSON of its settings, replaced at ``path`` whole or not at all. ``program``:
     ``argv`` gets that JSON on stdin and has applied it when it ends with 0; ``check`` gets the same and ends with 0
     when that is in force. ``needs_server``: it is confirmed only by hearing from the server, over a connection made
-    since.
+    since. ``release``: the agent itself, replaced by another (``[releases] places`` of agent.toml).
     """
 
-    handler: Literal["agent", "file", "program"]
+    handler: Literal["agent", "file", "program", "release"]
     path: Annotated[str, Meta(max_length=4096)] = ""
     argv: Command = ()
     check: Command = ()
-    seconds_max: Annotated[float, Meta(ge=0.1, le=600)] = 30.0
+    seconds_max: Annotated[float, Meta(ge=0.1, le=7200)] = 30.0
     needs_server: bool = False
 
     def __post_init__(self) -> None:
@@ -73,7 +77,14 @@ class ByProgram:
     needs_server: bool
 
 
-Handler: TypeAlias = ByAgent | ByFile | ByProgram
+@dataclass(frozen=True, slots=True)
+class ByRelease:
+    """Another agent goes on, and is not believed before the server has heard it."""
+
+    needs_server: bool = True
+
+
+Handler: TypeAlias = ByAgent | ByFile | ByProgram | ByRelease
 
 
 def read(
@@ -86,6 +97,8 @@ def read(
             faults.append(f"{place}.{shown(name)}: unknown; {device_class.name} has {known}")
         if (table.handler == "agent") != (name in AGENTS_OWN):
             faults.append(f"{place}.{shown(name)}: agent, and nothing else, applies {', '.join(sorted(AGENTS_OWN))}")
+        if (table.handler == "release") != (name == AGENT_RELEASE):
+            faults.append(f"{place}.{shown(name)}: release, and nothing else, applies {AGENT_RELEASE}")
     found = {name: _handler(tables[name]) for name in device_class.config if name in tables}
     files: dict[str, Handler] = {}
     for name, handler in found.items():
@@ -102,6 +115,8 @@ def _handler(table: HandlerTable) -> Handler:
             return ByFile(table.path, table.needs_server)
         case "program":
             return ByProgram(table.argv, table.check, table.seconds_max, table.needs_server)
+        case "release":
+            return ByRelease()
 
 
 def grouped(handlers: Mapping[str, Handler], values: Values) -> list[tuple[Handler, dict[str, SettingValue]]]:

@@ -25,6 +25,7 @@ from edge_agent.session import State
 from edge_agent.window import Window
 
 if TYPE_CHECKING:
+    from edge_agent.adapters.agent_release import AgentRelease
     from edge_agent.uploading import Uploading
 
 
@@ -97,6 +98,8 @@ def configuring(
     say: Callable[[bytes], None],
     come_back: Callable[[], None],
     ready: Callable[[], bool],
+    not_before_ms: Callable[[], int],
+    restart: Callable[[], None],
 ) -> Configuring:
     """*own*: as agent.toml has it."""
     return Configuring(
@@ -106,13 +109,25 @@ def configuring(
         TwinFile(settings.state_dir, lambda _step: None),
         system,
         journal=keeper,
-        waits_for=lambda: leases.waits_for(Change.CONFIG),
+        waits_for=leases.waits_for,
         now_ms=now_ms,
         wall_ms=lambda: system.facts().wall_ms,
         say=say,
         come_back=come_back,
         ready=ready,
+        release=agent_release(settings, not_before_ms),
+        restart=restart,
     )
+
+
+def agent_release(settings: Settings, not_before_ms: Callable[[], int]) -> "AgentRelease | None":
+    """None: it is not told of releases, or has no places for them."""
+    table = settings.file.releases
+    if table is None or not table.places:
+        return None
+    from edge_agent.adapters.agent_release import AgentRelease  # noqa: PLC0415  # memory that others do not need
+
+    return AgentRelease(settings, settings.config_file.parent / table.places, not_before_ms)
 
 
 def status(

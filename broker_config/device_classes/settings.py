@@ -26,7 +26,10 @@ class Type(StrEnum):
 
 
 class Setting(Struct, frozen=True, forbid_unknown_fields=True):
-    """One value. Numbers have a unit and both bounds; a text has ``enum`` or ``max_length``; never null."""
+    """One value. Numbers have a unit and both bounds; a text has ``enum`` or ``max_length``; never null.
+
+    ``firmware``: another value is another program on the device, which is held off by what defers firmware.
+    """
 
     type: Type
     description: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -36,6 +39,7 @@ class Setting(Struct, frozen=True, forbid_unknown_fields=True):
     maximum: float | None = None
     enum: tuple[str, ...] = ()
     max_length: Annotated[int, Meta(ge=1, le=TEXT_CHARS_MAX)] | None = None
+    firmware: bool = False
 
     def __post_init__(self) -> None:
         numeric = self.type in {Type.INTEGER, Type.NUMBER}

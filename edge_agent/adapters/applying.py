@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 import msgspec
 
@@ -15,24 +15,52 @@ from edge_agent.adapters.files import write_durably
 from edge_agent.adapters.program import ProgramError
 from edge_agent.adapters.transaction import Failpoint
 from edge_agent.changing import Kept
-from edge_agent.handlers import ByAgent, ByFile, ByProgram, Handler
+from edge_agent.handlers import AGENT_RELEASE, ByAgent, ByFile, ByProgram, ByRelease, Handler
 
 FILE_MODE: Final = 0o644
 
 Values = Mapping[str, SettingValue]
 
 
+class RestartError(Exception):
+    """It goes on in an agent that is started anew."""
+
+
+class Release(Protocol):
+    """The agent's own release, as :class:`edge_agent.adapters.agent_release.AgentRelease` has it."""
+
+    def in_force(self) -> str: ...
+
+    def running(self) -> str: ...
+
+    def check(self, name: str) -> str: ...
+
+    def commit(self) -> str: ...
+
+    async def put(self, name: str) -> str: ...
+
+
 class Applying:
     """Everything that can be set on one device. All calls are the agent's loop's."""
 
     def __init__(
-        self, device_class: DeviceClass, handlers: Mapping[str, Handler], by_file: Values, failpoint: Failpoint
+        self,
+        device_class: DeviceClass,
+        handlers: Mapping[str, Handler],
+        by_file: Values,
+        failpoint: Failpoint,
+        release: Release | None = None,
     ) -> None:
-        """*handlers*: setting -> what applies it. *by_file*: the agent's own settings, as agent.toml has them."""
+        """*handlers*: setting -> what applies it. *by_file*: the agent's own settings, as agent.toml has them.
+        *release*: None where another agent cannot be had.
+        """
         self._class = device_class
-        self._handlers = handlers
+        self._handlers = (
+            handlers if release is not None else {k: v for k, v in handlers.items() if not isinstance(v, ByRelease)}
+        )
         self._by_file = by_file
         self._failpoint = failpoint
+        self._release = release
 
     def faults(self, config: Document) -> Sequence[str]:
         """Why this device cannot be set to *config*."""
@@ -40,11 +68,27 @@ class Applying:
 
     def filled(self, config: Document) -> dict[str, SettingValue]:
         """Every setting that can be applied here, as *config* has it; else its default."""
-        return handlers.filled(self._class, self._handlers, self._by_file, config)
+        return handlers.filled(self._class, self._handlers, self._own(), config)
+
+    def in_force(self, config: Document) -> dict[str, SettingValue]:
+        """As :meth:`filled`, but with the release that runs, whatever was asked for."""
+        running = {} if self._release is None else {AGENT_RELEASE: self._release.running()}
+        return self.filled(config) | {name: value for name, value in running.items() if name in self._handlers}
+
+    def _own(self) -> Values:
+        return self._by_file if self._release is None else {**self._by_file, AGENT_RELEASE: self._release.in_force()}
 
     def own(self, config: Document) -> Values:
         """The agent's own settings among them."""
         return {**self._by_file, **self.filled(config)}
+
+    def changes_firmware(self, kept: Kept) -> bool:
+        """Whether the change under way is one of firmware, so that leases that defer firmware hold it off."""
+        return kept.trying is not None and any(
+            self._class.config[name].firmware
+            and self.filled(kept.config).get(name) != self.filled(kept.trying.config).get(name)
+            for name in self._handlers
+        )
 
     def _changes(self, kept: Kept) -> dict[Handler, bool]:
         """Each handler -> whether the change under way means anything to it."""
@@ -58,20 +102,25 @@ class Applying:
         """Whether the change under way has to hear from the server before it is confirmed."""
         return any(changed and handler.needs_server for handler, changed in self._changes(kept).items())
 
-    async def apply(self, kept: Kept, config: Document) -> str:
+    async def apply(self, kept: Kept, config: Document, *, releases: bool = True) -> str:
         """Have applied what is not in force yet. Of a handler that cannot tell, that is what the change under way
-        means something to.
+        means something to. *releases*: another agent as well, the last of all: it goes on with the same change.
+
+        Raises RestartError: in another agent.
         """
         changes = self._changes(kept)
-        for handler, values in handlers.grouped(self._handlers, self.filled(config)):
+        groups = handlers.grouped(self._handlers, self.filled(config))
+        for handler, values in sorted(groups, key=lambda group: isinstance(group[0], ByRelease)):
+            if isinstance(handler, ByRelease) and not releases:
+                continue
             if _can_tell(handler):
-                wanted = bool(await _check(handler, values))
+                wanted = bool(await self._check(handler, values))
             else:
                 wanted = changes.get(handler, False) or (bool(changes) and not kept.in_force)
             if not wanted:
                 continue
             self._failpoint("before a handler")
-            fault = await _apply(handler, values)
+            fault = await self._apply(handler, values)
             self._failpoint("after a handler")
             if fault:
                 return fault
@@ -80,41 +129,51 @@ class Applying:
     async def check(self, config: Document) -> str:
         """Look whether *config* is in force, as far as handlers can tell."""
         for handler, values in handlers.grouped(self._handlers, self.filled(config)):
-            fault = await _check(handler, values)
+            fault = await self._check(handler, values)
             if fault:
                 return fault
         return ""
 
+    def commit(self) -> str:
+        """The change has proved itself, and so has the agent that runs; why that could not be stored, if so."""
+        return "" if self._release is None else self._release.commit()
 
-async def _apply(handler: Handler, values: Values) -> str:
-    """May be repeated, and then changes nothing."""
-    match handler:
-        case ByAgent():
-            return ""
-        case ByFile():
-            return _write(Path(handler.path), values)
-        case ByProgram():
-            return await _run(handler.argv, values, handler.seconds_max)
-        case _:
-            assert_never(handler)
+    async def _apply(self, handler: Handler, values: Values) -> str:
+        """May be repeated, and then changes nothing."""
+        match handler:
+            case ByAgent():
+                return ""
+            case ByFile():
+                return _write(Path(handler.path), values)
+            case ByProgram():
+                return await _run(handler.argv, values, handler.seconds_max)
+            case ByRelease():
+                return "" if self._release is None else await self._release.put(_name(values))
+            case _:
+                assert_never(handler)
+
+    async def _check(self, handler: Handler, values: Values) -> str:
+        """Of a handler that cannot tell nothing is known to be wrong."""
+        match handler:
+            case ByAgent():
+                return ""
+            case ByFile():
+                return _look(Path(handler.path), values)
+            case ByProgram():
+                return await _run(handler.check, values, handler.seconds_max) if handler.check else ""
+            case ByRelease():
+                return "" if self._release is None else self._release.check(_name(values))
+            case _:
+                assert_never(handler)
+
+
+def _name(values: Values) -> str:
+    return str(values[AGENT_RELEASE])
 
 
 def _can_tell(handler: Handler) -> bool:
     """Whether :func:`_check` says anything of what is in force."""
     return not isinstance(handler, ByProgram) or bool(handler.check)
-
-
-async def _check(handler: Handler, values: Values) -> str:
-    """Of a handler that cannot tell nothing is known to be wrong."""
-    match handler:
-        case ByAgent():
-            return ""
-        case ByFile():
-            return _look(Path(handler.path), values)
-        case ByProgram():
-            return await _run(handler.check, values, handler.seconds_max) if handler.check else ""
-        case _:
-            assert_never(handler)
 
 
 def _write(path: Path, values: Values) -> str:

@@ -92,7 +92,7 @@ def device(
         TwinFile(directory, failpoint),
         its,
         journal=its,
-        waits_for=lambda: "",
+        waits_for=lambda _change: "",
         now_ms=lambda: time.time_ns() // 1_000_000,
         wall_ms=lambda: time.time_ns() // 1_000_000,
         say=lambda _payload: None,

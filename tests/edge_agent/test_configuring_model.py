@@ -100,7 +100,7 @@ class Device(RuleBasedStateMachine):
             TwinFile(self.directory, self.failpoint),
             board,
             journal=self,
-            waits_for=lambda: self.lease,
+            waits_for=lambda _change: self.lease,
             now_ms=lambda: 1_767_225_600_000 + self.mono_ms,
             wall_ms=lambda: 1_767_225_600_000 + self.mono_ms,
             say=lambda _payload: None,

@@ -1,0 +1,134 @@
+"""The agent's own release, as a setting: fetched, put into the free place, tried, and committed or given up.
+
+What is decided is :mod:`edge_agent.launch`; the agent that is started next goes on with the same change.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from broker_config.ids import ContractError
+from broker_config.releases import ImageKind, hardware, target_path
+from broker_config.text import shown
+from edge_agent import launch
+from edge_agent.adapters import child
+from edge_agent.adapters.applying import RestartError
+from edge_agent.adapters.child import ChildError
+from edge_agent.adapters.fetching import FetchingError, fetched
+from edge_agent.config import Settings
+from edge_agent.launch import Places
+from edge_agent.releases import Fetched, Wanted
+
+logger = logging.getLogger(__name__)
+
+FETCH_AGAIN_S_MIN: Final = 5.0
+FETCH_AGAIN_S_MAX: Final = 300.0
+"""Between two attempts: the listener may be away, or too busy, and what came is kept."""
+FETCH_FOR_S: Final = 3_600.0
+"""No longer, over all attempts; then the change has failed, and a newer version has its turn."""
+INSTALL_S_MAX: Final = 600.0
+UNDONE: Final = "its change did not prove itself"
+
+
+class AgentRelease:
+    """All calls are the agent's loop's."""
+
+    def __init__(
+        self, settings: Settings, directory: Path, not_before_ms: Callable[[], int], *, prefix: str = sys.prefix
+    ) -> None:
+        """*directory*: the places'. *not_before_ms*: a time that is known to have been. *prefix*: this interpreter's.
+
+        Raises ContractError: the board is not named as hardware can be.
+        """
+        table = settings.file.releases
+        own = "" if table is None else table.hardware
+        self._hw = hardware(own or settings.device_class.name)
+        self._config_file = settings.config_file
+        self._directory = directory
+        self._not_before_ms = not_before_ms
+        self._prefix = prefix
+
+    def in_force(self) -> str:
+        """The release that was committed; empty: as installed, or nobody can tell."""
+        try:
+            return launch.read(self._directory).in_force.name
+        except (OSError, ValueError) as error:
+            logger.warning("releases not read", extra={"why": shown(error)})
+            return ""
+
+    def running(self) -> str:
+        """The release that this agent is of; empty: as installed."""
+        try:
+            return launch.running(launch.read(self._directory), self._directory, self._prefix).name
+        except (OSError, ValueError):
+            return ""
+
+    def check(self, name: str) -> str:
+        """Why *name* is not in force; empty: it is."""
+        running = self.running()
+        return "" if running == name else f"expected {name or 'the installed agent'}, {running or 'that'} runs"
+
+    def commit(self) -> str:
+        """What runs has proved itself; why that could not be stored, if so."""
+        try:
+            places = launch.read(self._directory)
+            if places.trial is not None and places.trial == launch.running(places, self._directory, self._prefix):
+                launch.write(self._directory, launch.committed(places))
+        except (OSError, ValueError) as error:
+            return shown(error)
+        return ""
+
+    async def put(self, name: str) -> str:
+        """Have *name* run; why it cannot, if so. Raises RestartError: another agent goes on with it."""
+        try:
+            places = launch.read(self._directory)
+            if name == places.in_force.name:  # going back; what is to be tried has failed
+                launch.write(self._directory, launch.given_up(places, UNDONE))
+                raise RestartError
+            if why := places.why_given_up(name):
+                return f"given up before: {why}"
+            if places.trial is None or places.trial.name != name:
+                fault = await self._prepare(places, target_path(name))
+                if fault:
+                    return fault
+        except (OSError, ValueError, ContractError) as error:
+            return shown(error)
+        raise RestartError
+
+    async def _prepare(self, places: Places, name: str) -> str:
+        image, fault = await self._fetch(places, name)
+        if image is None:
+            return fault
+        place = self._directory / places.free
+        try:
+            ended = await child.ask(
+                "edge_agent.install_release", b"", seconds_max=INSTALL_S_MAX, arguments=(image.file, str(place))
+            )
+        except ChildError as error:
+            return f"not installed: {shown(error)}"
+        if ended.code:
+            return f"not installed: {shown(ended.said.decode(errors='replace').strip(), 300)}"
+        launch.write(self._directory, launch.tried(places, name, image.counter))
+        return ""
+
+    async def _fetch(self, places: Places, name: str) -> tuple[Fetched | None, str]:
+        wanted = Wanted(name, self._hw, ImageKind.AGENT, places.in_force.counter, self._not_before_ms())
+        pause_s, why = FETCH_AGAIN_S_MIN, "nobody answered"
+        try:
+            async with asyncio.timeout(FETCH_FOR_S):
+                while True:
+                    answer = await fetched(self._config_file, wanted)
+                    if answer.fetched is not None:
+                        return answer.fetched, ""
+                    if answer.refused is not None:
+                        return None, f"refused, {answer.refused.attack.value}: {shown(answer.refused.why, 300)}"
+                    why = answer.not_now
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(FETCH_AGAIN_S_MAX, 2 * pause_s)
+        except TimeoutError:
+            return None, f"not fetched within {FETCH_FOR_S:g} s: {shown(why)}"
+        except FetchingError as error:
+            return None, f"not fetched: {error}"
