@@ -59,13 +59,11 @@ class OrdersTable(Struct, frozen=True):
 
 class ReleasesTable(Struct, frozen=True):
     """``[releases]``: who may release for this device, TUF's root of its site. ``hardware``: what this board is;
-    empty: named as its class. ``places``: where ``python -m edge_agent.launch`` has agents, from which this one was
-    started; empty: the agent is not replaced.
+    empty: named as its class.
     """
 
     root_file: Path_
     hardware: Annotated[str, Meta(max_length=63)] = ""
-    places: Annotated[str, Meta(max_length=4096)] = ""
 
 
 class SpoolTable(Struct, frozen=True):

@@ -35,7 +35,7 @@ class HandlerTable(Struct, frozen=True):
     ``agent``: see AGENTS_OWN. ``file``: JSON of its settings, replaced at ``path`` whole or not at all. ``program``:
     ``argv`` gets that JSON on stdin and has applied it when it ends with 0; ``check`` gets the same and ends with 0
     when that is in force. ``needs_server``: it is confirmed only by hearing from the server, over a connection made
-    since. ``release``: the agent itself, replaced by another (``[releases] places`` of agent.toml).
+    since. ``release``: the agent itself, replaced by another (:mod:`edge_agent.launch`).
     """
 
     handler: Literal["agent", "file", "program", "release"]

@@ -11,7 +11,8 @@ Rule 2: the number of starts is on the disk before the agent is started.
 Rule 3: a release that was given up is not tried again (``given_up``), until a person has it forgotten.
 Rule 4: what cannot be read, or is not there, is no reason not to start: the installed agent is always there.
 
-It has nothing but the standard library, and its process becomes the agent's.
+It has nothing but the standard library, and its process becomes the agent's, which is told of DIRECTORY by the
+environment: an agent that was started otherwise is not replaced.
 """
 
 import json
@@ -26,6 +27,7 @@ PLACES: Final = ("a", "b")
 INSTALLED: Final = ""
 """The place of the agent that starts this one; its release has no name."""
 FILE: Final = "places.json"
+ENVIRONMENT: Final = "FIELDFLEET_PLACES"
 TRIAL_STARTS_MAX: Final = 3
 GIVEN_UP_MAX: Final = 16
 """Remembered; the newest."""
@@ -144,6 +146,7 @@ def python_of(directory: Path, release: Release) -> Path:
 def _chosen(directory: Path) -> Release:
     """By rule 4 never an error."""
     try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         before = read(directory)
         places, release = turn(before)
         if places != before:
@@ -171,7 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for each in dict.fromkeys((release, Release())):
         python = python_of(directory, each)
         try:
-            os.execv(python, [str(python), "-I", "-m", "edge_agent", *given[1:]])  # noqa: S606 - it becomes the agent
+            # it becomes the agent
+            os.execve(  # noqa: S606
+                python,
+                [str(python), "-I", "-m", "edge_agent", *given[1:]],
+                {**os.environ, ENVIRONMENT: str(directory)},
+            )
         except OSError as error:
             _say(f"{python}: {error}")
     return 1

@@ -1,8 +1,10 @@
 """The parts of an agent, each made from its settings and from what it leans on; and how they do."""
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from broker_config.device_classes import Change
 from broker_config.messages import CommandStatus
@@ -27,6 +29,9 @@ from edge_agent.window import Window
 if TYPE_CHECKING:
     from edge_agent.adapters.agent_release import AgentRelease
     from edge_agent.uploading import Uploading
+
+PLACES: Final = "FIELDFLEET_PLACES"
+"""Of the environment, by :mod:`edge_agent.launch`: where other agents are put."""
 
 
 def uploading(
@@ -121,13 +126,13 @@ def configuring(
 
 
 def agent_release(settings: Settings, not_before_ms: Callable[[], int]) -> "AgentRelease | None":
-    """None: it is not told of releases, or has no places for them."""
-    table = settings.file.releases
-    if table is None or not table.places:
+    """None: it is not told of releases, or was not started by who could start another agent."""
+    places = os.environ.get(PLACES)
+    if settings.file.releases is None or places is None:
         return None
     from edge_agent.adapters.agent_release import AgentRelease  # noqa: PLC0415  # memory that others do not need
 
-    return AgentRelease(settings, settings.config_file.parent / table.places, not_before_ms)
+    return AgentRelease(settings, Path(places), not_before_ms)
 
 
 def status(
