@@ -7,7 +7,9 @@ import base64
 import contextlib
 import json
 import shutil
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ from fleet_server.releases.publishing import Publisher
 from fleet_server.releases.roots import Signers
 from fleet_server.releases.targets import Release
 from tests.enrolment import Office, office
+from tests.servers import HOST
 
 HW: Final = "dock-2"
 GOOD: Final = "mcu/dock-2/1.4.0.bin"
@@ -292,6 +295,29 @@ def stage_of(made: tuple[Office, Shown, Network, Path], directory: Path) -> Iter
     finally:
         shown.repository, network.trickle, network.cut_after, network.hold_after = first, "", None, None
         network.ranges.clear()
+
+
+@contextmanager
+def trickling(desk: Office) -> Iterator[str]:
+    """A listener with the certificate of *desk* whose answers' heads never end; where it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(desk.directory / "enrolment.crt", desk.directory / "enrolment.key")
+    over = threading.Event()
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True) as spoken:
+            spoken.sendall(b"HTTP/1.1 200 OK\r\nX-Head: ")
+            while not over.wait(0.05):
+                spoken.sendall(b"x")
+
+    with socket.create_server((HOST, 0)) as listener:
+        thread = threading.Thread(target=trickle, name="trickling")
+        thread.start()
+        try:
+            yield f"https://{HOST}:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join()
 
 
 def days_ago(days: float) -> Callable[[], datetime]:

@@ -1,9 +1,14 @@
 """Speaks to the enrolment listener: HTTPS, the server held to the authority that we were given."""
 
+import contextlib
 import http.client
 import ipaddress
+import socket
 import ssl
+import threading
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -30,6 +35,8 @@ from broker_config.enrolment import (
 from broker_config.text import shown
 
 TIMEOUT_S: Final = 20.0
+ANSWER_S_MAX: Final = 60.0
+"""For all of an answer; TIMEOUT_S begins anew with each byte of it."""
 # the agent's start leaves it out of urllib.parse, which wants it for a host in brackets
 vars(urllib.parse)["ipaddress"] = ipaddress
 
@@ -109,9 +116,10 @@ class Listener:
     def _ask(self, method: str, path: str, body: bytes | None, kind: type[A]) -> A:
         connection = self.connection()
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            data = answer.read(max(ANSWER_BYTES_MAX, TRUST_ANSWER_BYTES_MAX) + 1)
+            with cut_after(connection, ANSWER_S_MAX):
+                connection.request(method, path, body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                data = answer.read(max(ANSWER_BYTES_MAX, TRUST_ANSWER_BYTES_MAX) + 1)
         except ssl.SSLCertVerificationError as error:
             raise EnrolmentError(
                 f"{self._host}:{self._port} is not a server that --ca vouches for: {shown(error.verify_message)}; "
@@ -132,6 +140,36 @@ class Listener:
             return msgspec.json.decode(data, type=kind)
         except msgspec.MsgspecError as error:
             raise EnrolmentError(f"{self._host}:{self._port} answers, but not as a fleet server: {error}") from error
+
+
+@contextmanager
+def cut_after(connection: http.client.HTTPSConnection, seconds: float) -> Iterator[None]:
+    """Cut *connection* after *seconds*: a socket's own time begins anew with each byte, and some send only to stay.
+
+    Raises TimeoutError: that was done, whatever came of it.
+    """
+    done = threading.Event()
+
+    def cut() -> None:
+        done.set()
+        if connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    late = f"no whole answer within {seconds:g} s"
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        if done.is_set():
+            raise TimeoutError(late) from error
+        raise
+    finally:
+        timer.cancel()
+    if done.is_set():  # a head that ends too early counts as whole
+        raise TimeoutError(late)
 
 
 def _why(status: int, data: bytes) -> str:

@@ -16,7 +16,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 from broker_config.limits import RELEASE_METADATA_BYTES_MAX
 from broker_config.releases import TARGETS_PATH
 from broker_config.text import shown
-from edge_agent.adapters.enrolment import Listener
+from edge_agent.adapters.enrolment import Listener, cut_after
 from edge_agent.releases import Attack, Pace, RefusedReleaseError
 
 PART_BYTES: Final = 65_536
@@ -125,11 +125,12 @@ class HttpsFetcher(FetcherInterface):
         for fresh in (False, True):
             if fresh or not self._token:
                 self._token = self._session()
-            connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}", **headers})
-            answer = connection.getresponse()
+            with cut_after(connection, self._pace.grace_s):
+                connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}", **headers})
+                answer = connection.getresponse()
             if answer.status != http.client.UNAUTHORIZED or fresh:
                 break
-            answer.read(PART_BYTES)  # a session ends after some minutes; a large image takes longer
+            connection.close()  # and made anew: a session ends after some minutes, a large image takes longer
         if answer.status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise RefusedReleaseError(Attack.ARBITRARY, f"{path} ends before what was signed does")
         if answer.status >= http.client.BAD_REQUEST:

@@ -14,13 +14,15 @@ import msgspec
 import pytest
 
 from broker_config.releases import METADATA_PATH, TARGETS_PATH, ImageKind
+from edge_agent import config, fetch_release
 from edge_agent.__main__ import main
-from edge_agent.adapters import fetching
+from edge_agent.adapters import enrolment, fetching
+from edge_agent.adapters.enrolment import EnrolmentError, Listener
 from edge_agent.adapters.release_client import PART
-from edge_agent.adapters.release_fetcher import NotNowError
+from edge_agent.adapters.release_fetcher import HttpsFetcher, NotNowError
 from edge_agent.config import ConfigError
 from edge_agent.fetch_release import BAD_CONFIG, FETCHED, REFUSED
-from edge_agent.releases import Answer, Attack, Pace, RefusedReleaseError, Wanted
+from edge_agent.releases import USUAL, Answer, Attack, Pace, RefusedReleaseError, Wanted
 from fleet_server.releases import newest, roots
 from fleet_server.releases.metadata import sign
 from tests.enrolment import Office
@@ -30,6 +32,7 @@ from tests.releases import (
     COUNTER,
     EVIL,
     GOOD,
+    HURRIED,
     HW,
     IMAGE,
     MINUTE_D,
@@ -45,6 +48,7 @@ from tests.releases import (
     desk_in,
     hashes_of,
     stage_of,
+    trickling,
 )
 from tests.servers import wait_until
 
@@ -211,6 +215,19 @@ def wrong_target(stage: Stage) -> str:
     return "mcu/dock-9/1.6.0.bin"
 
 
+def one_person_for_the_root(stage: Stage) -> str:
+    """One person's key was stolen, and makes the thief's the only ones that count."""
+    current = stage.repository.publisher.root()
+    assert current is not None
+    thieves = frozenset({ANNA.public, STRANGER.public})
+    new = roots.next_root(current, root=thieves, targets=thieves, now=stage.repository.now())
+    for key in (ANNA, STRANGER):
+        sign(new, key)
+    stage.repository.store.put("root", 2, new.to_bytes())
+    stage.repository.stolen(*stage.repository.with_one(EVIL, custom(13, version="1.5.0")), by=(ANNA, STRANGER))
+    return "mcu/dock-2/1.5.0.bin"
+
+
 def one_person(stage: Stage) -> str:
     """One person's key was stolen, and the server's."""
     stage.repository.stolen(*stage.repository.with_one(EVIL, custom(13, version="1.5.0")), by=(ANNA,))
@@ -246,6 +263,7 @@ ATTACKS: Final[tuple[tuple[Callable[[Stage], str], Attack], ...]] = (
     (wrong_target, Attack.WRONG_TARGET),
     (one_person, Attack.THRESHOLD),
     (strangers, Attack.THRESHOLD),
+    (one_person_for_the_root, Attack.THRESHOLD),
 )
 IDS: Final = [make.__name__ for make, _ in ATTACKS]
 
@@ -275,6 +293,7 @@ def test_each_attack_is_refused_with_its_name(stage: Stage, make: Callable[[Stag
         (wrong_target, EVIL),
         (one_person, EVIL),
         (strangers, EVIL),
+        (one_person_for_the_root, EVIL),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -298,6 +317,21 @@ def test_what_nobody_signed_is_arbitrary_too(stage: Stage) -> None:
         stage.fetch("mcu/dock-2/6.6.6.bin")
 
 
+def test_a_head_that_comes_byte_by_byte_is_slow_retrieval_too(stage: Stage) -> None:
+    with trickling(stage.desk) as url:
+        fetcher = HttpsFetcher(Listener(url, stage.desk.ca_file), lambda: "a session", HURRIED)
+        with pytest.raises(RefusedReleaseError, match="slow retrieval"):
+            fetcher.download_bytes(f"{url}/releases/metadata/timestamp.json", 16_384)
+
+
+def test_nothing_else_of_the_listener_is_waited_for_byte_by_byte(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "ANSWER_S_MAX", 0.5)
+    with trickling(stage.desk) as url, pytest.raises(EnrolmentError, match=r"no whole answer within 0\.5 s"):
+        Listener(url, stage.desk.ca_file).nonce()
+
+
 def test_an_attack_leaves_a_device_that_takes_the_next_good_release(stage: Stage) -> None:
     good = stage.repository
     stage.show(good.copied(stage.directory / "evil"))
@@ -317,6 +351,18 @@ def test_a_signed_exception_lets_an_older_release_follow_what_it_names(stage: St
     with pytest.raises(RefusedReleaseError, match=r"rollback: release counter 3 .* is below 13"):
         stage.fetch(path, installed=13)
     assert Path(stage.fetch(path, installed=COUNTER).file).read_bytes() == OLD
+
+
+def test_a_session_that_is_over_is_followed_by_another(stage: Stage) -> None:
+    stage.desk.later(MINUTE_D)
+    settings = config.load(stage.device / "agent.toml")
+    listener = Listener(stage.desk.url, settings.ca_file)
+    answers = iter(["0123.car-7.00", fetch_release._session(settings, listener)])
+    fetcher = HttpsFetcher(listener, lambda: next(answers), USUAL)
+    stamp = fetcher.download_bytes(f"{listener.url}{METADATA_PATH}/timestamp.json", 16_384)
+    assert stamp == stage.repository.file("timestamp").read_bytes()
+    with pytest.raises(StopIteration):
+        next(answers)
 
 
 def test_the_same_release_may_be_taken_again(stage: Stage) -> None:
