@@ -18,7 +18,7 @@ from broker_config.signing import BadEnvelopeError, Claims
 from broker_config.text import shown
 from broker_config.twin import AskTwin, Document
 from edge_agent import changing
-from edge_agent.adapters.applying import Applying, Release, RestartError
+from edge_agent.adapters.applying import Applying, Mcus, Release, RestartError
 from edge_agent.adapters.transaction import Failpoint
 from edge_agent.adapters.twin_file import TwinFile
 from edge_agent.changing import Kept, Noted, Stage
@@ -77,6 +77,7 @@ class Configuring:
         come_back: Callable[[], None],
         ready: Callable[[], bool],
         release: Release | None = None,
+        mcus: Mcus | None = None,
         restart: Callable[[], None] = lambda: None,
         failpoint: Failpoint = lambda _step: None,
     ) -> None:
@@ -86,7 +87,7 @@ class Configuring:
         and the one whose turn it is started.
         """
         by_file: Document = {"broker_host": own.host, "broker_port": own.port, "keep_alive_s": own.keep_alive_s}
-        self._applying = Applying(device_class, applied_by, by_file, failpoint, release)
+        self._applying = Applying(device_class, applied_by, by_file, failpoint, release, mcus)
         self._restart = restart
         self._file = file
         self._board = board

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from broker_config.device_classes import DeviceClass
 from broker_config.text import shown
@@ -29,27 +29,45 @@ Command = Annotated[tuple[Argument, ...], Meta(max_length=ARGUMENTS_MAX)]
 Values: TypeAlias = Mapping[str, SettingValue]
 
 
+class McuTable(Struct, frozen=True):
+    """A microcontroller with MCUboot behind the board. ``hw``: what the list of releases calls it; the others as
+    ``firmware-bridge update`` takes them.
+    """
+
+    hw: Annotated[str, Meta(max_length=63)]
+    port: Annotated[str, Meta(max_length=4096)]
+    keys: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=8)]
+    slot_bytes: Annotated[int, Meta(ge=1, le=2**28)]
+    hardware: Annotated[str, Meta(max_length=256)] = ""
+    trailer_bytes: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    trial_s: Annotated[float, Meta(ge=0, le=3600)] = 60.0
+
+
 class HandlerTable(Struct, frozen=True):
     """``[settings.NAME]`` of a profile, a setting of the class. Settings with the same table are applied together.
 
     ``agent``: see AGENTS_OWN. ``file``: JSON of its settings, replaced at ``path`` whole or not at all. ``program``:
     ``argv`` gets that JSON on stdin and has applied it when it ends with 0; ``check`` gets the same and ends with 0
     when that is in force. ``needs_server``: it is confirmed only by hearing from the server, over a connection made
-    since. ``release``: the agent itself, replaced by another (:mod:`edge_agent.launch`).
+    since. ``release``: the agent itself, replaced by another (:mod:`edge_agent.launch`). ``mcu``:
+    the program of the microcontroller of that table.
     """
 
-    handler: Literal["agent", "file", "program", "release"]
+    handler: Literal["agent", "file", "program", "release", "mcu"]
     path: Annotated[str, Meta(max_length=4096)] = ""
     argv: Command = ()
     check: Command = ()
     seconds_max: Annotated[float, Meta(ge=0.1, le=7200)] = 30.0
     needs_server: bool = False
+    mcu: McuTable | None = None
 
     def __post_init__(self) -> None:
         if bool(self.path) != (self.handler == "file"):
             raise ValueError("file, and nothing else, needs path")
         if bool(self.argv) != (self.handler == "program") or (self.check and not self.argv):
             raise ValueError("program, and nothing else, needs argv")
+        if (self.mcu is not None) != (self.handler == "mcu"):
+            raise ValueError("mcu, and nothing else, needs a table of that name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +102,21 @@ class ByRelease:
     needs_server: bool = True
 
 
-Handler: TypeAlias = ByAgent | ByFile | ByProgram | ByRelease
+@dataclass(frozen=True, slots=True)
+class ByMcu:
+    """See McuTable."""
+
+    hw: str
+    port: str
+    keys: tuple[str, ...]
+    slot_bytes: int
+    hardware: str
+    trailer_bytes: int
+    trial_s: float
+    needs_server: bool
+
+
+Handler: TypeAlias = ByAgent | ByFile | ByProgram | ByRelease | ByMcu
 
 
 def read(
@@ -99,6 +131,8 @@ def read(
             faults.append(f"{place}.{shown(name)}: agent, and nothing else, applies {', '.join(sorted(AGENTS_OWN))}")
         if (table.handler == "release") != (name == AGENT_RELEASE):
             faults.append(f"{place}.{shown(name)}: release, and nothing else, applies {AGENT_RELEASE}")
+        if table.handler == "mcu" and name in device_class.config and not device_class.config[name].firmware:
+            faults.append(f"{place}.{shown(name)}: mcu applies settings that are firmware, and nothing else")
     found = {name: _handler(tables[name]) for name in device_class.config if name in tables}
     files: dict[str, Handler] = {}
     for name, handler in found.items():
@@ -117,6 +151,9 @@ def _handler(table: HandlerTable) -> Handler:
             return ByProgram(table.argv, table.check, table.seconds_max, table.needs_server)
         case "release":
             return ByRelease()
+        case "mcu":
+            assert table.mcu is not None
+            return ByMcu(**structs.asdict(table.mcu), needs_server=table.needs_server)
 
 
 def grouped(handlers: Mapping[str, Handler], values: Values) -> list[tuple[Handler, dict[str, SettingValue]]]:

@@ -19,6 +19,7 @@ from edge_agent.commands import LOGS, supported
 from edge_agent.config import Settings
 from edge_agent.configuring import Configuring, Own
 from edge_agent.connecting import Connecting
+from edge_agent.handlers import ByMcu
 from edge_agent.keeper import Keeper
 from edge_agent.last_lines import LastLines
 from edge_agent.lease_watch import LeaseWatch
@@ -28,6 +29,7 @@ from edge_agent.window import Window
 
 if TYPE_CHECKING:
     from edge_agent.adapters.agent_release import AgentRelease
+    from edge_agent.adapters.mcu_release import McuRelease
     from edge_agent.uploading import Uploading
 
 PLACES: Final = "FIELDFLEET_PLACES"
@@ -121,6 +123,7 @@ def configuring(
         come_back=come_back,
         ready=ready,
         release=agent_release(settings, not_before_ms),
+        mcus=mcus(settings, not_before_ms),
         restart=restart,
     )
 
@@ -133,6 +136,16 @@ def agent_release(settings: Settings, not_before_ms: Callable[[], int]) -> "Agen
     from edge_agent.adapters.agent_release import AgentRelease  # noqa: PLC0415  # memory that others do not need
 
     return AgentRelease(settings, Path(places), not_before_ms)
+
+
+def mcus(settings: Settings, not_before_ms: Callable[[], int]) -> "McuRelease | None":
+    """None: it is not told of releases, or has no microcontroller."""
+    has_one = any(isinstance(each, ByMcu) for each in settings.profile.handlers.values())
+    if settings.file.releases is None or not has_one:
+        return None
+    from edge_agent.adapters.mcu_release import McuRelease  # noqa: PLC0415  # memory that others do not need
+
+    return McuRelease(settings.config_file, settings.state_dir, not_before_ms)
 
 
 def status(

@@ -3,7 +3,6 @@
 What is decided is :mod:`edge_agent.launch`; the agent that is started next goes on with the same change.
 """
 
-import asyncio
 import logging
 import sys
 from collections.abc import Callable
@@ -17,18 +16,13 @@ from edge_agent import launch
 from edge_agent.adapters import child
 from edge_agent.adapters.applying import RestartError
 from edge_agent.adapters.child import ChildError
-from edge_agent.adapters.fetching import FetchingError, fetched
+from edge_agent.adapters.fetching import fetched_at_last
 from edge_agent.config import Settings
 from edge_agent.launch import Places
-from edge_agent.releases import Fetched, Wanted
+from edge_agent.releases import Wanted
 
 logger = logging.getLogger(__name__)
 
-FETCH_AGAIN_S_MIN: Final = 5.0
-FETCH_AGAIN_S_MAX: Final = 300.0
-"""Between two attempts: the listener may be away, or too busy, and what came is kept."""
-FETCH_FOR_S: Final = 3_600.0
-"""No longer, over all attempts; then the change has failed, and a newer version has its turn."""
 INSTALL_S_MAX: Final = 600.0
 UNDONE: Final = "its change did not prove itself"
 
@@ -99,7 +93,8 @@ class AgentRelease:
         raise RestartError
 
     async def _prepare(self, places: Places, name: str) -> str:
-        image, fault = await self._fetch(places, name)
+        wanted = Wanted(name, self._hw, ImageKind.AGENT, places.in_force.counter, self._not_before_ms())
+        image, fault = await fetched_at_last(self._config_file, wanted)
         if image is None:
             return fault
         place = self._directory / places.free
@@ -113,22 +108,3 @@ class AgentRelease:
             return f"not installed: {shown(ended.said.decode(errors='replace').strip(), 300)}"
         launch.write(self._directory, launch.tried(places, name, image.counter))
         return ""
-
-    async def _fetch(self, places: Places, name: str) -> tuple[Fetched | None, str]:
-        wanted = Wanted(name, self._hw, ImageKind.AGENT, places.in_force.counter, self._not_before_ms())
-        pause_s, why = FETCH_AGAIN_S_MIN, "nobody answered"
-        try:
-            async with asyncio.timeout(FETCH_FOR_S):
-                while True:
-                    answer = await fetched(self._config_file, wanted)
-                    if answer.fetched is not None:
-                        return answer.fetched, ""
-                    if answer.refused is not None:
-                        return None, f"refused, {answer.refused.attack.value}: {shown(answer.refused.why, 300)}"
-                    why = answer.not_now
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(FETCH_AGAIN_S_MAX, 2 * pause_s)
-        except TimeoutError:
-            return None, f"not fetched within {FETCH_FOR_S:g} s: {shown(why)}"
-        except FetchingError as error:
-            return None, f"not fetched: {error}"

@@ -15,7 +15,7 @@ from edge_agent.adapters.files import write_durably
 from edge_agent.adapters.program import ProgramError
 from edge_agent.adapters.transaction import Failpoint
 from edge_agent.changing import Kept
-from edge_agent.handlers import AGENT_RELEASE, ByAgent, ByFile, ByProgram, ByRelease, Handler
+from edge_agent.handlers import AGENT_RELEASE, ByAgent, ByFile, ByMcu, ByProgram, ByRelease, Handler
 
 FILE_MODE: Final = 0o644
 
@@ -40,6 +40,16 @@ class Release(Protocol):
     async def put(self, name: str) -> str: ...
 
 
+class Mcus(Protocol):
+    """Microcontrollers' firmware, as :class:`edge_agent.adapters.mcu_release.McuRelease` has it."""
+
+    def in_force(self, handler: ByMcu) -> str: ...
+
+    def check(self, handler: ByMcu, name: str) -> str: ...
+
+    async def put(self, handler: ByMcu, name: str) -> str: ...
+
+
 class Applying:
     """Everything that can be set on one device. All calls are the agent's loop's."""
 
@@ -50,14 +60,15 @@ class Applying:
         by_file: Values,
         failpoint: Failpoint,
         release: Release | None = None,
+        mcus: Mcus | None = None,
     ) -> None:
         """*handlers*: setting -> what applies it. *by_file*: the agent's own settings, as agent.toml has them.
-        *release*: None where another agent cannot be had.
+        *release*, *mcus*: None where another agent, or firmware, cannot be had.
         """
         self._class = device_class
-        self._handlers = (
-            handlers if release is not None else {k: v for k, v in handlers.items() if not isinstance(v, ByRelease)}
-        )
+        cannot = ((ByRelease,) if release is None else ()) + ((ByMcu,) if mcus is None else ())
+        self._handlers = {name: each for name, each in handlers.items() if not isinstance(each, cannot)}
+        self._mcus = mcus
         self._by_file = by_file
         self._failpoint = failpoint
         self._release = release
@@ -76,7 +87,12 @@ class Applying:
         return self.filled(config) | {name: value for name, value in running.items() if name in self._handlers}
 
     def _own(self) -> Values:
-        return self._by_file if self._release is None else {**self._by_file, AGENT_RELEASE: self._release.in_force()}
+        own = {} if self._release is None else {AGENT_RELEASE: self._release.in_force()}
+        if self._mcus is not None:
+            own |= {
+                name: self._mcus.in_force(each) for name, each in self._handlers.items() if isinstance(each, ByMcu)
+            }
+        return {**self._by_file, **own}
 
     def own(self, config: Document) -> Values:
         """The agent's own settings among them."""
@@ -104,14 +120,14 @@ class Applying:
 
     async def apply(self, kept: Kept, config: Document, *, releases: bool = True) -> str:
         """Have applied what is not in force yet. Of a handler that cannot tell, that is what the change under way
-        means something to. *releases*: another agent as well, the last of all: it goes on with the same change.
+        means something to. *releases*: other programs as well; another agent the last of all: it goes on with this.
 
         Raises RestartError: in another agent.
         """
         changes = self._changes(kept)
         groups = handlers.grouped(self._handlers, self.filled(config))
         for handler, values in sorted(groups, key=lambda group: isinstance(group[0], ByRelease)):
-            if isinstance(handler, ByRelease) and not releases:
+            if isinstance(handler, ByRelease | ByMcu) and not releases:
                 continue
             if _can_tell(handler):
                 wanted = bool(await self._check(handler, values))
@@ -149,6 +165,8 @@ class Applying:
                 return await _run(handler.argv, values, handler.seconds_max)
             case ByRelease():
                 return "" if self._release is None else await self._release.put(_name(values))
+            case ByMcu():
+                return "" if self._mcus is None else await self._mcus.put(handler, _name(values))
             case _:
                 assert_never(handler)
 
@@ -163,12 +181,15 @@ class Applying:
                 return await _run(handler.check, values, handler.seconds_max) if handler.check else ""
             case ByRelease():
                 return "" if self._release is None else self._release.check(_name(values))
+            case ByMcu():
+                return "" if self._mcus is None else self._mcus.check(handler, _name(values))
             case _:
                 assert_never(handler)
 
 
 def _name(values: Values) -> str:
-    return str(values[AGENT_RELEASE])
+    (name,) = values.values()
+    return str(name)
 
 
 def _can_tell(handler: Handler) -> bool:

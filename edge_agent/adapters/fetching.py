@@ -1,5 +1,6 @@
 """Has a release fetched and checked by a child process, which is killed when it takes too long: what came is kept."""
 
+import asyncio
 from pathlib import Path
 from typing import Final
 
@@ -9,11 +10,16 @@ from broker_config.limits import KIB
 from broker_config.text import shown
 from edge_agent.adapters import child
 from edge_agent.adapters.child import ChildError
-from edge_agent.releases import Answer, Wanted
+from edge_agent.releases import Answer, Fetched, Wanted
 
 FETCH_S_MAX: Final = 6 * 3_600.0
 """A large image over a slow modem; the next child goes on where this one was."""
 ANSWER_BYTES_MAX: Final = 16 * KIB
+AGAIN_S_MIN: Final = 5.0
+AGAIN_S_MAX: Final = 300.0
+"""Between two attempts: the listener may be away, or too busy, and what came is kept."""
+PATIENCE_S: Final = 3_600.0
+"""For all attempts together; then the change has failed, and a newer version has its turn."""
 
 
 class FetchingError(Exception):
@@ -39,3 +45,23 @@ async def fetched(config_file: Path, wanted: Wanted, *, seconds_max: float = FET
     except msgspec.MsgspecError as error:
         raise FetchingError(f"the child ended with {ended.code}: {shown(ended.said, 300)}") from error
     return answer
+
+
+async def fetched_at_last(config_file: Path, wanted: Wanted) -> tuple[Fetched | None, str]:
+    """The image, or why there is none: refused, or not had within PATIENCE_S."""
+    pause_s, why = AGAIN_S_MIN, "nobody answered"
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                answer = await fetched(config_file, wanted)
+                if answer.fetched is not None:
+                    return answer.fetched, ""
+                if answer.refused is not None:
+                    return None, f"refused, {answer.refused.attack.value}: {shown(answer.refused.why, 300)}"
+                why = answer.not_now
+                await asyncio.sleep(pause_s)
+                pause_s = min(AGAIN_S_MAX, 2 * pause_s)
+    except TimeoutError:
+        return None, f"not fetched within {PATIENCE_S:g} s: {shown(why)}"
+    except FetchingError as error:
+        return None, f"not fetched: {error}"

@@ -2,11 +2,12 @@
 
 import argparse
 import asyncio
+import fcntl
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from firmware_bridge.cli.images import (
     EXIT_CODES,
@@ -23,6 +24,9 @@ from firmware_bridge.cli.images import (
 from firmware_bridge.firmware.flow import Phase, Row, Verdict
 from firmware_bridge.firmware.images import Image, RefusedError
 from firmware_bridge.firmware.updater import Pace, Progress, Updater
+
+if TYPE_CHECKING:
+    from firmware_bridge.adapters.firmware_journal import SqliteJournal
 
 BAR_CHARS: Final = 40
 CODES: Final = {
@@ -82,8 +86,7 @@ async def _update(arguments: argparse.Namespace, image: Image) -> Row:
     from firmware_bridge.adapters.firmware_journal import SqliteJournal  # noqa: PLC0415  # with its database
 
     try:
-        from firmware_bridge.adapters.smp import SmpDevice, SmpSession  # noqa: PLC0415  # its libraries are large
-        from firmware_bridge.adapters.smp_links import link_to  # noqa: PLC0415
+        from firmware_bridge.adapters.smp_links import link_to  # noqa: PLC0415  # its libraries are large
     except ImportError as error:
         raise UsageError(f"needs the libraries of fieldfleet[bridge]: {error}") from error
     try:
@@ -92,7 +95,21 @@ async def _update(arguments: argparse.Namespace, image: Image) -> Row:
         raise UsageError(f"--port: {error}") from error
     file = arguments.journal or _default_journal()
     file.parent.mkdir(parents=True, exist_ok=True)
-    journal = SqliteJournal(file)
+    name = arguments.device or arguments.port
+    with file.with_name(f"{file.name}.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # whoever had it begun may be gone, and it is not
+            return Row(
+                name, image.tlv_hash, verdict=Verdict.POSTPONED, why="another update with this journal goes on"
+            )
+        return await _with(SqliteJournal(file), arguments, name, image)
+
+
+async def _with(journal: "SqliteJournal", arguments: argparse.Namespace, name: str, image: Image) -> Row:
+    from firmware_bridge.adapters.smp import SmpDevice, SmpSession  # noqa: PLC0415  # its libraries are large
+    from firmware_bridge.adapters.smp_links import link_to  # noqa: PLC0415
+
     updater = Updater(
         SmpDevice(SmpSession(lambda: link_to(arguments.port))),
         journal,
@@ -101,7 +118,7 @@ async def _update(arguments: argparse.Namespace, image: Image) -> Row:
         told=_bar if sys.stderr.isatty() else _Lines(),
     )
     try:
-        return await updater.run(arguments.device or arguments.port, image, again=arguments.again)
+        return await updater.run(name, image, again=arguments.again)
     finally:
         journal.close()
 

@@ -5,35 +5,31 @@ the board alone, and the rollout stops.
 
 import importlib.metadata
 import io
-import re
 import subprocess
 import sys
 import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
 from broker_config.releases import Custom, ImageKind
 from edge_agent import launch
-from fleet_server.adapters.signer_socket import _serves
-from tests.faults.programs import ROOT, Program
+from tests.faults.programs import ROOT
 from tests.releases import Repository
 from tests.servers import wait_until
-from tests.system.fleets import Fleet, running
+from tests.system.fleets import Fleet
+from tests.system.releasing import DEVICE, UNDO, WAIT_S, begun, device, ends, gaps, releasing, reported, twin
 
 pytestmark = pytest.mark.server("mosquitto")
 
-DEVICE = "box-1"
 NO_GOOD = (0, 2, 3)
 """Exit codes after which the agent's unit does not start it again."""
 OURS = ("edge_agent", "broker_config", "firmware_bridge")
 CRASHES = {"edge_agent/agent.py": "raise RuntimeError('this release is broken')\n"}
 DEAF = {"edge_agent/adapters/mqtt.py": "\ndef _tls(*_, **__): raise OSError('no way')\n"}
-WAIT_S = 90.0
 
 
 class Supervisor:
@@ -106,21 +102,8 @@ def image_of(version: str, changed: dict[str, str]) -> bytes:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """With a repository of releases, a signer, and room for three images."""
-    with running(tmp_path / "site", "mosquitto", tables='\n[releases]\ndirectory = "releases"\n') as made:
-        config = made.directory / "server/fleet-server.toml"
-        (socket,) = re.findall(r'^socket_file = "([^"]+)"', config.read_text(), re.MULTILINE)
-        argv = [sys.executable, "-m", "fleet_server", "signer", "--config", str(config)]
-        signer = Program("signer", argv, made.directory / "signer.log")
-        signer.start()
-        made.exit.callback(signer.kill)
-        wait_until(lambda: _serves(made.directory / "server" / socket), "the signer serves")
+    with releasing(tmp_path / "site") as made:
         yield made
-
-
-def begun(fleet: Fleet, **plan: Any) -> str:
-    made: Any = fleet.server.send("POST", "/v1/rollouts", json={"name": "x", "layer": "fleet", **plan})
-    return str(made["rollout"]["rollout"])
 
 
 def test_an_agent_that_proves_itself_stays_and_others_are_undone_by_the_board(fleet: Fleet, tmp_path: Path) -> None:
@@ -149,11 +132,10 @@ def test_an_agent_that_proves_itself_stays_and_others_are_undone_by_the_board(fl
         assert device(fleet)["agent"] == "fieldfleet/0.2.0"
         assert launch.read(places).in_force == launch.Release("a", good, 2)
 
-        rule = {"kind": "all", "pct": 0, "action": "rollback"}
         for name, why in ((broken, "started 3 times and never confirmed"), (deaf, "did not prove itself")):
             before = agent.starts
             rollout = begun(
-                fleet, patch={"agent_release": name}, confirm_s=10, abort=[rule], timers={"silent_s": 600}
+                fleet, patch={"agent_release": name}, confirm_s=10, abort=[UNDO], timers={"silent_s": 600}
             )
             ends(fleet, rollout, "rolled_back")
             wait_until(lambda: device(fleet)["connected"], "it is back", WAIT_S)
@@ -162,39 +144,10 @@ def test_an_agent_that_proves_itself_stays_and_others_are_undone_by_the_board(fl
             assert why in launch.read(places).why_given_up(name)
             assert launch.read(places).in_force.name == good
             assert agent.starts > before
-        again = begun(fleet, patch={"agent_release": broken}, confirm_s=10, abort=[rule])
+        again = begun(fleet, patch={"agent_release": broken}, confirm_s=10, abort=[UNDO])
         before = agent.starts
         ends(fleet, again, "rolled_back")
         assert agent.starts == before
         assert [gap for gap in gaps(fleet) if gap["reason"] in {"lost", "unexplained"}] == []
     finally:
         agent.stop()
-
-
-def ends(fleet: Fleet, rollout: str, phase: str) -> None:
-    def found() -> bool:
-        told: Any = fleet.server.get(f"/v1/rollouts/{rollout}")
-        return bool(told["phase"] == phase)
-
-    wait_until(found, f"{rollout} is {phase}", WAIT_S)
-
-
-def twin(fleet: Fleet) -> Any:
-    return fleet.server.get(f"/v1/twins/{DEVICE}")
-
-
-def reported(fleet: Fleet) -> dict[str, Any]:
-    try:
-        told = twin(fleet)["reported"]
-    except Exception:  # noqa: BLE001 - nobody knows the device yet
-        return {}
-    return {} if told is None else dict(told["config"])
-
-
-def device(fleet: Fleet) -> Any:
-    return fleet.server.get(f"/v1/devices/{DEVICE}")
-
-
-def gaps(fleet: Fleet) -> list[Any]:
-    found: Any = fleet.server.get("/v1/gaps", {"device": DEVICE})
-    return list(found["gaps"])
