@@ -189,15 +189,16 @@ class ServerLook:
 
     def look(self, at_ms: int) -> Iterator[Sequence[Sample]]:
         """See :class:`fleet_server.standing.looking.Source`."""
-        config = self._config
+        config, facts = self._config, self._view.facts()
         now = server.Seen(
             at_ms,
-            self._view.facts(),
+            facts,
             config.ingest.quarantine_bytes_max,
             disk_free_bytes=shutil.disk_usage(config.state_dir).free,
             ca_end_ms=_authority_end_ms(config),
             sink=next(iter(self._sinks.sinks()), None),
             releases_end_ms=(None, None) if self._release_ends is None else self._release_ends.look(),
+            takes=server.takes(facts, self._before),
         )
         found = server.sample(now, self._before)
         self._before = now

@@ -35,6 +35,10 @@ class Disk:
         """Nobody may have a file of it open for writing when it becomes so."""
         self._mount("-o", f"remount,{'ro' if on else 'rw'}", str(self.path))
 
+    def resize(self, bytes_max: int) -> None:
+        """What is not written takes no memory, however large it is."""
+        self._mount("-o", f"remount,size={bytes_max}", str(self.path))
+
     def close(self) -> None:
         """Unmount it, whoever still holds a file."""
         subprocess.run(["umount", "-l", str(self.path)], check=False, capture_output=True)

@@ -11,7 +11,7 @@ from fleet_server.registry.assignments import Assignment
 from fleet_server.registry.model import Device, DeviceFilter
 from fleet_server.registry.readiness import HOUR_MS, Known, Reading, SelfTest, Table
 from fleet_server.registry.store import Registry
-from fleet_server.standing.forecast import GAP_MS_MAX, Readings
+from fleet_server.standing.forecast import GAP_MS_MAX, LASTS_S_MAX, Readings
 from fleet_server.standing.looking import PORTION
 from fleet_server.standing.readiness import (
     BATTERY,
@@ -71,11 +71,11 @@ class _Supply:
         self._lasts_s: dict[str, float | None] = {}
 
     def lasts_s(self, device: str, reading: Reading | None, at_ms: int, *, filling: bool = False) -> float | None:
-        """With *reading*, the newest."""
+        """With *reading*, the newest; what is *filling* lasts, whatever was before."""
         if reading is None or filling or at_ms - reading.at_ms > GAP_MS_MAX:
             self._of.pop(device, None)
             self._lasts_s.pop(device, None)
-            return None
+            return LASTS_S_MAX if filling else None
         readings = self._of.setdefault(device, Readings(self._rise_max))
         if readings.add(reading.at_ms, reading.value):
             self._lasts_s[device] = readings.lasts_s()

@@ -58,7 +58,7 @@ class Readings:
         self._spacing_ms = SPACING_MS_MIN
 
     def lasts_s(self, *, empty: float = 0.0) -> float | None:
-        """From the last reading until it is *empty*; None: it does not become less, or not enough is known."""
+        """From the last reading until it is *empty*, at most LASTS_S_MAX; None: not enough is known."""
         return lasts_s(self._times_ms, self._values, empty=empty)
 
 
@@ -68,7 +68,7 @@ def lasts_s(times_ms: "array[int]", values: "array[float]", *, empty: float = 0.
         return None
     slope = slope_a_second(times_ms, values)
     if slope >= 0:
-        return None
+        return LASTS_S_MAX
     return min(max(0.0, (values[-1] - empty) / -slope), LASTS_S_MAX)
 
 

@@ -27,8 +27,10 @@ NO_GAPS: Final = GapCounts()
 
 
 def gap_counts(gaps: Iterable[Gap]) -> dict[str, GapCounts]:
-    """By device; one without gaps is not there."""
-    counts = Counter((gap.device, gap.reason) for gap in gaps)
+    """By device; one without gaps is not there. A silence that lasts is none yet: who is away says why once it is
+    back, and who is connected and silent does not report, which is another fact.
+    """
+    counts = Counter((gap.device, gap.reason) for gap in gaps if not _lasts(gap))
     of: Counter[str] = Counter()
     for (device, _), count in counts.items():
         of[device] += count
@@ -37,6 +39,10 @@ def gap_counts(gaps: Iterable[Gap]) -> dict[str, GapCounts]:
         unexplained, lost = counts[device, GapReason.UNEXPLAINED], counts[device, GapReason.LOST]
         found[device] = GapCounts(unexplained, count - unexplained - lost, lost)
     return found
+
+
+def _lasts(gap: Gap) -> bool:
+    return gap.open and gap.reason is GapReason.UNEXPLAINED
 
 
 def sample(summary: DeviceSummary, gaps: GapCounts, labels: Labels, at_ms: int) -> Sample:

@@ -14,7 +14,8 @@ _SECOND_MS: Final = 1000
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What is known of the server at a moment; ``ca_end_ms``, ``sink``: None, there is none. ``releases_end_ms``: of
-    what persons signed, and of what the server signed.
+    what persons signed, and of what the server signed. ``takes``: the store took what it was last given, as far as
+    was seen by then.
     """
 
     at_ms: int
@@ -24,6 +25,14 @@ class Seen:
     ca_end_ms: int | None = None
     sink: SinkStatus | None = None
     releases_end_ms: tuple[int | None, int | None] = (None, None)
+    takes: bool = True
+
+
+def takes(now: IngestFacts, before: Seen | None) -> bool:
+    """It took something since, or refused nothing; if neither was tried it is as it was."""
+    if before is None or now.commits > before.ingest.commits:
+        return True
+    return before.takes and now.commit_failures == before.ingest.commit_failures
 
 
 def sample(now: Seen, before: Seen | None) -> Sample:
@@ -34,7 +43,7 @@ def sample(now: Seen, before: Seen | None) -> Sample:
         now.at_ms,
         {
             "broker_connected": facts.connected,
-            "store_takes": _takes(now, before),
+            "store_takes": now.takes,
             "ingest": _rate("records_stored", now, before),
             "duplicates": _rate("records_duplicate", now, before),
             "receipt_age_ms": facts.receipt_age_ms,
@@ -66,14 +75,6 @@ def _rate(counter: str, now: Seen, before: Seen | None) -> float | None:
         return None
     more: int = getattr(now.ingest, counter) - getattr(before.ingest, counter)
     return max(0, more) * _SECOND_MS / (now.at_ms - before.at_ms)
-
-
-def _takes(now: Seen, before: Seen | None) -> bool:
-    """It refused nothing since, or took something after that."""
-    if before is None:
-        return True
-    failed = now.ingest.commit_failures > before.ingest.commit_failures
-    return not failed or now.ingest.commits > before.ingest.commits
 
 
 def _commit_ms(now: Seen, before: Seen | None) -> float | None:

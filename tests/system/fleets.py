@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,9 +125,23 @@ def supervised(broker: Program) -> Iterator[None]:
         thread.join()
 
 
+SERVER: Sequence[str] = ("-m", "fleet_server")
+PLAIN: Mapping[str, str] = {}
+
+
 @contextmanager
-def running(directory: Path, kind: str, *, tables: str = "") -> Iterator[Fleet]:
-    """On a broker of *kind*, and ended with the block. *tables*: more of the server's configuration."""
+def running(
+    directory: Path,
+    kind: str,
+    *,
+    tables: str = "",
+    laid_out: Callable[[Path], None] = lambda _: None,
+    server: Sequence[str] = SERVER,
+    environment: Mapping[str, str] = PLAIN,
+) -> Iterator[Fleet]:
+    """On a broker of *kind*, and ended with the block. *tables*: more of the server's configuration; *laid_out*: is
+    called with the site's directory before anything starts; *server*, *environment*: how Python runs the server.
+    """
     device_port, server_port, api_port, enrolment_port = free_ports(4)
     site = site_directory.create(
         directory,
@@ -150,6 +164,7 @@ def running(directory: Path, kind: str, *, tables: str = "") -> Iterator[Fleet]:
     config = directory / "server/fleet-server.toml"
     with config.open("a", encoding="utf-8") as file:
         file.write(tables)
+    laid_out(directory)
     with ExitStack() as stack:
         broker = Program("broker", argv, directory / "broker.log")
         broker.start()
@@ -157,12 +172,11 @@ def running(directory: Path, kind: str, *, tables: str = "") -> Iterator[Fleet]:
         if kind == "mosquitto":
             stack.enter_context(supervised(broker))
         wait_until(lambda: accepts(device_port), "the broker accepts")
-        server = Program(
-            "server", [sys.executable, "-m", "fleet_server", "run", "--config", str(config)], directory / "server.log"
-        )
-        server.start()
-        stack.callback(server.kill)
+        argv = [sys.executable, *server, "run", "--config", str(config)]
+        serving = Program("server", argv, directory / "server.log", dict(environment))
+        serving.start()
+        stack.callback(serving.kill)
         place = Place(f"http://{HOST}:{api_port}", directory / "server/api-token")
         speaking = stack.enter_context(connect(place))
         wait_until(lambda: is_healthy(speaking), "the server is healthy", SERVER_START_S_MAX)
-        yield Fleet(directory, device_port, server_port, enrolment_port, speaking, broker, server, stack)
+        yield Fleet(directory, device_port, server_port, enrolment_port, speaking, broker, serving, stack)

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from fleet_server.cli.server import Json
 from fleet_server.site import SIGNERS_FILE
 from tests.faults.programs import ROOT, Program
 from tests.servers import wait_until
-from tests.system.fleets import CHOSEN, Fleet, running
+from tests.system.fleets import CHOSEN, PLAIN, SERVER, Fleet, running
 
 BACK_S = 40.0
 """A server that starts on a busy machine."""
@@ -36,11 +36,11 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-def signing(fleet: Fleet) -> None:
+def signing(fleet: Fleet, *, python: Sequence[str] = SERVER, environment: Mapping[str, str] = PLAIN) -> None:
     """The signer's process, beside the server."""
     config = str(fleet.directory / "server/fleet-server.toml")
-    argv = [sys.executable, "-m", "fleet_server", "signer", "--config", config]
-    signer = Program("signer", argv, fleet.directory / "signer.log")
+    argv = [sys.executable, *python, "signer", "--config", config]
+    signer = Program("signer", argv, fleet.directory / "signer.log", dict(environment))
     signer.start()
     fleet.exit.callback(signer.kill)
     (socket,) = [fleet.directory / found for found in _socket(fleet)]

@@ -40,12 +40,22 @@ def test_a_wrong_reading_or_two_change_little() -> None:
     [
         [],
         [80, 79],
-        [80.0] * 20,  # it does not fall
+    ],
+)
+def test_nothing_is_told_of_what_is_not_known(values: list[float]) -> None:
+    assert filled(values).lasts_s() is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [80.0] * 20,
         [50 + 0.5 * n for n in range(20)],  # it is being filled
     ],
 )
-def test_nothing_is_told_of_what_does_not_fall_or_is_not_known(values: list[float]) -> None:
-    assert filled(values).lasts_s() is None
+def test_what_does_not_fall_lasts(values: list[float]) -> None:
+    """And is told to: an alert about it would stay open if nobody knew."""
+    assert filled(values).lasts_s() == LASTS_S_MAX
 
 
 def test_over_too_short_a_time_nothing_is_told() -> None:

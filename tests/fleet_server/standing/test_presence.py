@@ -9,8 +9,8 @@ from fleet_server.telemetry.view import Gap, GapReason
 from tests.fleet_server.fleet import CAR, NOW, ROOM, presence_of, told
 
 
-def gap(device: str, reason: GapReason) -> Gap:
-    return Gap(device, "power", "a" * 16, reason, 1, 1, None, None, open=False, detail="")
+def gap(device: str, reason: GapReason, *, lasts: bool = False) -> Gap:
+    return Gap(device, "power", "a" * 16, reason, 1, 1, None, None, open=lasts, detail="")
 
 
 def test_gaps_are_counted_by_device_and_those_that_alarm_by_themselves() -> None:
@@ -21,10 +21,13 @@ def test_gaps_are_counted_by_device_and_those_that_alarm_by_themselves() -> None
         gap("a", GapReason.QUARANTINED),
         gap("b", GapReason.OFF),
         gap("b", GapReason.EVICTED),
+        gap("b", GapReason.WAITING, lasts=True),
+        gap("b", GapReason.UNEXPLAINED, lasts=True),  # it may still say why
+        gap("c", GapReason.UNEXPLAINED, lasts=True),
     ]
     assert presence.gap_counts(gaps) == {
         "a": presence.GapCounts(unexplained=1, explained=1, lost=2),
-        "b": presence.GapCounts(explained=2),
+        "b": presence.GapCounts(explained=3),
     }
 
 

@@ -15,7 +15,7 @@ from fleet_server.registry.assignments import Handing, With
 from fleet_server.registry.model import NodeKind, OrgNode, Registration
 from fleet_server.registry.readiness import Answer, Outcome, Rule
 from fleet_server.standing.fitness import FitnessLook
-from fleet_server.standing.forecast import SPAN_MS_MIN
+from fleet_server.standing.forecast import LASTS_S_MAX, SPAN_MS_MIN
 from fleet_server.standing.measures import READINESS
 from fleet_server.standing.readiness import Fitness, sample
 from fleet_server.standing.sample import Sample
@@ -130,14 +130,14 @@ def test_a_look_tells_all_of_a_camera_that_is_well(tmp_path: Path) -> None:
     assert (told["shift_left_s"], told["in_effect"], told["agent_ok"]) == (None, None, None)
 
 
-def test_while_it_is_charged_nothing_is_told_of_its_battery(tmp_path: Path) -> None:
+def test_while_it_is_charged_its_battery_lasts(tmp_path: Path) -> None:
     made = fleet(tmp_path / "s.db")
     look = look_of(made)
     for seq in range(1, 8):
         at_ms = made.now_ms = NOW + (seq - 1) * SPAN_MS_MIN // 5
         made.arrive(power(seq, at_ms, 100 - seq, charging=float(seq == 7)), at_ms=at_ms)
         ((found,),) = look.look(at_ms)
-    assert found.value("battery_lasts_s") is None
+    assert found.value("battery_lasts_s") == LASTS_S_MAX
 
 
 def test_who_was_given_it_has_it_for_the_rest_of_the_shift(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from fleet_server.standing import server
 from fleet_server.standing.measures import SERVER
 from fleet_server.standing.server import Seen
@@ -41,11 +43,24 @@ def test_what_is_not_known_is_not_told() -> None:
     }  # fmt: skip
 
 
-def test_a_store_that_refuses_takes_nothing_until_it_takes_something() -> None:
-    before = Seen(AT, FACTS, 64)
-    refusing = Seen(AT + 1, replace(FACTS, commit_failures=1), 64)
-    again = Seen(AT + 2, replace(FACTS, commit_failures=1, commits=101), 64)
-    assert [values(now, was)["store_takes"] for now, was in ((refusing, before), (again, refusing))] == [0.0, 1.0]
+@pytest.mark.parametrize(
+    ("took", "more_commits", "more_failures", "takes"),
+    [
+        (True, 0, 0, True),
+        (True, 0, 1, False),
+        (True, 1, 1, True),  # it took what it had refused, or what came before
+        (False, 0, 0, False),  # nothing was tried since it refused: between two tries it takes nothing either
+        (False, 0, 1, False),
+        (False, 1, 0, True),
+    ],
+)
+def test_a_store_that_refuses_takes_nothing_until_it_takes_something(
+    took: bool, more_commits: int, more_failures: int, takes: bool
+) -> None:
+    now = replace(FACTS, commits=FACTS.commits + more_commits, commit_failures=FACTS.commit_failures + more_failures)
+    assert server.takes(now, Seen(AT, FACTS, 64, takes=took)) == takes
+    assert server.takes(now, None)
+    assert values(Seen(AT, FACTS, 64, takes=takes), None)["store_takes"] == float(takes)
 
 
 def test_without_a_commit_there_is_no_time_of_one() -> None:
