@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import re
 from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct
@@ -13,21 +14,40 @@ from firmware_bridge.readings import Failed
 
 OIDS_MAX: Final = 16
 """In one question; small controllers have small buffers."""
-NO_SUCH_OBJECT: Final = 2
+PORT: Final = 161
+_ADDRESS: Final = re.compile(r"udp:(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?")
 
 
 class SnmpOptions(Struct, frozen=True, kw_only=True):
-    """``host``: a name or an address. ``community``: what the agent takes for reading; ``write_community``: for
-    writing, where it is another one.
+    """``at``: ``udp:HOST`` or ``udp:HOST:PORT``. ``community``: what the agent takes for reading;
+    ``write_community``: for writing, where it is another one.
     """
 
-    host: Annotated[str, Meta(min_length=1, max_length=255)]
-    port: Annotated[int, Meta(ge=1, le=65_535)] = 161
+    at: Annotated[str, Meta(min_length=1, max_length=255)]
     version: Version = "1"
     community: Annotated[str, Meta(min_length=1, max_length=64)] = "public"
     write_community: Annotated[str, Meta(max_length=64)] = ""
     timeout_ms: Annotated[int, Meta(ge=50, le=10_000)] = 1000
     retries: Annotated[int, Meta(ge=0, le=5)] = 1
+
+    def __post_init__(self) -> None:
+        parse_address(self.at)
+
+
+class Address(NamedTuple):
+    """Of an agent."""
+
+    host: str
+    port: int
+
+
+def parse_address(text: str) -> Address:
+    """Read ``udp:HOST`` or ``udp:HOST:PORT``; an address with colons is in brackets. Raises ValueError."""
+    found = _ADDRESS.fullmatch(text)
+    port = int(found["port"] or PORT) if found else 0
+    if found is None or not 0 < port < 65_536:
+        raise ValueError(f"at: expected udp:HOST or udp:HOST:PORT, got {shown(text, 80)!r}")
+    return Address(found["v6"] or found["host"], port)
 
 
 class AgentError(Exception):
@@ -117,8 +137,7 @@ class SnmpAgent:
         loop = asyncio.get_running_loop()
         try:
             if self._open is None:
-                address = (self._told.host, self._told.port)
-                self._open = await loop.create_datagram_endpoint(_Wire, remote_addr=address)
+                self._open = await loop.create_datagram_endpoint(_Wire, remote_addr=parse_address(self._told.at))
             transport, wire = self._open
             while not wire.came.empty():
                 wire.came.get_nowait()
@@ -152,18 +171,13 @@ def _why(answer: Answer) -> str:
     return ERRORS.get(answer.error, f"the agent answers error {answer.error}")
 
 
-class _Key(NamedTuple):
-    host: str
-    port: int
-
-
-_agents: dict[_Key, SnmpAgent] = {}
+_agents: dict[Address, SnmpAgent] = {}
 """An agent has one owner in a process, so this is the process's."""
 
 
 def join(options: SnmpOptions) -> SnmpAgent:
     """The agent at *options*' address. Whoever joins leaves once. That all agree on the rest is checked before."""
-    key = _Key(options.host, options.port)
+    key = parse_address(options.at)
     agent = _agents.get(key)
     if agent is None:
         agent = _agents[key] = SnmpAgent(options)
@@ -174,7 +188,7 @@ def join(options: SnmpOptions) -> SnmpAgent:
 def leave(options: SnmpOptions, agent: SnmpAgent) -> None:
     """The last one closes the socket."""
     agent.users -= 1
-    key = _Key(options.host, options.port)
+    key = parse_address(options.at)
     if agent.users == 0 and _agents.get(key) is agent:
         del _agents[key]
         agent.close()

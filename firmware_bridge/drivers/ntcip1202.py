@@ -32,6 +32,7 @@ class NtcipOptions(SnmpOptions, frozen=True, kw_only=True):
     writable: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         foreign = sorted(set(self.writable) - set(ntcip.SETTINGS))
         if foreign:
             raise ValueError(f"writable: expected of {', '.join(ntcip.SETTINGS)}, got {', '.join(foreign)[:80]}")
@@ -49,7 +50,7 @@ class Ntcip1202(Driver):
     points = ntcip.POINTS
     options_type = NtcipOptions
     example = (
-        'host = "192.0.2.20"\nversion = "1"\ncommunity = "public"\nphase_groups = 2\ndetectors = [1, 2, 3, 4]\n'
+        'at = "udp:192.0.2.20"\nversion = "1"\ncommunity = "public"\nphase_groups = 2\ndetectors = [1, 2, 3, 4]\n'
         "writable = { plan = [1, 2, 3, 254] }"
     )
 
@@ -63,7 +64,8 @@ class Ntcip1202(Driver):
     @classmethod
     def resource(cls, options: Struct) -> Resource:
         assert isinstance(options, NtcipOptions)
-        return (f"udp:{options.host}:{options.port}", (cls.kind, *options.agent()))
+        host, port = snmp.parse_address(options.at)
+        return (f"udp:{host}:{port}", (cls.kind, *options.agent()))
 
     async def read(self, points: Sequence[str], deadline_s: float) -> Results:
         until_s = asyncio.get_running_loop().time() + deadline_s

@@ -1,4 +1,4 @@
-"""``python -m firmware_bridge.peripherals``: play an instrument at the end of a terminal, until SIGTERM.
+"""``python -m firmware_bridge.peripherals``: play an instrument at the end of a terminal or port, until SIGTERM.
 
 It prints the link once it is there. Exit codes: 0 done, 1 the link cannot be made, 2 wrong usage.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from firmware_bridge.peripherals.play import Instrument, playing
 
 
-async def _play(instrument: Instrument, link: Path, seed: int) -> None:
+async def _play(instrument: Instrument, link: Path, seed: int, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with playing(instrument, link, seed):
+    async with playing(instrument, link, seed, port):
         print(link, flush=True)
         await stop.wait()
 
@@ -32,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("instrument", choices=[each.value for each in Instrument])
     parser.add_argument("--link", type=Path, required=True, metavar="PATH", help="symbolic link to the terminal")
     parser.add_argument("--seed", type=int, default=1, help="the same seed plays the same (default 1)")
+    parser.add_argument("--port", type=int, default=0, help="of the loopback, for what is on a network")
     arguments = parser.parse_args(argv)
     try:
-        asyncio.run(_play(Instrument(arguments.instrument), arguments.link, arguments.seed))
+        asyncio.run(_play(Instrument(arguments.instrument), arguments.link, arguments.seed, arguments.port))
     except OSError as error:
         print(f"peripherals: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Plays an instrument at the far end of a terminal until it is told to stop."""
+"""Plays an instrument at the far end of a terminal, or at a port of the loopback, until it is told to stop."""
 
 import asyncio
 import tempfile
@@ -24,6 +24,7 @@ class Instrument(StrEnum):
     GNSS = "gnss"
     MODBUS_ROOM = "modbus-room"
     MODBUS_CABINET = "modbus-cabinet"
+    NTCIP_CONTROLLER = "ntcip-controller"
     LINE_CAMERA = "line-camera"
     LINE_VEHICLE = "line-vehicle"
 
@@ -40,8 +41,10 @@ class _Answers(Protocol):
 
 
 @asynccontextmanager
-async def playing(instrument: Instrument, link: Path, seed: int) -> AsyncIterator[Cable]:
-    """Play *instrument* behind *link*, plugged in at first."""
+async def playing(instrument: Instrument, link: Path, seed: int, port: int = 0) -> AsyncIterator[Cable]:
+    """Play *instrument* behind *link*, plugged in at first. One that is on a network is at *port* of the loopback,
+    and *link* is a file that is there as long as it is.
+    """
     began_s = time.monotonic()
 
     def now_s() -> float:
@@ -54,6 +57,15 @@ async def playing(instrument: Instrument, link: Path, seed: int) -> AsyncIterato
         case Instrument.MODBUS_ROOM | Instrument.MODBUS_CABINET:
             async with _unit(instrument, link, seed, now_s) as cable:
                 yield cable
+        case Instrument.NTCIP_CONTROLLER:
+            from firmware_bridge.peripherals.controller import Controller, SnmpPeripheral  # noqa: PLC0415  # megabytes
+
+            controller = SnmpPeripheral(Controller(seed), port, link, now_s, time.time)
+            controller.plug()
+            try:
+                yield controller
+            finally:
+                controller.unplug()
         case Instrument.LINE_CAMERA:
             async with _lines(Camera(seed), link, now_s) as cable:
                 yield cable

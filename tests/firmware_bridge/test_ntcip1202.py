@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge import ntcip
+from firmware_bridge.adapters.snmp import parse_address
 from firmware_bridge.adapters.snmp_codec import Question
 from firmware_bridge.drivers.ntcip1202 import Ntcip1202, NtcipOptions
 from firmware_bridge.readings import Failed, Quality, Reading, Results
@@ -44,7 +45,7 @@ def crossing(tmp_path: Path) -> Iterator[Controller]:
 
 
 def driver(port: int, **options: object) -> Ntcip1202:
-    told = {"host": HOST, "port": port, "community": "reads", "write_community": "writes", "detectors": (1, 2)}
+    told = {"at": f"udp:{HOST}:{port}", "community": "reads", "write_community": "writes", "detectors": (1, 2)}
     return Ntcip1202(NtcipOptions(**{**told, **options}), mono_ms)  # type: ignore[arg-type]
 
 
@@ -168,7 +169,30 @@ async def test_where_nobody_is_every_point_is_a_failure_at_once() -> None:
 
 def test_a_setting_that_there_is_not_cannot_be_allowed() -> None:
     with pytest.raises(ValueError, match="writable: expected of plan, time_s, got hold"):
-        NtcipOptions(host=HOST, writable={"hold": ()})
+        NtcipOptions(at="udp:192.0.2.20", writable={"hold": ()})
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("udp:192.0.2.20", ("192.0.2.20", 161)),
+        ("udp:controller:1161", ("controller", 1161)),
+        ("udp:[2001:db8::7]:1161", ("2001:db8::7", 1161)),
+        ("udp:[2001:db8::7]", ("2001:db8::7", 161)),
+        ("udp:2001:db8::7", None),
+        ("udp:controller:0", None),
+        ("udp:controller:65536", None),
+        ("tcp:controller:161", None),
+        ("udp:", None),
+        ("controller", None),
+    ],
+)
+def test_what_is_an_address(text: str, address: tuple[str, int] | None) -> None:
+    if address is not None:
+        assert parse_address(text) == address
+    else:
+        with pytest.raises(ValueError, match="at: expected udp:HOST or udp:HOST:PORT, got"):
+            NtcipOptions(at=text)
 
 
 @given(data=st.binary(max_size=300))

@@ -20,13 +20,15 @@ import pytest
 
 from broker_config import limits, topics
 from broker_config.ids import DeviceId
+from firmware_bridge import ntcip
+from firmware_bridge.peripherals.controller import Controller, SnmpPeripheral
 from firmware_bridge.peripherals.modbus import Cabinet, ModbusPeripheral
 from fleet_server.access import ca
 from fleet_server.adapters import mqtt
 from fleet_server.cli.server import Json
 from tests.faults.programs import ROOT, Program
 from tests.fleet_server.evidence.upload_rig import File, Identity, manifest_of
-from tests.servers import HOST, wait_until
+from tests.servers import HOST, free_port, wait_until
 from tests.system.fleets import Fleet, running
 from tests.system.test_commands import signing
 from tests.uploading import UploadingDevice
@@ -57,7 +59,7 @@ SIGNAL_EVERY_S: Final = 1
 class Cable:
     """Of an instrument that is played in another thread's *loop*."""
 
-    def __init__(self, peripheral: ModbusPeripheral, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, peripheral: ModbusPeripheral | SnmpPeripheral, loop: asyncio.AbstractEventLoop) -> None:
         self._peripheral = peripheral
         self._loop = loop
 
@@ -77,28 +79,44 @@ class Cable:
 class Tampered(Cabinet):
     """A cabinet in which one can break things."""
 
-    conflict = flashes = lamp_failed = False
+    conflict = lamp_failed = False
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.controller = Controller(seed)
+
+    @property
+    def flashes(self) -> bool:
+        """Whether its controller says that it flashes."""
+        return self.controller.flash_status != ntcip.NOT_FLASH
+
+    @flashes.setter
+    def flashes(self, on: bool) -> None:
+        self.controller.flash_status = 4 if on else ntcip.NOT_FLASH
 
     def bits(self, seconds: float) -> list[bool]:
         return [*super().bits(seconds)[:2], not self.conflict]
 
     def words(self, seconds: float) -> list[int]:
         found = super().words(seconds)
-        found[1] = 1 if self.flashes else found[1]
         found[5] = int(self.lamp_failed)
         return found
 
 
 @contextmanager
-def played(cabinet: Cabinet, link: Path, directory: Path) -> Iterator[Cable]:
-    """Behind *link*, in a loop of its own."""
+def played(cabinet: Cabinet, controller: Controller, port: int, directory: Path) -> Iterator[Cable]:
+    """The cabinet's line is behind the link ``line``, the controller at *port*, both in a loop of their own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    peripheral = ModbusPeripheral(cabinet, link, directory, lambda: 0.0)
+    peripheral = ModbusPeripheral(cabinet, directory / "line", directory, lambda: 0.0)
+    agent = SnmpPeripheral(controller, port, directory / "controller", lambda: 0.0, time.time)
     try:
         asyncio.run_coroutine_threadsafe(peripheral.start(), loop).result(30)
-        yield Cable(peripheral, loop)
+        cable, other = Cable(peripheral, loop), Cable(agent, loop)
+        other.plug()
+        yield cable
+        other.pull()
         asyncio.run_coroutine_threadsafe(peripheral.stop(), loop).result(30)
     finally:
         loop.call_soon_threadsafe(loop.stop)
@@ -176,9 +194,10 @@ def cabinet(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         )
     )
     text = re.sub(r'^profile = ".*"', f'profile = "{profile}"\nseal_s = 0.5', config.read_text(), flags=re.MULTILINE)
-    config.write_text(f"{text}\n[addresses]\nline = '{at / 'line'}'\n")
+    port = free_port()
+    config.write_text(f"{text}\n[addresses]\nline = '{at / 'line'}'\ncontroller = 'udp:{HOST}:{port}'\n")
     tampered = Tampered(seed=7)
-    with played(tampered, at / "line", at) as cable:
+    with played(tampered, tampered.controller, port, at) as cable:
         started(fleet, "light-1")
         wait_until(lambda: bool(latest(fleet, "light-1", "monitor")), "the cabinet is read", TOLD_S_MAX)
         yield tampered, cable

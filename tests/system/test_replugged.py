@@ -11,7 +11,7 @@ from fleet_server.access.keys import device_keys_json
 from fleet_server.cli.demo.fleet import hastened
 from fleet_server.telemetry.answers import Answers
 from tests.edge_agent import rig as rigs
-from tests.edge_agent.test_profiles import CABLES, lay_out, plugged
+from tests.edge_agent.test_profiles import CABLES, address_in, lay_out, plugged
 from tests.fleet_server.telemetry.messages import MASTER
 from tests.fleet_server.telemetry.service_rig import now_ms, server_link, serving, until
 from tests.servers import Mosquitto, mosquitto
@@ -34,9 +34,9 @@ def lay_out_quick(directory: Path, name: str, broker: Mosquitto) -> rigs.Rig:
 
 
 def streams_at(rig: rigs.Rig, address: str) -> set[str]:
-    """The streams that are read at the link *address*."""
+    """The streams that are read at *address*."""
     wires = config.load(rig.config).profile.wires
-    return {wire.stream for wire in wires if str(rig.directory / address) in repr(wire.options)}
+    return {wire.stream for wire in wires if address_in(rig.directory, address) in repr(wire.options)}
 
 
 def since(answers: Answers, streams: set[str], from_ms: int) -> dict[str, bool]:

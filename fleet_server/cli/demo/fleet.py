@@ -1,6 +1,7 @@
 """The demo's four devices: which class, which instruments, and the shipped profile at a cadence one can watch."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -42,11 +43,12 @@ class Broker(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What is played at the profile's *address*; the same seed plays the same."""
+    """What is played at the profile's *address*; the same seed plays the same. ``network``: it is at a port."""
 
     address: str
     kind: str
     seed: int = 7
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,11 @@ FLEET: Final = (
     ),
     # both of one seed: the receiver and the gateway are on the same drive
     Member(DeviceId("car-7"), "in_car_terminal", (Instrument("gnss", "gnss"), Instrument("vehicle", "line-vehicle"))),
-    Member(DeviceId("light-3"), "traffic_light", (Instrument("line", "modbus-cabinet"),)),
+    Member(
+        DeviceId("light-3"),
+        "traffic_light",
+        (Instrument("line", "modbus-cabinet"), Instrument("controller", "ntcip-controller", network=True)),
+    ),
     # its interview ends 25 s after the beginning
     Member(DeviceId("room-2"), "interrogation_room", (Instrument("line", "modbus-room", seed=175),)),
 )
@@ -86,10 +92,10 @@ def _hastened_wire(wire: str) -> str:
     return f"every_s = {every_s}\n{_CADENCE.sub('', wire)}"
 
 
-def agent_config(text: str, *, member: Member, link_port: int, ports: str) -> str:
+def agent_config(text: str, *, member: Member, link_port: int, addresses: Mapping[str, str]) -> str:
     """``agent.toml`` as ``edge-agent enroll`` wrote it, for the demo.
 
-    The hastened profile beside it, instruments as links below *ports*, and the broker at the far end of *link_port*.
+    The hastened profile beside it, instruments at their *addresses*, and the broker at the far end of *link_port*.
     """
     text = re.sub(
         r"^profile = .*$", f'profile = "profile.toml"\nseal_s = {SEAL_S}', text, count=1, flags=re.MULTILINE
@@ -99,6 +105,6 @@ def agent_config(text: str, *, member: Member, link_port: int, ports: str) -> st
         r"^port = \d+$", f"port = {link_port}\nkeep_alive_s = {KEEP_ALIVE_S}", text, count=1, flags=re.MULTILINE
     )
     # the text ends with the table [receipts]; literal strings, so that no character of a path means anything
-    addresses = "\n".join(f"{each.address} = '{ports}/{each.address}'" for each in member.instruments)
-    tables = f"\n[backoff]\n{BACKOFF}\n\n[addresses]\n{addresses}\n{FILES if member.records else ''}"
+    told = "\n".join(f"{name} = '{address}'" for name, address in addresses.items())
+    tables = f"\n[backoff]\n{BACKOFF}\n\n[addresses]\n{told}\n{FILES if member.records else ''}"
     return f"{text}receipt_wait_s = {RECEIPT_WAIT_S}\n{tables}"

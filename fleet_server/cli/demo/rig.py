@@ -61,12 +61,15 @@ class NoAgentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """Where everything of a demo is, and the parts that make it. ``links``: the port that each device connects to."""
+    """Where everything of a demo is, and the parts that make it. ``links``: the port that each device connects to;
+    ``networked``: that of each instrument that is on a network.
+    """
 
     directory: Path
     site: plan.Site
     broker: Part
     links: Mapping[DeviceId, int]
+    networked: Mapping[tuple[DeviceId, str], int]
     place: Place
     profiles: Path
 
@@ -127,10 +130,12 @@ class Rig:
         port = self.port(device, instrument)
         command = [sys.executable, "-m", "firmware_bridge.peripherals", instrument.kind, "--link", str(port)]
         command += ["--seed", str(instrument.seed)]
+        if instrument.network:
+            command += ["--port", str(self.networked[device, instrument.address])]
         return _part(self.directory, f"{instrument.kind} of {device}", command, self.directory, STOP_S_MAX)
 
     def port(self, device: DeviceId, instrument: Instrument) -> Path:
-        """The link to the terminal at whose far end an instrument is played."""
+        """The link to the terminal at whose far end an instrument is played, or the mark that it is at its port."""
         return self.directory / "devices" / device / PORTS_DIRECTORY / instrument.address
 
     def plugged(self) -> bool:
@@ -152,8 +157,15 @@ class Rig:
         (at / "profile.toml").write_text(hastened(profile), encoding="utf-8")
         config = self.agent_config(member.device)
         text = config.read_text(encoding="utf-8")
-        ports, link_port = str(at / PORTS_DIRECTORY), self.links[member.device]
-        config.write_text(agent_config(text, member=member, link_port=link_port, ports=ports), encoding="utf-8")
+        addresses = {each.address: self._address(member.device, each) for each in member.instruments}
+        text = agent_config(text, member=member, link_port=self.links[member.device], addresses=addresses)
+        config.write_text(text, encoding="utf-8")
+
+    def _address(self, device: DeviceId, instrument: Instrument) -> str:
+        """As the device's profile takes it."""
+        if instrument.network:
+            return f"udp:{plan.LOOPBACK}:{self.networked[device, instrument.address]}"
+        return str(self.port(device, instrument))
 
     def agent_config(self, device: DeviceId) -> Path:
         """For ``edge-agent``."""
@@ -201,7 +213,8 @@ def build(directory: Path, *, broker: Broker, now: datetime) -> Rig:
     """
     program = find_broker() if broker is Broker.MOSQUITTO else None
     profiles = _profiles()
-    device_port, server_port, api_port, enrolment_port, *links = free_ports(4 + len(FLEET))
+    on_networks = [(member.device, each.address) for member in FLEET for each in member.instruments if each.network]
+    device_port, server_port, api_port, enrolment_port, *others = free_ports(4 + len(FLEET) + len(on_networks))
     site = site_directory.create(
         directory,
         hosts=(plan.HOST_ALWAYS[0],),
@@ -217,9 +230,9 @@ def build(directory: Path, *, broker: Broker, now: datetime) -> Rig:
     for member in FLEET:
         make_private_directory(directory / "devices" / member.device / PORTS_DIRECTORY)
     place = Place(f"http://{plan.LOOPBACK}:{site.api_port}", directory / plan.TOKEN_FILE)
-    devices = (member.device for member in FLEET)
-    broker_part, ports = _broker(directory, site, program), dict(zip(devices, links, strict=True))
-    return Rig(directory, site, broker_part, ports, place, profiles)
+    links = dict(zip((member.device for member in FLEET), others[: len(FLEET)], strict=True))
+    networked = dict(zip(on_networks, others[len(FLEET) :], strict=True))
+    return Rig(directory, site, _broker(directory, site, program), links, networked, place, profiles)
 
 
 def _broker(directory: Path, site: plan.Site, mosquitto: str | None) -> Part:
