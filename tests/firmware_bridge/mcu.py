@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final
 
 from intelhex import IntelHex
 
@@ -92,7 +91,7 @@ class _Debugger:
 
 @dataclass(slots=True)
 class Mcu:
-    """It runs within its block. ``flash``: what it had when its power was last cut."""
+    """``flash``: what it had when its power was last cut."""
 
     directory: Path
     port: int
@@ -135,7 +134,7 @@ class Mcu:
         file = self.directory / "flash"
         save = {"execute": "memsave", "arguments": {"val": 0, "size": FLASH_BYTES, "filename": str(file)}}
         self._order({"execute": "stop"}, save)
-        self._end()
+        self.end()
         self.flash = file.read_bytes()
         self.cuts += 1
 
@@ -165,7 +164,8 @@ class Mcu:
         wire.connect(str(self._qmp))
         return wire
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Take its power away and forget what it had. Idempotent."""
         process, self._process = self._process, None
         debugger, self._debugger = self._debugger, None
         if process is not None:
@@ -174,24 +174,20 @@ class Mcu:
         if debugger is not None:
             debugger.close()
 
-    def __enter__(self) -> Self:
-        self.power_on()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self._end()
-
 
 @contextlib.contextmanager
-def mcu(flash: bytes | None = None) -> Iterator[Mcu]:
-    """One that has *flash*, or comes from its factory; its power is cut with the block."""
+def mcu(flash: bytes | None = None, *, on: bool = True) -> Iterator[Mcu]:
+    """One that has *flash*, or comes from its factory; it is gone with the block. *on*: it has power already."""
     # not pytest's own directory: the path of a socket has to be short
     with tempfile.TemporaryDirectory(prefix="mcu") as directory:
         (port,) = free_ports(1)
-        with Mcu(Path(directory), port, flash or first_flash()) as found:
+        found = Mcu(Path(directory), port, flash or first_flash())
+        try:
+            if on:
+                found.power_on()
             yield found
+        finally:
+            found.end()
 
 
 def _heard(lines: IO[str]) -> dict[str, Any]:
