@@ -1,7 +1,7 @@
 """The port of a driver: protocol knowledge only; cadence and retries are the caller's."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
 from msgspec import Struct
@@ -50,6 +50,12 @@ class Driver(ABC):
     @abstractmethod
     async def read(self, points: Sequence[str], deadline_s: float) -> Results:
         """Read *points* within *deadline_s*; a fault of the instrument is in the results, never raised."""
+
+    async def write(self, settings: Mapping[str, float], deadline_s: float) -> Results:  # noqa: ARG002
+        """Write each of *settings* that the options allow, read it back and compare; a setting's result is what was
+        read back, or why it is not as asked.
+        """
+        return all_failed(tuple(settings), f"not written: {self.kind} writes nothing")
 
     async def present(self) -> bool:
         """Whether there is anything to read here; asked once, for wires that a profile calls optional."""

@@ -107,3 +107,29 @@ def value(point: Point, words: Sequence[int]) -> float | None:
     scaled = raw * point.scale + point.offset
     # what a decimal scale means, not what binary fractions make of it
     return round(scaled, 9) if math.isfinite(scaled) else scaled
+
+
+def words_of(point: Point, wanted: float) -> tuple[int, ...]:
+    """The words by which *point* is *wanted*, the other way round of :func:`value`.
+
+    Raises:
+        ValueError: it cannot be: not writable, or out of range.
+    """
+    if point.table == "coil":
+        if wanted not in {0.0, 1.0}:
+            raise ValueError(f"expected 0 or 1, got {wanted:g}")
+        return (int(wanted),)
+    if point.table != "holding" or point.bit is not None:
+        raise ValueError(f"a {'bit of a register' if point.bit is not None else point.table} is not written")
+    raw = (wanted - point.offset) / point.scale
+    try:
+        packed = struct.pack(_FORMATS[point.kind], raw if point.kind is Kind.F32 else round(raw))
+    except (struct.error, OverflowError, ValueError) as error:
+        raise ValueError(f"{wanted:g} is out of the range of {point.kind}") from error
+    words = tuple(int.from_bytes(packed[at : at + 2], "big") for at in range(0, len(packed), 2))
+    return words if point.words == "high_first" else tuple(reversed(words))
+
+
+def is_as_written(point: Point, wanted: float, found: float) -> bool:
+    """Whether *found* is what *wanted* is after it has been through the register."""
+    return value(point, words_of(point, wanted)) == found

@@ -15,7 +15,8 @@ DRIVERS: Final[dict[str, tuple[str, str]]] = {
     "host.network": ("firmware_bridge.drivers.host", "Network"),
     "host.storage": ("firmware_bridge.drivers.host", "Storage"),
     "host.temperature": ("firmware_bridge.drivers.host", "Temperature"),
-    "modbus_rtu": ("firmware_bridge.drivers.modbus_rtu", "ModbusRtu"),
+    "modbus_rtu": ("firmware_bridge.drivers.modbus", "ModbusRtu"),
+    "modbus_tcp": ("firmware_bridge.drivers.modbus", "ModbusTcp"),
     "nmea0183": ("firmware_bridge.drivers.nmea0183", "Nmea0183"),
     "ntcip1202": ("firmware_bridge.drivers.ntcip1202", "Ntcip1202"),
 }

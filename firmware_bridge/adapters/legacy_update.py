@@ -9,7 +9,8 @@ from typing import Annotated, Final, NamedTuple
 from msgspec import Meta
 
 from firmware_bridge import legacy_boot
-from firmware_bridge.adapters.serial_port import PortClosedError, SerialOptions, SerialPort
+from firmware_bridge.adapters.question_bus import PortClosedError
+from firmware_bridge.adapters.serial_port import SerialOptions, SerialPort
 from firmware_bridge.legacy_boot import VERDICTS, Verdict
 from firmware_bridge.xymodem import Outcome, Protocol, Sender, State
 

@@ -3,6 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from firmware_bridge.adapters import question_bus
+from firmware_bridge.adapters.question_bus import NoAnswerError, PortClosedError, QuestionBus
+
 if TYPE_CHECKING:
     from firmware_bridge.adapters.serial_port import SerialOptions
 
@@ -56,29 +59,29 @@ class SerialLine:
     """One question, one answer over a serial port that other questions may share."""
 
     def __init__(self, options: "SerialOptions") -> None:
-        from firmware_bridge.adapters import serial_bus  # noqa: PLC0415  # its library loads only where it is needed
+        from firmware_bridge.adapters import serial_port  # noqa: PLC0415  # its library loads only where it is needed
 
-        self._serial = serial_bus
+        self._serial = serial_port
         self._options = options
-        self._bus: serial_bus.SerialBus | None = None
+        self._bus: QuestionBus | None = None
 
     async def ask(self, question: bytes, deadline_s: float) -> bytes:
         """See Asks."""
         if self._bus is None:
-            self._bus = self._serial.join(self._options)
+            self._bus = self._serial.joined(self._options)
         try:
             async with asyncio.timeout(deadline_s):
                 return await self._bus.ask(question, _first_line, timeout_s=deadline_s)
         except TimeoutError:
             raise LineError(f"no answer within {deadline_s} s") from None
-        except (self._serial.PortClosedError, self._serial.NoAnswerError) as error:
+        except (PortClosedError, NoAnswerError) as error:
             raise LineError(str(error)) from error
 
     async def close(self) -> None:
         """See Asks."""
         bus, self._bus = self._bus, None
         if bus is not None:
-            await self._serial.leave(self._options, bus)
+            await question_bus.leave(self._options.port, bus)
 
 
 def _first_line(came: bytes) -> bytes | None:

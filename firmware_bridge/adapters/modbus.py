@@ -1,9 +1,10 @@
-"""The Modbus RTU codec: all that this product uses of pymodbus, which is its frames and messages and not its client;
-ports, retries and timing are our own.
+"""The Modbus codec, RTU and TCP: all that this product uses of pymodbus, which is its frames and messages and not its
+client; ports, retries and timing are our own.
 """
 
-from enum import IntEnum
-from typing import Final, NamedTuple
+import struct
+from enum import Enum, IntEnum
+from typing import Final, Literal, NamedTuple
 
 from firmware_bridge.left_out import left_out
 
@@ -17,10 +18,15 @@ with left_out(
     "pymodbus.pdu.other_message",
 ):
     from pymodbus.exceptions import ModbusException
-    from pymodbus.framer import FramerRTU
+    from pymodbus.framer import FramerRTU, FramerSocket
     from pymodbus.pdu import DecodePDU, ModbusPDU
-    from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest
-    from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInputRegistersRequest
+    from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest, WriteSingleCoilRequest
+    from pymodbus.pdu.register_message import (
+        ReadHoldingRegistersRequest,
+        ReadInputRegistersRequest,
+        WriteMultipleRegistersRequest,
+        WriteSingleRegisterRequest,
+    )
 
 
 class Function(IntEnum):
@@ -55,29 +61,40 @@ _REQUESTS: Final[dict[Function, type[ModbusPDU]]] = {
     Function.HOLDING: ReadHoldingRegistersRequest,
     Function.INPUT: ReadInputRegistersRequest,
 }
-_framer: Final = FramerRTU(DecodePDU(False))  # not a server
+TRANSACTIONS: Final = 0xFFFF
+_decoder: Final = DecodePDU(False)  # not a server
+
+
+class Wire(Enum):
+    """How frames are made: on a serial line, or over TCP."""
+
+    RTU = FramerRTU(_decoder)
+    TCP = FramerSocket(_decoder)
 
 
 class Question(NamedTuple):
-    """*length* bits or registers from *address*."""
+    """*length* bits or registers from *address*. *transaction*: over TCP, 1 to TRANSACTIONS, as its answer has."""
 
     unit: int
     function: Function
     address: int
     length: int
+    wire: Wire = Wire.RTU
+    transaction: int = 0
 
     def frame(self) -> bytes:
         """As it goes onto the wire."""
-        return _framer.buildFrame(_REQUESTS[self.function](dev_id=self.unit, address=self.address, count=self.length))
+        pdu = _REQUESTS[self.function](
+            dev_id=self.unit, transaction_id=self.transaction, address=self.address, count=self.length
+        )
+        frame: bytes = self.wire.value.buildFrame(pdu)
+        return frame
 
     def answer(self, data: bytes) -> "tuple[int, ...] | DeviceRefusal | None":
         """The values in the frame that *data* holds, bits as 0 and 1; None: no whole frame of this unit that fits
         the question, so far.
         """
-        try:
-            _, pdu = _framer.handleFrame(data, self.unit, 0)
-        except (ModbusException, IndexError, ValueError):
-            return None
+        pdu = _answer(self.wire, data, self.unit, self.transaction)
         if pdu is None or pdu.function_code & 0x7F != self.function:
             return None
         if pdu.isError():
@@ -87,6 +104,48 @@ class Question(NamedTuple):
             # bits come in whole bytes
             return bits[: self.length] if self.length <= len(bits) < self.length + 8 else None
         return tuple(pdu.registers) if len(pdu.registers) == self.length else None
+
+
+class Order(NamedTuple):
+    """Write *words* from *address*: one 0 or 1 to a coil, or one or two registers. Functions 5, 6 and 16."""
+
+    unit: int
+    table: Literal["coil", "holding"]
+    address: int
+    words: tuple[int, ...]
+    wire: Wire = Wire.RTU
+    transaction: int = 0
+
+    def frame(self) -> bytes:
+        """As it goes onto the wire."""
+        frame: bytes = self.wire.value.buildFrame(self._pdu())
+        return frame
+
+    def _pdu(self) -> ModbusPDU:
+        unit, transaction, words = self.unit, self.transaction, list(self.words)
+        if self.table == "coil":
+            return WriteSingleCoilRequest(unit, transaction, self.address, bits=[bool(words[0])])
+        if len(words) == 1:
+            return WriteSingleRegisterRequest(unit, transaction, self.address, registers=words)
+        return WriteMultipleRegistersRequest(unit, transaction, self.address, len(words), registers=words)
+
+    def answer(self, data: bytes) -> "bool | DeviceRefusal | None":
+        """True: the unit says that it has taken it; None: no whole frame of this unit that answers, so far."""
+        pdu = _answer(self.wire, data, self.unit, self.transaction)
+        if pdu is None or pdu.function_code & 0x7F != self._pdu().function_code:
+            return None
+        if pdu.isError():
+            return DeviceRefusal(pdu.exception_code)
+        return True if pdu.address == self.address else None
+
+
+def _answer(wire: Wire, data: bytes, unit: int, transaction: int) -> ModbusPDU | None:
+    pdu: ModbusPDU | None
+    try:
+        _, pdu = wire.value.handleFrame(data, unit, transaction)
+    except (ModbusException, IndexError, ValueError, struct.error):
+        return None
+    return pdu
 
 
 class DeviceRefusal(NamedTuple):

@@ -23,6 +23,8 @@ from msgspec import Meta, Struct
 
 from broker_config.text import shown
 from firmware_bridge import reopening
+from firmware_bridge.adapters import question_bus
+from firmware_bridge.adapters.question_bus import PortClosedError, QuestionBus
 
 READ_S: Final = 1.0
 """After so long without a byte it is asked whether the path still leads to the port that is open."""
@@ -67,10 +69,6 @@ def check_port(path: str) -> None:
         raise ValueError(
             f"port: expected a path that stays with the device, such as one in /dev/serial/by-id, got {path!r}"
         )
-
-
-class PortClosedError(Exception):
-    """The port is not open; the message says why. It is being opened again."""
 
 
 _NOT_YET: Final = "not open yet"
@@ -223,3 +221,8 @@ def _why(error: Exception) -> str:
     text = shown(error) or type(error).__name__
     # pyserial's words for an end of file
     return "the device hung up" if "returned no data" in text else text
+
+
+def joined(options: SerialOptions) -> QuestionBus:
+    """The bus of *options.port*; see :func:`firmware_bridge.adapters.question_bus.join`."""
+    return question_bus.join(options.port, lambda heard, changed: SerialPort(options, heard=heard, changed=changed))

@@ -15,7 +15,8 @@ from smp import packet
 from smp.exceptions import SMPException
 from smpclient.transport import SMP_CHARACTERISTIC_UUID, SMP_SERVICE_UUID, SMPTransport, SMPTransportDisconnected
 
-from firmware_bridge.adapters.serial_port import PortClosedError, SerialOptions, SerialPort
+from firmware_bridge.adapters.question_bus import PortClosedError
+from firmware_bridge.adapters.serial_port import SerialOptions, SerialPort
 
 if TYPE_CHECKING:
     from bleak import BleakClient

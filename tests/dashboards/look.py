@@ -23,7 +23,7 @@ from dashboards.provisioning import DATABASE
 from tests.dashboards import seeded
 from tests.dashboards.asked import MINUTE_MS, Chosen, Json, Range, dashboards, queries_of
 from tests.dashboards.filled_site import device_of
-from tests.dashboards.schema import installed
+from tests.npm import installed
 from tests.servers import SeriesServer, influxd, program
 
 PACKAGES: Final[Mapping[str, str]] = {

@@ -4,8 +4,6 @@ What npm installs is kept outside the repository, below ``$XDG_CACHE_HOME/fieldf
 """
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,10 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from tests.dashboards.asked import Json, annotations, dashboards, panels
-from tests.servers import program
+from tests.npm import installed
 
 PACKAGES: Final[Mapping[str, str]] = {"@grafana/schema": "13.2.2", "typescript": "5.9.3"}
-INSTALL_S_MAX: Final = 120
 COMPILE_S_MAX: Final = 60
 _MODULES: Final = "@grafana/schema/dist/esm/raw/composable"
 _KINDS: Final[Mapping[str, str]] = {
@@ -35,15 +32,11 @@ type Loose<T> = T extends string ? `${T}` : T extends number ? number : T extend
 """
 
 
-class SchemaToolsError(Exception):
-    """npm did not install what the check needs; the message ends with what it said."""
-
-
 def faults(boards: Mapping[str, Json], workspace: Path) -> list[str]:
     """What TypeScript says of *boards*, a line each; *workspace* is written to.
 
     Raises:
-        SchemaToolsError: the tools cannot be installed.
+        NpmError: the tools cannot be installed.
     """
     tools = installed(PACKAGES)
     (workspace / "node_modules").symlink_to(tools / "node_modules")
@@ -93,48 +86,6 @@ def _known(board: Json) -> Json:
         return board
     marks = [{**mark, "target": {"refId": mark["target"]["refId"]}} for mark in annotations(board)]
     return {**board, "annotations": {"list": marks}}
-
-
-def installed(packages: Mapping[str, str]) -> Path:
-    """Where exactly these are, installed now or before.
-
-    Raises:
-        SchemaToolsError: they cannot be.
-    """
-    named = "_".join(f"{name.rpartition('/')[2]}-{version}" for name, version in packages.items())
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldfleet"
-    place = home / named
-    if not place.is_dir():
-        home.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{named}.", dir=home))
-        try:
-            _install(packages, partial)
-            partial.rename(place)
-        except OSError:
-            if not place.is_dir():  # another test worker may have been quicker
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return place
-
-
-def _install(packages: Mapping[str, str], directory: Path) -> None:
-    npm = program("npm")
-    if npm is None:
-        raise SchemaToolsError("no npm on this machine")
-    done = subprocess.run(
-        [
-            *(npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--legacy-peer-deps"),
-            *(f"{name}@{version}" for name, version in packages.items()),
-        ],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_S_MAX,
-        check=False,
-    )
-    if done.returncode:
-        raise SchemaToolsError(f"npm ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
 def main() -> None:

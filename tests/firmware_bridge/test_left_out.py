@@ -50,5 +50,5 @@ def test_a_process_of_its_own_loads_them_only_when_somebody_asks(module: str, ab
 
 
 def test_a_unit_can_be_played_in_the_process_that_asks_it() -> None:
-    code = "import firmware_bridge.drivers.modbus_rtu, firmware_bridge.peripherals.modbus"
+    code = "import firmware_bridge.drivers.modbus, firmware_bridge.peripherals.modbus"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,8 +1,4 @@
 import asyncio
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +7,7 @@ from hypothesis import strategies as st
 from pymodbus.framer import FramerRTU
 
 from firmware_bridge.adapters.modbus import DeviceRefusal, Function, Question
-from firmware_bridge.drivers.modbus_rtu import ModbusRtu, ModbusRtuOptions
+from firmware_bridge.drivers.modbus import ModbusRtu, ModbusRtuOptions
 from firmware_bridge.peripherals.modbus import Cabinet, Room
 from firmware_bridge.peripherals.play import Instrument, playing
 from firmware_bridge.readings import Failed, Quality, Reading, Results
@@ -200,62 +196,3 @@ def test_registers_come_back_as_they_were_sent(registers: list[int]) -> None:
     question = Question(7, Function.HOLDING, 0, len(registers))
     assert question.answer(frame) == tuple(registers)
     assert all(question.answer(frame[:end]) is None for end in range(len(frame)))
-
-
-NODE_SLAVE = """
-const {ServerSerial} = require('modbus-serial');
-const vector = {
-  getInputRegister: (a) => a === 0 ? 0xFF38 : 430,
-  getHoldingRegister: (a) => 0x1234 + a,
-  getDiscreteInput: (a) => a === 1,
-};
-const server = new ServerSerial(vector, {port: process.argv[1], baudRate: 9600, unitID: 7});
-server.on('initialized', () => console.log('ready'));
-server.on('error', (e) => console.error(e));
-"""
-
-
-@pytest.fixture
-def node_slave(tmp_path: Path) -> Iterator[Path]:
-    """A Modbus unit that nobody here wrote: modbus-serial 8 from npm, where NODE_PATH leads to it."""
-    node, socat = shutil.which("node"), shutil.which("socat")
-    there = any(
-        Path(entry, "modbus-serial").is_dir() for entry in os.environ.get("NODE_PATH", "").split(":") if entry
-    )
-    if node is None or socat is None or not there:
-        pytest.skip("needs node, socat, and modbus-serial and serialport from npm in NODE_PATH")
-    ends = tmp_path / "near", tmp_path / "far"
-    cable = subprocess.Popen([socat, *(f"pty,raw,echo=0,link={end}" for end in ends)])
-    slave = None
-    try:
-        while not all(end.exists() for end in ends):
-            assert cable.poll() is None
-        slave = subprocess.Popen([node, "-e", NODE_SLAVE, str(ends[1])], stdout=subprocess.PIPE)
-        assert slave.stdout is not None
-        assert slave.stdout.readline() == b"ready\n"
-        yield ends[0]
-    finally:
-        for process in (slave, cable):
-            if process is not None:
-                process.kill()
-                process.wait()
-                if process.stdout is not None:
-                    process.stdout.close()
-
-
-async def test_a_unit_that_nobody_here_wrote_is_understood(node_slave: Path) -> None:
-    points = {
-        "cold": Point(table="input", address=0, kind=Kind.I16, scale=0.1),
-        "humid": Point(table="input", address=1, scale=0.1),
-        "wide": Point(address=0, kind=Kind.U32),
-        "closed": Point(table="discrete", address=0, kind=Kind.BIT),
-        "open": Point(table="discrete", address=1, kind=Kind.BIT),
-    }
-    d = driver(node_slave, points)
-    results = await d.read(tuple(points), DEADLINE_S)
-    absent = driver(node_slave, {"x": Point(address=0)}, unit=8, timeout_ms=100)
-    silent = await absent.read(("x",), DEADLINE_S)
-    await absent.close()
-    await d.close()
-    assert values(results) == {"cold": -20.0, "humid": 43.0, "wide": 0x12341235, "closed": 0, "open": 1}
-    assert whys(silent) == {"x": "no answer in time: silence"}

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge import reopening
-from firmware_bridge.adapters.serial_port import UNSENT_MAX, PortClosedError, SerialOptions, SerialPort
+from firmware_bridge.adapters.question_bus import PortClosedError
+from firmware_bridge.adapters.serial_port import UNSENT_MAX, SerialOptions, SerialPort
 from firmware_bridge.drivers.ascii_query import AsciiQuery, AsciiQueryOptions
 from firmware_bridge.peripherals.play import Instrument
 from firmware_bridge.readings import Failed, Reading

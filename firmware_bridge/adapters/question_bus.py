@@ -1,14 +1,10 @@
-"""Question and answer over one serial port that several drivers may share: one question at a time, a pause between
-two, and after a silence time enough for an answer that is only late.
+"""Question and answer over one port that several drivers may share: one question at a time, a pause between two, and
+after a silence time enough for an answer that is only late.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeVar
-
-from firmware_bridge.adapters.serial_port import PortClosedError, SerialOptions, SerialPort
-
-__all__ = ["NoAnswerError", "PortClosedError", "SerialBus", "join", "leave"]
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 ANSWER_BYTES_MAX: Final = 4096
@@ -20,11 +16,38 @@ class NoAnswerError(Exception):
     """Nothing came in time, or nothing that is an answer; the message says which."""
 
 
-class SerialBus:
+class PortClosedError(Exception):
+    """The port is not open; the message says why. It is being opened again."""
+
+
+class Port(Protocol):
+    """Bytes to and from an instrument; opened again after any error. ``closed_because``: empty while it is open."""
+
+    closed_because: str
+
+    @property
+    def opening(self) -> bool:
+        """Whether the first attempt has not ended yet."""
+
+    def start(self) -> None:
+        """Begin to open it; idempotent."""
+
+    def send(self, data: bytes) -> None:
+        """Have *data* written. Raises PortClosedError."""
+
+    async def close(self) -> None:
+        """Let go of it. Idempotent."""
+
+
+Opens: TypeAlias = Callable[[Callable[[bytes], None], Callable[[str], None]], Port]
+"""Makes a port from who hears bytes, and who is told when it has opened (empty) or closed (why)."""
+
+
+class QuestionBus:
     """One port, opened when it is first asked."""
 
-    def __init__(self, options: SerialOptions) -> None:
-        self._port = SerialPort(options, heard=self._heard, changed=self._told)
+    def __init__(self, opens: Opens) -> None:
+        self._port = opens(self._heard, self._told)
         self._turn = asyncio.Lock()
         self._came = bytearray()
         self._news = asyncio.Event()
@@ -79,26 +102,26 @@ class SerialBus:
         self._news.set()
 
     async def close(self) -> None:
-        """See SerialPort.close."""
+        """See Port.close."""
         await self._port.close()
 
 
-_buses: dict[str, SerialBus] = {}
+_buses: dict[str, QuestionBus] = {}
 """A port has one owner in a process, so this is the process's."""
 
 
-def join(options: SerialOptions) -> SerialBus:
-    """The bus of *options.port*. Whoever joins leaves once. That all agree on its settings is checked before."""
-    bus = _buses.get(options.port)
+def join(name: str, opens: Opens) -> QuestionBus:
+    """The bus of the port of that *name*. Whoever joins leaves once. That all agree on its settings was checked."""
+    bus = _buses.get(name)
     if bus is None:
-        bus = _buses[options.port] = SerialBus(options)
+        bus = _buses[name] = QuestionBus(opens)
     bus.users += 1
     return bus
 
 
-async def leave(options: SerialOptions, bus: SerialBus) -> None:
+async def leave(name: str, bus: QuestionBus) -> None:
     """The last one closes the port."""
     bus.users -= 1
-    if bus.users == 0 and _buses.get(options.port) is bus:
-        del _buses[options.port]
+    if bus.users == 0 and _buses.get(name) is bus:
+        del _buses[name]
         await bus.close()
