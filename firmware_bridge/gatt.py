@@ -53,6 +53,9 @@ SERIAL: Final = Text(DEVICE, "2a25")
 MODEL: Final = Text(DEVICE, "2a24")
 FIRMWARE: Final = Text(DEVICE, "2a26")
 TEXT_MAX: Final = 64
+SMP_SERVICE: Final = "8d53dc1d-1db7-4cd3-868b-8a527460aa84"
+SMP_CHARACTERISTIC: Final = "da2e7828-fbce-4e01-ae9e-261174997c48"
+"""Of a microcontroller that is managed over SMP."""
 
 
 def long_uuid(number: str) -> str:

@@ -20,12 +20,14 @@ from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.exc import BleakDBusError, BleakGATTProtocolError
 
 from broker_config.text import shown
-from firmware_bridge.gatt import SERVICES, long_uuid
+from firmware_bridge.gatt import SERVICES, SMP_SERVICE, long_uuid
 
 FRESH_S: Final = 5.0
 """Who was heard of so lately, in anybody's scan, is not scanned for again."""
 END_S: Final = 3.0
 """For what only ends something."""
+ATTRIBUTE_BYTES_MAX: Final = 512
+"""No attribute has more, whatever the MTU; a longer write is dropped without a word."""
 CLASS: Final = Path("/sys/class/bluetooth")
 
 
@@ -76,14 +78,22 @@ class BleLink:
         async with _within(self._io_s, f"notifications of 0x{number} were not answered"):
             await self._client.start_notify(found, lambda _which, data: heard(bytes(data)))
 
+    async def write(self, service: str, number: str, data: bytes) -> None:
+        """Write *data* without a response, in as many pieces as it takes. Raises BleError, NoValueError."""
+        found = self._find(service, number)
+        most = min(found.max_write_without_response_size, ATTRIBUTE_BYTES_MAX)
+        async with _within(self._io_s, f"0x{number} was not taken"):
+            for at in range(0, len(data), most):
+                await self._client.write_gatt_char(found, data[at : at + most], response=False)
+
     def _find(self, service: str, number: str) -> BleakGATTCharacteristic:
         """The first of its kind in the first service of its kind: a device may have several."""
         if self.lost.is_set():
             raise BleError("the connection was lost")
         for each in self._client.services:
-            if each.uuid == long_uuid(service):
+            if each.uuid == _uuid(service):
                 for found in each.characteristics:
-                    if found.uuid == long_uuid(number):
+                    if found.uuid == _uuid(number):
                         return found
         raise NoValueError(f"the device has no 0x{number} in a service 0x{service}")
 
@@ -167,7 +177,14 @@ class BleAdapter:
             adapter = await BleakAdapter.get(
                 bluez=BlueZAdapterArgs(adapter=self._name), backend=self._backends.adapter
             )
-            return {each.address.upper(): each for each in await adapter.get_connected_devices(list(SERVICES))}
+            return {
+                each.address.upper(): each for each in await adapter.get_connected_devices([*SERVICES, SMP_SERVICE])
+            }
+
+
+def _uuid(number: str) -> str:
+    """Of a number of 16 bits, or of one that is long already."""
+    return long_uuid(number) if len(number) == 4 else number
 
 
 @contextlib.asynccontextmanager

@@ -6,22 +6,21 @@ its question, so that one that comes late is no answer to the next.
 
 import asyncio
 import contextlib
+import re
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from smp import header as smp_header
 from smp import packet
 from smp.exceptions import SMPException
-from smpclient.transport import SMP_CHARACTERISTIC_UUID, SMP_SERVICE_UUID, SMPTransport, SMPTransportDisconnected
+from smpclient.transport import SMPTransport, SMPTransportDisconnected
 
 from firmware_bridge.adapters.question_bus import PortClosedError
 from firmware_bridge.adapters.serial_port import SerialOptions, SerialPort
+from firmware_bridge.gatt import SMP_CHARACTERISTIC, SMP_SERVICE
 
 if TYPE_CHECKING:
-    from bleak import BleakClient
-    from bleak.backends.client import BaseBleakClient
-    from bleak.backends.scanner import BaseBleakScanner
+    from firmware_bridge.adapters import ble
 
 HEADER_BYTES: Final = smp_header.Header.SIZE
 FRAME_BYTES_MAX: Final = 8192
@@ -29,8 +28,9 @@ LINE_BYTES: Final = 127
 UNREAD_MAX: Final = 32
 UNSAID_BYTES: Final = 252
 """What a device takes in one message that does not say how much it does."""
-GATT_BYTES_MAX: Final = 512
-"""An attribute has no more, whatever the MTU; a longer write is dropped without a word."""
+GATT_S: Final = 5.0
+BAUD: Final = 115_200
+ADDRESS: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 FRAMING_BYTES: Final = 4
 """Length and checksum, which share a serial device's buffer with the message."""
 
@@ -244,61 +244,42 @@ class UdpLink(Link, asyncio.DatagramProtocol):
         self._transport.sendto(data)
 
 
-class BleLink(Link):
-    """GATT: written without response, answered by notifications. *scanner* and *client*: backends of bleak; None: the
-    system's.
+class GattLink(Link):
+    """A characteristic that is written without response and answers by notifications, on a radio that others share.
 
     smpclient's own transport is not used: it raises RuntimeError where it should raise TimeoutError, and writes more
     than an attribute can hold.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        scanner: "type[BaseBleakScanner] | None" = None,
-        client: "type[BaseBleakClient] | None" = None,
-    ) -> None:
+    def __init__(self, address: str, adapter: str = "hci0", backends: "ble.Backends | None" = None) -> None:
         super().__init__()
-        self._name = name
-        self._backends = scanner, client
-        self._client: BleakClient | None = None
-        self._piece_bytes = 20
+        from firmware_bridge.adapters import ble  # noqa: PLC0415  # loads only where there is Bluetooth
+
+        self._ble = ble
+        self._address = address.upper()
+        self._told = adapter, backends or ble.PLATFORM
+        self._adapter: ble.BleAdapter | None = None
+        self._link: ble.BleLink | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._unread = bytearray()
 
     async def connect(self, address: str, timeout_s: float) -> None:  # noqa: ARG002  # smpclient's
-        from bleak import BleakClient, BleakScanner  # noqa: PLC0415  # loads only where there is Bluetooth
-        from bleak.exc import BleakError  # noqa: PLC0415
-
-        scanner, backend = self._backends
-        heard_by: dict[str, Any] = {} if scanner is None else {"backend": scanner}
+        self._adapter = self._ble.join(*self._told)
         self._unread.clear()
         try:
-            async with asyncio.timeout(timeout_s):
-                found = await BleakScanner.find_device_by_filter(
-                    lambda device, shown: self._name in {device.address, shown.local_name},
-                    timeout=timeout_s,
-                    **heard_by,
-                )
-                if found is None:
-                    raise SMPTransportDisconnected(f"no device {self._name} is heard")
-                client = self._client = BleakClient(
-                    found,
-                    services=(str(SMP_SERVICE_UUID),),
-                    timeout=timeout_s,
-                    backend=backend,
-                    disconnected_callback=lambda _client: self._put(SMPTransportDisconnected("the link broke")),
-                )
-                await client.connect()
-                characteristic = client.services.get_characteristic(SMP_CHARACTERISTIC_UUID)
-                if characteristic is None:
-                    raise SMPTransportDisconnected(f"{self._name} has no SMP characteristic")
-                self._piece_bytes = min(characteristic.max_write_without_response_size, GATT_BYTES_MAX)
-                await client.start_notify(characteristic, self._notified)
-        except BleakError as error:
+            self._link = await self._adapter.connect(
+                self._address, scan_s=timeout_s, connect_s=timeout_s, io_s=GATT_S
+            )
+            await self._link.subscribe(SMP_SERVICE, SMP_CHARACTERISTIC, self._notified)
+        except (self._ble.BleError, self._ble.NoValueError) as error:
             raise SMPTransportDisconnected(str(error)) from error
+        self._watching = asyncio.create_task(self._watch(self._link))
 
-    def _notified(self, _characteristic: object, data: bytearray) -> None:
+    async def _watch(self, link: "ble.BleLink") -> None:
+        await link.lost.wait()
+        self._put(SMPTransportDisconnected("the connection was lost"))
+
+    def _notified(self, data: bytes) -> None:
         self._unread += data
         while len(self._unread) >= HEADER_BYTES:
             length = HEADER_BYTES + int.from_bytes(self._unread[2:4], "big")
@@ -308,38 +289,39 @@ class BleLink(Link):
             del self._unread[:length]
 
     async def disconnect(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            # also where it says that it is not connected: that is only what it knows
-            await client.disconnect()
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+        adapter, self._adapter = self._adapter, None
+        if adapter is not None:
+            self._ble.leave(*self._told, adapter)
 
     async def send(self, data: bytes) -> None:
-        from bleak.exc import BleakError  # noqa: PLC0415
-
-        if self._client is None:
+        if self._link is None:
             raise SMPTransportDisconnected("not open")
         self._unread.clear()
         try:
-            for at in range(0, len(data), self._piece_bytes):
-                piece = data[at : at + self._piece_bytes]
-                await self._client.write_gatt_char(SMP_CHARACTERISTIC_UUID, piece, response=False)
-        except BleakError as error:
+            await self._link.write(SMP_SERVICE, SMP_CHARACTERISTIC, data)
+        except (self._ble.BleError, self._ble.NoValueError) as error:
             raise SMPTransportDisconnected(str(error)) from error
 
 
-def link_to(at: str, serial: Callable[[str], SerialOptions] | None = None) -> Link:
-    """The way that *at* names: ``serial:PATH``, ``tcp:HOST:PORT``, ``udp:HOST:PORT`` or ``ble:NAME``.
+def link_to(at: str) -> Link:
+    """The way that *at* names: ``serial:PATH``, ``tcp:HOST:PORT``, ``udp:HOST:PORT`` or ``ble:ADDRESS``.
 
     Raises:
         ValueError: it names none.
     """
     scheme, _, rest = at.partition(":")
     if scheme == "serial" and rest:
-        return SerialLink((serial or (lambda path: SerialOptions(port=path, baud=115_200)))(rest))
-    if scheme == "ble" and rest:
-        return BleLink(rest)
+        return SerialLink(SerialOptions(port=rest, baud=BAUD))
+    if scheme == "ble" and ADDRESS.fullmatch(rest):
+        return GattLink(rest)
     host, _, port = rest.rpartition(":")
     if scheme in {"tcp", "udp"} and host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536:
         kind = TcpLink if scheme == "tcp" else UdpLink
         return kind(host.strip("[]"), int(port))
-    raise ValueError(f"expected serial:PATH, tcp:HOST:PORT, udp:HOST:PORT or ble:NAME, got {at[:80]!r}")
+    raise ValueError(f"expected serial:PATH, tcp:HOST:PORT, udp:HOST:PORT or ble:ADDRESS, got {at[:80]!r}")

@@ -45,7 +45,7 @@ def add_update(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("update", help="update a microcontroller's firmware over SMP", epilog=EXIT_CODES)
     add_demands(parser)
     parser.add_argument(
-        "--port", required=True, metavar="AT", help="serial:PATH, tcp:HOST:PORT, udp:HOST:PORT or ble:NAME"
+        "--port", required=True, metavar="AT", help="serial:PATH, tcp:HOST:PORT, udp:HOST:PORT or ble:ADDRESS"
     )
     parser.add_argument("--device", metavar="NAME", help="by which the journal knows it; else what --port says")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="what was begun; else below $XDG_STATE_HOME")

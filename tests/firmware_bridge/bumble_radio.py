@@ -82,6 +82,9 @@ class _Client(BaseBleakClient):
     def is_connected(self) -> bool:
         return self._connection is not None
 
+    def _write_bytes(self) -> int:
+        return self.mtu_size - 3
+
     def _ended(self, _reason: int) -> None:
         self._connection = None
         if self._disconnected_callback:
@@ -99,7 +102,7 @@ class _Client(BaseBleakClient):
             self.services.add_service(told)
             for found in await service.discover_characteristics():
                 names: Any = [name for at, name in enumerate(PROPERTIES) if int(found.properties) >> at & 1]
-                each = BleakGATTCharacteristic(found, found.handle, _long(found.uuid), names, lambda: 20, told)
+                each = BleakGATTCharacteristic(found, found.handle, _long(found.uuid), names, self._write_bytes, told)
                 self.services.add_characteristic(each)
                 for descriptor in await found.discover_descriptors():
                     self.services.add_descriptor(

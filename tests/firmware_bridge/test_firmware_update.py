@@ -13,19 +13,28 @@ import pytest
 
 from firmware_bridge.adapters.firmware_journal import SqliteJournal
 from firmware_bridge.adapters.smp import SmpDevice, SmpSession
-from firmware_bridge.adapters.smp_links import link_to
+from firmware_bridge.adapters.smp_links import FRAMING_BYTES, GattLink, link_to
 from firmware_bridge.firmware.flow import Act, Phase, Row, Slots, Verdict
 from firmware_bridge.firmware.images import Demands, Image, admit, read_image
 from firmware_bridge.firmware.updater import Pace, Progress, Updater
+from tests.firmware_bridge.bumble_radio import air
 from tests.firmware_bridge.cable import cable
 from tests.firmware_bridge.mcu import Mcu, body, mcu
 from tests.firmware_bridge.signing import HARDWARE, SLOT_BYTES, Signer
+from tests.firmware_bridge.smp_radio import front
 from tests.servers import HOST, free_port
 
 PACE = Pace(trial_s=0.5, look_s=0.1, boot_s=1.0, retry_s=0.2, silent_s_max=60)
 DEVICE = "dock-7"
+ADDRESS = "E0:E1:E2:E3:E4:E5"
 KILLS_S_MAX = 120.0
 pytestmark = pytest.mark.server("qemu-system-arm")
+
+
+class ByCable(GattLink):
+    """To a device that has its messages by cable from there on, and so less room for them."""
+
+    overhead_bytes = FRAMING_BYTES
 
 
 @dataclass
@@ -149,6 +158,24 @@ async def test_a_device_that_loses_its_power_in_an_upload_and_then_its_voice_goe
         offsets = bench.uploads()
         assert offsets != sorted(offsets), "it went on where the device no longer was"
         assert await bench.slots() == Slots(before.active, confirmed=True, other=image.tlv_hash)
+
+
+async def test_over_bluetooth_the_link_breaks_at_40_percent_and_the_image_is_kept(
+    signer: Signer, tmp_path: Path
+) -> None:
+    image = admitted(signer.sign(body(), name="bluetooth"))
+    with mcu() as device:
+        async with air() as radios, front(radios, ADDRESS, link_to(device.at)) as dock:
+            dock.drop_at = int(len(image.data) * 0.4)
+            bench = Bench(device, "", journal(tmp_path))
+            session = SmpSession(lambda: ByCable(ADDRESS, "hci7", radios.backends), answer_s=3.0)
+            updater = Updater(SmpDevice(session), bench.journal, bench, pace=PACE, told=bench.hear)
+            row = await updater.run(DEVICE, image)
+        assert (row.verdict, dock.dropped) == (Verdict.DONE, 1)
+        offsets = bench.uploads()
+        assert offsets == sorted(offsets), "it began anew"
+        bench.at = device.at
+        assert await bench.slots() == Slots(image.tlv_hash, confirmed=True)
 
 
 def test_an_updater_that_is_killed_in_every_phase_ends_with_the_image_kept(signer: Signer, tmp_path: Path) -> None:
