@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import NODEFAULT, structs
 
 from firmware_bridge.cli.update import add_update
+from firmware_bridge.cli.update_legacy import add_update_legacy
 from firmware_bridge.cli.verify import add_verify
 from firmware_bridge.driver import Driver
 from firmware_bridge.registry import DRIVERS, driver_class
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     drivers.add_argument("--json", action="store_true", help="for programs")
     add_verify(commands)
     add_update(commands)
+    add_update_legacy(commands)
     arguments = parser.parse_args(argv)
     if "run" in arguments:
         code = arguments.run(arguments)

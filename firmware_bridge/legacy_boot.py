@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from firmware_bridge.xymodem import Outcome
 
@@ -55,6 +55,19 @@ VERDICTS: Final[Mapping[tuple[Outcome, Said], Verdict]] = {
 }
 
 
+class RefusedError(Exception):
+    """The update was not begun, and the device was sent nothing but questions; the message says why."""
+
+
+class Report(NamedTuple):
+    """``before`` and ``after``: what the device said that it runs; None: it did not answer."""
+
+    verdict: Verdict
+    outcome: Outcome
+    before: str | None
+    after: str | None
+
+
 def why_not(
     image: bytes, *, sha256: str, version: str, runs: str | None, bytes_max: int, accepts_no_rollback: bool
 ) -> str | None:
@@ -73,8 +86,9 @@ def why_not(
 
 
 def version_of(pattern: re.Pattern[str], answer: bytes) -> str | None:
-    """The version in what a device answered: the pattern's only group."""
-    found = pattern.search(answer.decode("ascii", "replace"))
+    """The version in what a device answered: the pattern's only group, in lines that are whole by now."""
+    text = answer.decode("ascii", "replace")
+    found = pattern.search(text[: max(text.rfind("\r"), text.rfind("\n")) + 1])
     return found[1] if found else None
 
 

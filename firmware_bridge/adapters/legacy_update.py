@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from firmware_bridge import legacy_boot
 from firmware_bridge.adapters.question_bus import PortClosedError
 from firmware_bridge.adapters.serial_port import SerialOptions, SerialPort
-from firmware_bridge.legacy_boot import VERDICTS, Verdict
+from firmware_bridge.legacy_boot import VERDICTS, RefusedError, Report
 from firmware_bridge.xymodem import Outcome, Protocol, Sender, State
 
 HEARD_BYTES_MAX: Final = 4096
@@ -22,10 +22,6 @@ POLL_S: Final = 0.05
 
 Seconds = Annotated[float, Meta(gt=0, le=600)]
 Text = Annotated[str, Meta(max_length=256)]
-
-
-class RefusedError(Exception):
-    """The update was not begun, and the device was sent nothing but questions; the message says why."""
 
 
 class LegacyBootOptions(SerialOptions, frozen=True, kw_only=True):
@@ -55,15 +51,6 @@ class LegacyBootOptions(SerialOptions, frozen=True, kw_only=True):
             raise ValueError(f"version: expected a pattern, got {self.version!r}: {error}") from None
         if groups != 1:
             raise ValueError(f"version: expected a pattern with one group, got {groups}")
-
-
-class Report(NamedTuple):
-    """``before`` and ``after``: what the device said that it runs; None: it did not answer."""
-
-    verdict: Verdict
-    outcome: Outcome
-    before: str | None
-    after: str | None
 
 
 class _Heard:

@@ -52,7 +52,13 @@ def test_what_is_not_begun(change: dict[str, object], why: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "version"),
-    [(b"noise\r\nfw 1.2.3\r\n", "1.2.3"), (b"fw \r\n", None), (b"\xff\xfe", None), (b"", None)],
+    [
+        (b"noise\r\nfw 1.2.3\r\n", "1.2.3"),
+        (b"noise\r\nfw 1.2", None),
+        (b"fw \r\n", None),
+        (b"\xff\xfe", None),
+        (b"", None),
+    ],
 )
 def test_a_version_is_the_patterns_group(answer: bytes, version: str | None) -> None:
-    assert legacy_boot.version_of(re.compile(r"fw (\S+)\r"), answer) == version
+    assert legacy_boot.version_of(re.compile(r"fw (\S+)"), answer) == version

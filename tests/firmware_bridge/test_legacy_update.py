@@ -1,13 +1,17 @@
 """Legacy updates against lrzsz's receivers, over a terminal whose far end can damage, lose and go away."""
 
+import asyncio
 import hashlib
+import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from firmware_bridge.adapters.legacy_update import LegacyBootOptions, RefusedError, Report, update
-from firmware_bridge.legacy_boot import Verdict
+from firmware_bridge.adapters.legacy_update import LegacyBootOptions, update
+from firmware_bridge.legacy_boot import RefusedError, Report, Verdict
 from firmware_bridge.xymodem import ACK, EOT, Outcome, Protocol
 from tests.firmware_bridge.legacy_device import OLD, LegacyDevice, legacy_device
 
@@ -174,3 +178,53 @@ async def test_a_device_that_is_not_there_is_refused_by_the_ports_word(tmp_path:
 def test_a_pattern_has_one_group(pattern: str) -> None:
     with pytest.raises(ValueError, match="version: expected a pattern"):
         LegacyBootOptions(port="/dev/x", protocol=Protocol.XMODEM, ask="?", version=pattern)
+
+
+DEVICE = """
+port = "{port}"
+protocol = "ymodem"
+ask = "version?\\r"
+version = 'fw (\\S+)'
+enter = "update\\r"
+"""
+
+
+async def told_by_command(directory: Path, *arguments: str) -> tuple[int, str, str]:
+    """``firmware-bridge update-legacy`` of IMAGE: its exit code, and what it said."""
+    (directory / "image.bin").write_bytes(IMAGE)
+    (directory / "device.toml").write_text(DEVICE.format(port=directory / "device"))
+    command = [sys.executable, "-m", "firmware_bridge", "update-legacy", str(directory / "image.bin"), *arguments]
+    command += ["--device", str(directory / "device.toml"), "--to", NEW, "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=-1, stderr=-1)
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.server("rx")
+async def test_the_command_says_what_became_of_it(tmp_path: Path) -> None:
+    sha256 = ("--sha256", hashlib.sha256(IMAGE).hexdigest())
+    async with legacy_device(tmp_path, RECEIVERS[Protocol.YMODEM], IMAGE, NEW) as device:
+        code, out, _ = await told_by_command(tmp_path, *sha256)
+        assert (code, json.loads(out)["verdict"], device.entered) == (1, "refused", 0)
+        code, out, err = await told_by_command(tmp_path, *sha256, "--accept-no-rollback")
+        assert json.loads(out) == {
+            "verdict": "updated",
+            "why": "it runs what was sent",
+            "transfer": "done",
+            "before": OLD,
+            "after": NEW,
+        }
+        assert code == 0
+        assert f"100 %, {len(IMAGE)} of {len(IMAGE)} bytes" in err
+
+
+def test_what_a_devices_file_lacks_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('port = "dock"\nask = 3\nboud = 1\nprotocol = "zmodem"')
+    command = [sys.executable, "-m", "firmware_bridge", "update-legacy", str(file), "--device", str(file)]
+    command += ["--to", NEW, "--sha256", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    for fault in ("boud: unknown", "ask: Expected `str`", "version: missing", "protocol: Invalid enum value"):
+        assert fault in done.stderr
