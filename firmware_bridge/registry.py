@@ -19,6 +19,7 @@ DRIVERS: Final[dict[str, tuple[str, str]]] = {
     "modbus_tcp": ("firmware_bridge.drivers.modbus", "ModbusTcp"),
     "nmea0183": ("firmware_bridge.drivers.nmea0183", "Nmea0183"),
     "ntcip1202": ("firmware_bridge.drivers.ntcip1202", "Ntcip1202"),
+    "smp": ("firmware_bridge.drivers.smp", "Smp"),
 }
 
 
