@@ -7,9 +7,14 @@ from collections.abc import Sequence
 
 from msgspec import NODEFAULT, structs
 
+from firmware_bridge.cli.monitor import add_monitor
+from firmware_bridge.cli.probe import add_probe
+from firmware_bridge.cli.read import add_read
+from firmware_bridge.cli.scan import add_scan
 from firmware_bridge.cli.update import add_update
 from firmware_bridge.cli.update_legacy import add_update_legacy
 from firmware_bridge.cli.verify import add_verify
+from firmware_bridge.cli.write import add_write
 from firmware_bridge.driver import Driver
 from firmware_bridge.registry import DRIVERS, driver_class
 
@@ -63,18 +68,17 @@ def _drivers(*, as_json: bool) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 wrong usage; those of ``verify`` and ``update`` are told by their ``--help``."""
+    """Exit codes: 0 done, 2 wrong usage; each command tells the others in its ``--help``."""
     parser = argparse.ArgumentParser(
         prog="firmware-bridge",
-        description="The device's own peripherals: which drivers there are, and how a profile wires them.",
-        epilog="example: firmware-bridge drivers --json",
+        description="Peripherals at a bench: what is plugged in, who it is, what it reads and takes.",
+        epilog="examples: firmware-bridge scan; firmware-bridge drivers --json; each command has more in its --help",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     drivers = commands.add_parser("drivers", help="list the drivers with their options and an example")
     drivers.add_argument("--json", action="store_true", help="for programs")
-    add_verify(commands)
-    add_update(commands)
-    add_update_legacy(commands)
+    for add in (add_scan, add_probe, add_read, add_monitor, add_write, add_verify, add_update, add_update_legacy):
+        add(commands)
     arguments = parser.parse_args(argv)
     if "run" in arguments:
         code = arguments.run(arguments)

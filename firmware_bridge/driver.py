@@ -6,7 +6,7 @@ from typing import ClassVar, TypeAlias
 
 from msgspec import Struct
 
-from firmware_bridge.readings import Failed, Results
+from firmware_bridge.readings import Failed, Identity, Results
 
 MonoMs: TypeAlias = Callable[[], int]
 """Milliseconds since the board booted."""
@@ -56,6 +56,10 @@ class Driver(ABC):
         read back, or why it is not as asked.
         """
         return all_failed(tuple(settings), f"not written: {self.kind} writes nothing")
+
+    async def identify(self, deadline_s: float) -> Identity | Failed:  # noqa: ARG002
+        """Who is there, by its own word within *deadline_s*, or why nobody knows."""
+        return Failed(f"{self.kind} has no way to ask who is there")
 
     async def present(self) -> bool:
         """Whether there is anything to read here; asked once, for wires that a profile calls optional."""

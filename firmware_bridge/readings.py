@@ -33,3 +33,11 @@ class Failed(NamedTuple):
 Result: TypeAlias = Reading | Failed
 Results: TypeAlias = Mapping[str, Result]
 """Point -> result; every point that was asked for is in it."""
+
+
+class Identity(NamedTuple):
+    """Who an instrument says it is; empty: it does not tell."""
+
+    serial: str = ""
+    model: str = ""
+    firmware: str = ""

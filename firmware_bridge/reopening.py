@@ -7,6 +7,8 @@ S_MIN: Final = 0.5
 S_CAP: Final = 10.0
 """Opening a path costs nothing, and who has just plugged a cable in is looking at it."""
 S_FLOOR: Final = 0.05
+LOOK_S: Final = 0.25
+"""So often it is looked whether a port that is away is there again."""
 STABLE_S: Final = 60.0
 """A port that has carried traffic for so long has earned quick attempts again."""
 

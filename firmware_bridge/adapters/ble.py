@@ -50,6 +50,34 @@ class Backends(NamedTuple):
 PLATFORM: Final = Backends()
 
 
+class Heard(NamedTuple):
+    """Who advertised. ``name``: empty where it tells none."""
+
+    address: str
+    name: str
+    rssi_dbm: int
+
+
+async def heard(adapter: str, seconds: float, backends: Backends = PLATFORM) -> list[Heard]:
+    """Everybody who advertises within *seconds*, the loudest first. For a bench: an agent has its radio to itself.
+
+    Raises:
+        BleError: it cannot be scanned.
+    """
+    found: dict[str, Heard] = {}
+
+    def hear(device: BLEDevice, data: AdvertisementData) -> None:
+        address = device.address.upper()
+        found[address] = Heard(address, shown(data.local_name or device.name or ""), data.rssi)
+
+    scanner = BleakScanner(hear, bluez=BlueZScannerArgs(adapter=adapter), backend=backends.scanner)
+    async with _within(seconds + 2 * END_S, "the scan did not end"):
+        await scanner.start()
+        await asyncio.sleep(seconds)
+        await scanner.stop()
+    return sorted(found.values(), key=lambda each: -each.rssi_dbm)
+
+
 def there_is(adapter: str) -> bool:
     """Whether the kernel has an adapter of that name."""
     return (CLASS / adapter).exists()

@@ -81,7 +81,7 @@ class BleDevice:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
-    async def read(self, point: gatt.Characteristic) -> bytes:
+    async def read(self, point: gatt.Characteristic | gatt.Text) -> bytes:
         """Ask for a value. Raises BleError: and the connection is over; NoValueError: that one is not to be had."""
         async with self._turn:
             link = self._link

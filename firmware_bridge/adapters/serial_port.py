@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import random
-import re
 import termios
 import threading
 import time
@@ -22,22 +21,23 @@ import serial
 from msgspec import Meta, Struct
 
 from broker_config.text import shown
-from firmware_bridge import reopening
+from firmware_bridge import port_names, reopening
 from firmware_bridge.adapters import question_bus
 from firmware_bridge.adapters.question_bus import PortClosedError, QuestionBus
+from firmware_bridge.port_names import NoPortError
 
 READ_S: Final = 1.0
-"""After so long without a byte it is asked whether the path still leads to the port that is open."""
+"""After so long without a byte it is asked whether the name still leads to the port that is open."""
 WRITE_S: Final = 2.0
 CHUNK_BYTES: Final = 4096
 UNSENT_MAX: Final = 16
 CLOSE_S: Final = 1.0
-_UNSTABLE: Final = re.compile(r"/dev/tty(USB|ACM)\d+\Z")
 
 
 class SerialOptions(Struct, frozen=True, kw_only=True):
-    """``port``: a path that stays with the instrument, such as ``/dev/serial/by-id/...`` or a symbolic link.
-    ``dtr`` and ``rts``: how the modem lines are held while the port is open; some boards reset by them.
+    """``port``: a name that stays with the instrument, see port_names; a path such as ``/dev/serial/by-id/...`` or a
+    symbolic link is one. ``dtr`` and ``rts``: how the modem lines are held while the port is open; some boards reset
+    by them.
     """
 
     port: Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -61,14 +61,9 @@ class SerialOptions(Struct, frozen=True, kw_only=True):
         return (self.baud, self.data_bits, self.parity, self.stop_bits, self.dtr, self.rts)
 
 
-def check_port(path: str) -> None:
-    """Raise ValueError if *path* is relative, or a name that the next device to be plugged in may get."""
-    if not path.startswith("/"):
-        raise ValueError(f"port: expected an absolute path, got {shown(path)!r}")
-    if _UNSTABLE.match(path):
-        raise ValueError(
-            f"port: expected a path that stays with the device, such as one in /dev/serial/by-id, got {path!r}"
-        )
+def check_port(name: str) -> None:
+    """Raise ValueError if *name* is none that stays with a device."""
+    port_names.parse(name)
 
 
 _NOT_YET: Final = "not open yet"
@@ -89,6 +84,7 @@ class SerialPort:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._options = options
+        self._name = port_names.parse(options.port)
         self._heard = heard
         self._changed = changed
         self._uniform = uniform
@@ -146,8 +142,38 @@ class SerialPort:
                 break
             failures = 1 if earned else failures + 1
             self._tell(self._state_is, why)
-            self._closing.wait(reopening.delay_s(failures, self._uniform))
+            if self._came_back(reopening.delay_s(failures, self._uniform)):
+                failures = 0
         self._tell(self._ended.set)
+
+    def _came_back(self, wait_s: float) -> bool:
+        """Wait so long, or until what was away has come: who plugs a cable in does not wait for what failed before.
+        Looking costs next to nothing, opening may take seconds or reset a board.
+        """
+        until_s = time.monotonic() + wait_s
+        away = not self._there()
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self._closing.wait(min(left_s, reopening.LOOK_S)):
+                break
+            if not self._there():
+                away = True
+            elif away:
+                return True
+        return False
+
+    def _there(self) -> bool:
+        try:
+            return Path(self._path()).exists()
+        except (NoPortError, OSError):
+            return False
+
+    def _path(self) -> str:
+        """Where the name leads to now. Raises NoPortError."""
+        if isinstance(self._name, port_names.Path) and not self._name.wild:
+            return self._options.port
+        from firmware_bridge.adapters import usb_ports  # noqa: PLC0415  # a path needs none of it
+
+        return usb_ports.resolve(self._name, self._options.port)
 
     def _once(self) -> tuple[str, bool]:
         """Open it and carry traffic until it fails; returns why, and whether that was after a good while."""
@@ -155,7 +181,7 @@ class SerialPort:
         earned = False
         try:
             port = self._open()
-        except (OSError, ValueError, termios.error) as error:
+        except (OSError, ValueError, NoPortError, termios.error) as error:
             return _why(error), False
         with self._lock:
             self._port = port
@@ -169,9 +195,9 @@ class SerialPort:
                     data += port.read(min(port.in_waiting, CHUNK_BYTES))
                     self._tell(self._hear, data)
                     earned = time.monotonic() - opened_s >= reopening.STABLE_S
-                elif os.fstat(port.fileno()).st_rdev != Path(self._options.port).stat().st_rdev:
+                elif os.fstat(port.fileno()).st_rdev != Path(self._path()).stat().st_rdev:
                     return "another device has come in its place", earned
-        except (OSError, termios.error) as error:
+        except (OSError, NoPortError, termios.error) as error:
             return _why(error), earned
         finally:
             with self._lock:
@@ -184,7 +210,7 @@ class SerialPort:
     def _open(self) -> serial.Serial:
         told = self._options
         port = serial.Serial()
-        port.port = told.port
+        port.port = self._path()
         port.baudrate = told.baud
         port.bytesize = told.data_bits
         port.parity = told.parity[0].upper()

@@ -9,13 +9,14 @@ from msgspec import Meta, Struct
 from broker_config.text import shown
 from firmware_bridge.adapters.lines import SERIAL, Asks, LineClient, LineError, SerialLine, parse_address
 from firmware_bridge.driver import Driver, MonoMs, Resource, all_failed
-from firmware_bridge.readings import Failed, Quality, Reading, Result, Results
+from firmware_bridge.readings import Failed, Identity, Quality, Reading, Result, Results
 
 
 class AsciiQueryOptions(Struct, frozen=True):
     """``at``: ``tcp:HOST:PORT``, ``unix:PATH`` or ``serial:PATH`` (8N1 at ``baud``). ``names``: our point -> the
     instrument's name, where they differ. ``time_name``: the name under which the instrument tells its own time in ms
-    since the epoch, if it does.
+    since the epoch, if it does. ``identity_query``: what is asked for ``maker,model,serial,firmware``, such as
+    ``*IDN?`` of IEEE 488.2; the last two may be missing. Empty: it cannot be asked.
     """
 
     at: Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -23,6 +24,7 @@ class AsciiQueryOptions(Struct, frozen=True):
     names: dict[str, str] = {}
     time_name: str = ""
     baud: Annotated[int, Meta(ge=50, le=4_000_000)] = 115_200
+    identity_query: Annotated[str, Meta(max_length=256)] = ""
 
     def __post_init__(self) -> None:
         address = parse_address(self.at)
@@ -48,6 +50,15 @@ def parse_answer(line: bytes) -> Mapping[str, str]:
     return {name: value for name, equals, value in pairs if name and equals}
 
 
+def parse_identity(line: bytes) -> Identity | None:
+    """``maker,model,serial,firmware``; a part that is 0 is not known. None: it is no such line."""
+    parts = [shown(part.strip(), 64) for part in line.decode("ascii", "replace").split(",")]
+    if not 2 <= len(parts) <= 4:
+        return None
+    _maker, model, serial, firmware = ("" if part == "0" else part for part in (*parts, "", "")[:4])
+    return Identity(serial, model, firmware)
+
+
 def point_result(text: str | None, name: str, device_ms: int | None, received_ms: int) -> Result:
     """A point's result from its text in the answer; NaN and infinities are readings of bad quality."""
     if text is None:
@@ -70,6 +81,7 @@ class AsciiQuery(Driver):
         super().__init__(options, mono_ms)
         assert isinstance(options, AsciiQueryOptions)
         self._query = options.query.encode()
+        self._identity_query = f"{options.identity_query.rstrip()}\n".encode() if options.identity_query else b""
         self._names = options.names
         self._time_name = options.time_name
         self._client = client(options)
@@ -79,6 +91,15 @@ class AsciiQuery(Driver):
         assert isinstance(options, AsciiQueryOptions)
         address = parse_address(options.at)
         return (address.host, (cls.kind, options.baud)) if address.port == SERIAL else None
+
+    async def identify(self, deadline_s: float) -> Identity | Failed:
+        if not self._identity_query:
+            return Failed("there is no identity_query in its options")
+        try:
+            line = await self._client.ask(self._identity_query, deadline_s)
+        except LineError as error:
+            return Failed(shown(error))
+        return parse_identity(line) or Failed(f"expected maker,model,serial,firmware, got {shown(line, 40)}")
 
     async def read(self, points: Sequence[str], deadline_s: float) -> Results:
         try:

@@ -10,7 +10,7 @@ from firmware_bridge.adapters import ble, ble_device
 from firmware_bridge.adapters.ble import PLATFORM, Backends, BleError, NoValueError
 from firmware_bridge.adapters.ble_device import BleDevice, BleOptions
 from firmware_bridge.driver import Driver, MonoMs, Resource, all_failed
-from firmware_bridge.readings import Failed, Quality, Reading, Result, Results
+from firmware_bridge.readings import Failed, Identity, Quality, Reading, Result, Results
 
 
 class Ble(Driver):
@@ -41,9 +41,19 @@ class Ble(Driver):
 
     async def read(self, points: Sequence[str], deadline_s: float) -> Results:
         """The first time it waits until the device is connected, or until that is known to fail."""
+        until_s = asyncio.get_running_loop().time() + deadline_s
+        device = await self._started(until_s)
+        if device.quarantined:
+            return all_failed(points, f"quarantined: {device.quarantined}")
+        if self._told.mode == "notify":
+            now_ms = self._mono_ms()
+            return {point: self._told_of(device, point, now_ms) for point in points}
+        return await self._asked(device, points, until_s)
+
+    async def _started(self, until_s: float) -> BleDevice:
         if self._device is None:
             self._device = ble_device.join(self._told, self._mono_ms, self._backends)
-        device, until_s = self._device, asyncio.get_running_loop().time() + deadline_s
+        device = self._device
         device.start()
         while device.connecting:
             device.news.clear()
@@ -52,12 +62,26 @@ class Ble(Driver):
                     await device.news.wait()
             except TimeoutError:
                 break
+        return device
+
+    async def identify(self, deadline_s: float) -> Identity | Failed:
+        """By its device information; what it does not tell of that is empty."""
+        until_s = asyncio.get_running_loop().time() + deadline_s
+        device = await self._started(until_s)
         if device.quarantined:
-            return all_failed(points, f"quarantined: {device.quarantined}")
-        if self._told.mode == "notify":
-            now_ms = self._mono_ms()
-            return {point: self._told_of(device, point, now_ms) for point in points}
-        return await self._asked(device, points, until_s)
+            return Failed(f"quarantined: {device.quarantined}")
+        told: list[str] = []
+        for text in (gatt.SERIAL, gatt.MODEL, gatt.FIRMWARE):
+            try:
+                async with asyncio.timeout_at(until_s):
+                    told.append(gatt.text(await device.read(text)))
+            except NoValueError:
+                told.append("")
+            except BleError as error:
+                return Failed(str(error))
+            except TimeoutError:
+                return Failed("no time left for it")
+        return Identity(*told)
 
     async def _asked(self, device: BleDevice, points: Sequence[str], until_s: float) -> Results:
         out: dict[str, Result] = {}

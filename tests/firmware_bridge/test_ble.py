@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from firmware_bridge import gatt
+from firmware_bridge.adapters import ble
 from firmware_bridge.adapters.ble_device import BleOptions
 from firmware_bridge.drivers.ble import Ble
-from firmware_bridge.readings import Failed, Quality, Reading, Results
+from firmware_bridge.readings import Failed, Identity, Quality, Reading, Results
 from tests.firmware_bridge.bumble_radio import Air, air
 from tests.firmware_bridge.far_end import mono_ms, until, until_results
 
@@ -47,6 +48,21 @@ async def test_a_sensor_is_read_and_what_it_lacks_or_refuses_costs_only_that_poi
             assert told["co2_ppm"] == "the device has no 0x2b8c in a service 0x181a"
             assert told["pressure_pa"].startswith("the device answers: ")
         await d.close()
+
+
+async def test_a_bench_hears_who_advertises_and_a_device_tells_who_it_is() -> None:
+    async with air() as found:
+        await found.sensor(ADDRESS)
+        heard = await ble.heard("hci0", 0.5, found.backends)
+        assert [each.address for each in heard] == [ADDRESS]
+        d = driver(found)
+        assert await d.identify(DEADLINE_S) == Identity("ESS-0042", "Roomy", "")
+        await d.close()
+        another = driver(found, serial="ESS-0043")
+        told = await another.identify(DEADLINE_S)
+        assert isinstance(told, Failed)
+        assert told.why == "quarantined: expected serial number ESS-0043, got ESS-0042"
+        await another.close()
 
 
 async def test_a_device_that_notifies_is_not_asked() -> None:

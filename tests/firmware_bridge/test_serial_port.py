@@ -3,6 +3,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge import reopening
+from firmware_bridge.adapters import usb_ports
 from firmware_bridge.adapters.question_bus import PortClosedError
 from firmware_bridge.adapters.serial_port import UNSENT_MAX, SerialOptions, SerialPort
 from firmware_bridge.drivers.ascii_query import AsciiQuery, AsciiQueryOptions
 from firmware_bridge.peripherals.play import Instrument
+from firmware_bridge.port_names import UsbPort
 from firmware_bridge.readings import Failed, Reading
 from tests.firmware_bridge.far_end import WAIT_S, far_end, mono_ms, until
 
@@ -21,11 +24,11 @@ from tests.firmware_bridge.far_end import WAIT_S, far_end, mono_ms, until
 class Listener:
     """A port with all that it told."""
 
-    def __init__(self, link: Path) -> None:
+    def __init__(self, link: Path | str, uniform: Callable[[float, float], float] = lambda low, _high: low) -> None:
         self.heard = b""
         self.states: list[str] = []
         self.port = SerialPort(
-            SerialOptions(port=str(link)), heard=self.hear, changed=self.states.append, uniform=lambda low, _high: low
+            SerialOptions(port=str(link)), heard=self.hear, changed=self.states.append, uniform=uniform
         )
 
     def hear(self, data: bytes) -> None:
@@ -55,6 +58,53 @@ async def test_who_takes_the_place_of_a_device_under_its_name_is_noticed(tmp_pat
         await until(lambda: near.states[1:] == ["another device has come in its place", ""], "the second")
         near.port.send(b"who?")
         await until(lambda: near.heard == b"second", "its answer")
+        await near.port.close()
+
+
+async def test_a_device_is_found_by_a_pattern_whatever_it_is_called_today(tmp_path: Path) -> None:
+    near = Listener(tmp_path / "usb-ACME_*-if00")
+    async with far_end(tmp_path / "usb-ACME_one-if00"):
+        near.port.start()
+        await until(lambda: near.states == [""], "open")
+    await until(lambda: len(near.states) >= 2, "gone")
+    async with far_end(tmp_path / "usb-ACME_two-if00", lambda _data: b"two"):
+        await until(lambda: near.states[-1] == "", "open again")
+        near.port.send(b"who?")
+        await until(lambda: near.heard == b"two", "its answer")
+        (tmp_path / "usb-ACME_three-if00").symlink_to((tmp_path / "usb-ACME_two-if00").readlink())
+        await until(lambda: near.states[-1].startswith("expected one port that is"), "that nobody guesses")
+        await near.port.close()
+
+
+async def test_a_device_is_found_by_what_its_usb_device_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what the kernel tells of a USB device is all that is played: no test has a bus
+    plugged: list[UsbPort] = []
+    monkeypatch.setattr(usb_ports, "usb_ports", lambda: list(plugged))
+    near = Listener("usb:A50285BI")
+    near.port.start()
+    await until(lambda: bool(near.states), "the attempt")
+    assert near.states[0] == "nothing is plugged in that is usb:A50285BI"
+    async with far_end(tmp_path / "here"):
+        plugged.append(UsbPort(str((tmp_path / "here").readlink()), 0x0403, 0x6001, "A50285BI", 0, ""))
+        await until(lambda: near.states[-1] == "", "open")
+    plugged.clear()
+    await until(lambda: near.states[-1] != "", "gone")
+    async with far_end(tmp_path / "there", lambda _data: b"there"):
+        plugged.append(UsbPort(str((tmp_path / "there").readlink()), 0x0403, 0x6001, "A50285BI", 0, ""))
+        await until(lambda: near.states[-1] == "", "open again")
+        near.port.send(b"?")
+        await until(lambda: near.heard == b"there", "its answer")
+        await near.port.close()
+
+
+async def test_who_was_away_for_long_is_opened_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    near = Listener(tmp_path / "port", uniform=lambda _low, _high: 3600.0)  # the wait before the next attempt
+    near.port.start()
+    await until(lambda: near.states == ["No such file or directory"], "the first attempt")
+    async with far_end(tmp_path / "port"):
+        await until(lambda: near.states[1:] == [""], "open")
         await near.port.close()
 
 
@@ -129,7 +179,7 @@ async def test_lines_are_asked_over_a_serial_port_that_is_shared(tmp_path: Path)
             await driver.close()
 
 
-@pytest.mark.parametrize("instrument", list(Instrument))
+@pytest.mark.parametrize("instrument", [each for each in Instrument if each is not Instrument.NTCIP_CONTROLLER])
 def test_an_instrument_is_played_by_a_program_that_ends_when_told_and_leaves_no_link(
     tmp_path: Path, instrument: Instrument
 ) -> None:
