@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="the same seed plays the same (default 1)")
     parser.add_argument("--port", type=int, default=0, help="of the loopback, for what is on a network")
     arguments = parser.parse_args(argv)
+    if (arguments.instrument == Instrument.NTCIP_CONTROLLER) != bool(arguments.port):
+        parser.error(f"--port: expected one for {Instrument.NTCIP_CONTROLLER} and no other, got {arguments.port}")
     try:
         asyncio.run(_play(Instrument(arguments.instrument), arguments.link, arguments.seed, arguments.port))
     except OSError as error:
