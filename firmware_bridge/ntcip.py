@@ -243,15 +243,20 @@ def _bits(colour: str, layout: Layout, known: Known) -> int:
 
 
 def _volume_vph(layout: Layout, known: Known) -> float:
+    _check_detectors(layout)
     period_s = _byte(known, VOLUME_PERIOD_S)
-    if not layout.detectors:
-        raise _NoValueError("no detectors are named in the options")
     if not period_s:
         raise _NoValueError("the controller counts over no period")
     return sum(_byte(known, (*_VOLUME, number)) for number in layout.detectors) * 3600 / period_s
 
 
+def _check_detectors(layout: Layout) -> None:
+    if not layout.detectors:
+        raise _NoValueError("no detectors are named in the options")
+
+
 def _occupancy_pct(layout: Layout, known: Known) -> float:
+    _check_detectors(layout)
     told = [_byte(known, (*_OCCUPANCY, number)) for number in layout.detectors]
     good = [each for each in told if each <= OCCUPANCY_MAX]
     if not good:

@@ -160,6 +160,24 @@ async def test_wires_of_one_controller_take_turns_and_a_wrong_community_is_silen
     await stranger.close()
 
 
+@pytest.mark.server("snmpd")
+def test_a_technicians_command_writes_by_the_same_rules(crossing: Controller) -> None:
+    command = [sys.executable, "-m", "firmware_bridge", "write", "--driver", "ntcip1202", "plan=2", "--json"]
+    for option in (
+        f"at=udp:{HOST}:{crossing.port}",
+        "community=reads",
+        "write_community=writes",
+        "writable.plan=[2]",
+    ):
+        command += ["-o", option]
+    crossing.hold(ntcip.FLASH_STATUS, 6)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    assert crossing.value(ntcip.PATTERN_CONTROL) == 0
+    crossing.hold(ntcip.FLASH_STATUS, 2)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert crossing.value(ntcip.PATTERN_CONTROL) == 2
+
+
 async def test_where_nobody_is_every_point_is_a_failure_at_once() -> None:
     d = driver(free_port(), retries=0)
     assert why(await d.read(("plan", "phase"), DEADLINE_S), "phase") == "Connection refused"
