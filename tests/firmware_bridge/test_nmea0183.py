@@ -110,7 +110,7 @@ async def test_no_such_port_is_a_fault_at_once_and_no_wait(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("port", "why"),
     [
-        ("gnss", "port: expected an absolute path, got 'gnss'"),
+        ("gnss", "port: expected an absolute path or usb:..., got 'gnss'"),
         ("/dev/ttyUSB0", "port: expected a path that stays with the device"),
         ("/dev/ttyACM12", "port: expected a path that stays with the device"),
     ],
