@@ -17,7 +17,7 @@ from fleet_server.cli.server import Json
 from tests.faults.programs import ROOT
 from tests.fleet_server.evidence.upload_rig import File, Identity, manifest_of
 from tests.servers import HOST
-from tests.system.drill import DISK_BYTES, GIB, LOOKED_AT_RECORDINGS_S_MAX, SERIES_MAX, Drill, Of
+from tests.system.drill import DISK_BYTES, GIB, QUARANTINE_BYTES, SERIES_MAX, Drill, Of
 from tests.system.played import SET_CLOCK, Played
 from tests.uploading import UploadingDevice
 
@@ -29,6 +29,7 @@ CPU: Final = {"cpu_pct": 5.0, "load_1m": 0.1}
 FILLED_BYTES: Final = 2 * GIB
 """Of the server's disk, at each step."""
 SHORT_BYTES: Final = 4 * GIB
+POISONS: Final = 7
 IDLE: Final = 40
 """Boards that are only registered: their series are more than there is room for."""
 
@@ -41,6 +42,7 @@ SHIFT: Final = {
     Of("recording-gap", "room-1"),
     Of("not-in-effect", "set-1"),
     Of("second-copy"),
+    Of("quarantine-filling"),
     Of("authority-ends"),
     Of("series-budget"),
     Of("disk-short"),
@@ -49,10 +51,11 @@ SHIFT: Final = {
 RESTORED: Final = {Of("gap-lost", "lost-1"), Of("sink-behind")}
 OVERDUE: Final = {Of("upload-overdue", "cam-3")}
 DAYS: Final = {Of("scrub-old"), Of("device-away", "cam-4")}
+DAMAGED: Final = {Of("evidence-damaged")}
 REFUSING: Final = {Of("store-refusing")}
 LATE: Final = {Of("receipts-late")}
 ALTERED: Final = {Of("custody-log")}
-TOLD: Final = SHIFT | LASTS_A_DAY | RESTORED | OVERDUE | DAYS | REFUSING | LATE | ALTERED
+TOLD: Final = SHIFT | LASTS_A_DAY | RESTORED | OVERDUE | DAYS | DAMAGED | REFUSING | LATE | ALTERED
 
 
 def story(drill: Drill) -> None:
@@ -95,6 +98,9 @@ def a_shift(drill: Drill) -> Played:
     room.happens("session.stop", ago_s=300, reference="A-1")
     room.readings = {"av": {"channels_ok": 2.0, "audio_dbfs": -20.0, "gap_ms": 1_500.0}}
     room.bear()
+    poisoner = drill.play("poisoner", "host")
+    for seq in range(1, POISONS + 1):
+        poisoner.poison(b"poison " * 80, seq)
     settled = drill.play("set-1", "host")
     settled.report({"keep_alive_s": 30})
     desired = patched(drill, "set-1", {"keep_alive_s": 45})
@@ -125,8 +131,8 @@ def with_a_hole(device: Played) -> None:
 
 
 def a_store_that_is_put_back(drill: Drill) -> None:
-    """It has not what was receipted since; the server comes back with another authority and more room for series,
-    and then without its time-series server.
+    """It has not what was receipted since. The server comes back with another authority and more room, and then
+    without its time-series server.
     """
     lost = drill.play("lost-1", "host")
     lost.say("cpu", CPU)
@@ -137,7 +143,10 @@ def a_store_that_is_put_back(drill: Drill) -> None:
         lost.say("cpu", CPU)
         lost.receipted("cpu")
         lost.trim("cpu")
-        drill.restart((f"series_max = {SERIES_MAX}", f"series_max = {100 * SERIES_MAX}"))
+        drill.restart(
+            (f"series_max = {SERIES_MAX}", f"series_max = {100 * SERIES_MAX}"),
+            (f"quarantine_bytes_max = {QUARANTINE_BYTES}", f"quarantine_bytes_max = {100 * QUARANTINE_BYTES}"),
+        )
     drill.influx.kill()
     drill.open(RESTORED, step_s=20 * MINUTES)
     drill.influx.start()
@@ -154,16 +163,22 @@ def days(drill: Drill) -> None:
     file = recorded(drill, DeviceId("cam-3"), "cam_00002.mp4", segment=whole)
     away = drill.play("cam-4", "body_camera")
     away.vanish()
-    drill.passes(13 * HOURS)
-    drill.open(OVERDUE, step_s=13 * HOURS, wait_s=LOOKED_AT_RECORDINGS_S_MAX)
+    drill.open(OVERDUE, step_s=13 * HOURS)
     owed.vanish()  # who uploads is another connection of its
     uploads(drill, file)
     owed.connect()
-    drill.clear(OVERDUE | LASTS_A_DAY, step_s=20 * MINUTES, wait_s=LOOKED_AT_RECORDINGS_S_MAX)
+    drill.clear(OVERDUE | LASTS_A_DAY, step_s=20 * MINUTES)
     drill.open(DAYS, step_s=23 * HOURS)
     away.connect()
+    kept = next(path for path in (drill.state / "evidence/sha256").rglob("*") if path.is_file())
+    data = kept.read_bytes()
+    kept.chmod(0o600)
+    kept.write_bytes(data[:-1] + b"x")
     drill.fleet.server.send("POST", "/v1/evidence/scrubs")
-    drill.clear(DAYS, step_s=20 * MINUTES)
+    drill.open(DAMAGED, step_s=20 * MINUTES)
+    kept.write_bytes(data)
+    drill.fleet.server.send("POST", "/v1/evidence/scrubs")
+    drill.clear(DAYS | DAMAGED, step_s=20 * MINUTES)
 
 
 def a_store_that_is_locked(drill: Drill) -> None:

@@ -21,7 +21,7 @@ from fleet_server.parts import DATABASE_FILE, STORE_FILE
 from tests.disks import Disk
 from tests.servers import Credentials, SeriesServer, influxd, wait_until
 from tests.system.fleets import Fleet, is_healthy, running
-from tests.system.hasty import CLOCK, MovedClock
+from tests.system.hasty import CLOCK, HASTY, MovedClock
 from tests.system.played import Played
 from tests.system.test_commands import signing
 
@@ -30,19 +30,21 @@ DISK_BYTES: Final = 16 * GIB
 REPLICA_BYTES: Final = 64 * 1024**2
 PACE: Final = 60
 SERIES_MAX: Final = 100
+QUARANTINE_BYTES: Final = 4_000
 AUTHORITY_D: Final = 100
 LOOKED_S_MAX: Final = 1.5
-"""Of the test's time: by then the server has looked at everything but recordings."""
-LOOKED_AT_RECORDINGS_S_MAX: Final = 6.0
+"""Of the test's time: by then the server has looked at everything."""
 STEPS_MAX: Final = 25
 BACK_S_MAX: Final = 60.0
-HASTY: Final = ("-m", "tests.system.hasty")
 TABLES: Final = """
 [measuring]
 pace = {pace}
 
 [alerts]
 look_s = 0.2
+
+[ingest]
+quarantine_bytes_max = {quarantine}
 
 [influx]
 url = "{influx}"
@@ -225,21 +227,21 @@ class Drill:
         found: list[dict[str, Any]] = cast("dict[str, Any]", self.fleet.server.get(path))["happenings"]
         return found[::-1]
 
-    def open(self, alerts: set[Of], *, step_s: int, wait_s: float = LOOKED_S_MAX) -> None:
+    def open(self, alerts: set[Of], *, step_s: int) -> None:
         """Time passes until all of *alerts* are open, and were told."""
-        self._until(lambda: alerts - self.alerts(), "expected to open", step_s, wait_s)
+        self._until(lambda: alerts - self.alerts(), "expected to open", step_s)
         assert alerts <= {each.of for each in self.table()}
 
-    def clear(self, alerts: set[Of], *, step_s: int, wait_s: float = LOOKED_S_MAX) -> None:
+    def clear(self, alerts: set[Of], *, step_s: int) -> None:
         """Time passes until none of *alerts* is open, and all are told to be over."""
-        self._until(lambda: alerts & self.alerts(), "expected to clear", step_s, wait_s)
+        self._until(lambda: alerts & self.alerts(), "expected to clear", step_s)
         assert alerts <= {each.of for each in self.table() if each.lasted_s is not None}
 
-    def _until(self, left: Callable[[], set[Of]], what: str, step_s: int, wait_s: float) -> None:
-        """Time passes in steps, each after *wait_s* of the test's own. Raises TimeoutError: says what is left."""
+    def _until(self, left: Callable[[], set[Of]], what: str, step_s: int) -> None:
+        """Time passes in steps. Raises TimeoutError: says what is left."""
         for _ in range(STEPS_MAX):
             try:
-                wait_until(lambda: not left(), what, wait_s)
+                wait_until(lambda: not left(), what, LOOKED_S_MAX)
             except TimeoutError:
                 self.passes(step_s)
             else:
@@ -270,7 +272,7 @@ def drilling(directory: Path) -> Iterator[Drill]:
 
     with ExitStack() as stack:
         influx = stack.enter_context(influxd(directory / "influx"))
-        tables = TABLES.format(pace=PACE, influx=influx.url, series_max=SERIES_MAX)
+        tables = TABLES.format(pace=PACE, influx=influx.url, series_max=SERIES_MAX, quarantine=QUARANTINE_BYTES)
         fleet = stack.enter_context(
             running(
                 directory / "site",

@@ -14,10 +14,13 @@ from typing import Final
 from fleet_server import __main__ as program
 from fleet_server.adapters import sqlite_schema
 from fleet_server.evidence import overdue, service
+from fleet_server.standing import fitness, measures
 
 CLOCK: Final = "FIELDFLEET_DRILL_CLOCK"
 _AHEAD: Final = struct.Struct("<q")
 SOON_S: Final = 0.5
+HASTY: Final = ("-m", "tests.system.hasty")
+"""How Python runs it."""
 
 
 class MovedClock:
@@ -46,6 +49,9 @@ def hurry() -> None:
     setattr(sqlite_schema, "BUSY_MS", 1_000)  # noqa: B010
     setattr(overdue, "FIRST_S", SOON_S)  # noqa: B010
     setattr(overdue, "LOOK_S", SOON_S)  # noqa: B010
+    setattr(overdue.OverdueLooker.look, "__kwdefaults__", {"pause_s": 0.0})  # noqa: B010
+    object.__setattr__(measures.RECORDINGS, "every_s", measures.PRESENCE.every_s)
+    setattr(fitness, "CERTIFICATES_EVERY_MS", int(1_000 * SOON_S))  # noqa: B010
     setattr(service, "REPLICATE_AGAIN_S", SOON_S)  # noqa: B010
 
 

@@ -30,6 +30,7 @@ KEEP_ALIVE_S: Final = 30
 BROKER_KEEP_ALIVE_S: Final = 120
 """It does not ping: the test has other things to do meanwhile."""
 RECEIPT_S_MAX: Final = 30.0
+POISONED_LIFE: Final = "ab" * 8
 SET_CLOCK: Final = Clock("ntp", 0, 10)
 
 
@@ -118,6 +119,11 @@ class Played:
         """Send what was sent before, as who found an old card."""
         for seq in range(first, last + 1):
             self._send(stream, seq)
+
+    def poison(self, payload: bytes, seq: int) -> None:
+        """What is no batch, under a number of a life of its own."""
+        properties = ((PROPERTY_KEY, key_text("cpu", POISONED_LIFE, seq)), (PROPERTY_LAST, str(seq)))
+        self._publish(Up.TELEMETRY, payload, properties)
 
     def trim(self, stream: str) -> None:
         """Hold nothing any more of what was receipted."""

@@ -1,10 +1,8 @@
 """Faults of a real fleet are told as alerts and clear when they are healed: Mosquitto, ``fleet-server`` and agents as
-they are started, a signal cabinet that is played. Only the rules' times are shorter.
+they are started, a signal cabinet that is played. Only times are shorter.
 """
 
 import asyncio
-import gc
-import random
 import re
 import subprocess
 import sys
@@ -15,30 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
-import mqtt5
 import pytest
 
-from broker_config import limits, topics
-from broker_config.ids import DeviceId
 from firmware_bridge import ntcip
 from firmware_bridge.peripherals.controller import Controller, SnmpPeripheral
 from firmware_bridge.peripherals.modbus import Cabinet, ModbusPeripheral
-from fleet_server.access import ca
-from fleet_server.adapters import mqtt
 from fleet_server.cli.server import Json
 from tests.faults.programs import ROOT, Program
-from tests.fleet_server.evidence.upload_rig import File, Identity, manifest_of
 from tests.servers import HOST, free_port, wait_until
 from tests.system.fleets import Fleet, running
-from tests.system.test_commands import signing
-from tests.uploading import UploadingDevice
+from tests.system.hasty import CLOCK, HASTY
 
 pytestmark = pytest.mark.server("mosquitto")
 
 TOLD_S_MAX: Final = 90.0
 """A device that dies is told to be away when its will is: half a minute later."""
 PATIENCE: Final = 0.02
-QUARANTINE_BYTES: Final = 4_000
 TABLES: Final = """
 [alerts]
 patience = {patience}
@@ -49,9 +39,6 @@ pace = 30
 
 [outbound]
 settle_s = 5
-
-[ingest]
-quarantine_bytes_max = {quarantine}
 """
 SIGNAL_EVERY_S: Final = 1
 
@@ -127,8 +114,9 @@ def played(cabinet: Cabinet, controller: Controller, port: int, directory: Path)
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     at = tmp_path_factory.mktemp("alerts")
-    tables = TABLES.format(patience=PATIENCE, quarantine=QUARANTINE_BYTES)
-    with running(at / "site", "mosquitto", tables=tables) as made:
+    tables = TABLES.format(patience=PATIENCE)
+    clock = {CLOCK: str(at / "clock")}
+    with running(at / "site", "mosquitto", tables=tables, server=HASTY, environment=clock) as made:
         put(made, "/v1/org-nodes/hq", {"kind": "centre", "name": "HQ"})
         for station in ("station-7", "station-8"):
             put(made, f"/v1/org-nodes/{station}", {"kind": "station", "name": station, "parent": "hq"})
@@ -229,10 +217,14 @@ def test_a_cable_that_is_pulled_is_a_device_that_is_not_well(fleet: Fleet, cabin
     clears(fleet, "device-unhealthy", "light-1")
 
 
-def test_one_device_that_dies_is_an_alert_of_its_own(fleet: Fleet) -> None:
-    enrolled(fleet, "board-1", "host", "station-7")
-    agent = started(fleet, "board-1")
-    agent.kill()
+def test_a_device_that_dies_is_an_alert_and_a_site_that_goes_is_one_with_its_devices_in_it(fleet: Fleet) -> None:
+    """All at once: who dies is told to be away half a minute later."""
+    boards = [f"board-8{at}" for at in range(4)]
+    for board, node in (("board-1", "station-7"), *((board, "station-8") for board in boards)):
+        enrolled(fleet, board, "host", node)
+    agents = [started(fleet, board) for board in ("board-1", *boards)]
+    for agent in agents:
+        agent.kill()
     alert = opens(fleet, "device-dead", "board-1")
     assert alert["texts"]["zh-Hans"].endswith("未连接")
     assert alert["runbook"] == "docs/runbooks/device-dead.md"
@@ -242,24 +234,14 @@ def test_one_device_that_dies_is_an_alert_of_its_own(fleet: Fleet) -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip
     assert "device-dead" in listed
-    started(fleet, "board-1")
-    clears(fleet, "device-dead", "board-1")
-
-
-def test_a_site_that_goes_is_one_alert_and_its_devices_are_in_it(fleet: Fleet) -> None:
-    boards = [f"board-8{at}" for at in range(4)]
-    for board in boards:
-        enrolled(fleet, board, "host", "station-8")
-    agents = [started(fleet, board) for board in boards]
-    for agent in agents:
-        agent.kill()
     opens(fleet, "site-outage", "hq/station-8")
     wait_until(
         lambda: any(set(each["grouped"]) == set(boards) for each in alerts(fleet)), "all are in it", TOLD_S_MAX
     )
     assert [each["rule"] for each in alerts(fleet) if each["org"] == "hq/station-8"] == ["site-outage"]
-    for board in boards:
+    for board in ("board-1", *boards):
         fleet.agent(board)
+    clears(fleet, "device-dead", "board-1")
     clears(fleet, "site-outage", "hq/station-8")
     assert not set(told(fleet, "opened", "device-dead")) & set(boards)
 
@@ -273,24 +255,15 @@ def test_a_broker_that_dies_is_told_and_no_device_with_it(fleet: Fleet) -> None:
     assert told(fleet, "opened", "device-dead") == dead
 
 
-def test_poison_that_fills_quarantine_is_told(fleet: Fleet) -> None:
-    enrolled(fleet, "poisoner", "host", "station-7")
-    asyncio.run(poison(fleet, DeviceId("poisoner")))
-    opens(fleet, "quarantine-filling")
-    reconfigured(fleet, f"quarantine_bytes_max = {QUARANTINE_BYTES}", "quarantine_bytes_max = 1000000")
-    clears(fleet, "quarantine-filling")
-
-
 def test_a_certificate_that_ends_soon_is_told(fleet: Fleet) -> None:
     reconfigured(fleet, "[device_ca]", "[device_ca]\nleaf_d = 4")
     enrolled(fleet, "short-1", "host", "station-7")
     agent = started(fleet, "short-1")
-    reconfigured(fleet, "leaf_d = 4", "leaf_d = 30")  # certificates are read at the start, and rarely after that
     assert opens(fleet, "device-certificate", "short-1")["unit"] == "s"
+    reconfigured(fleet, "leaf_d = 4", "leaf_d = 30")
     assert agent.stop() == 0
     assert fleet.enroll("short-1", fleet.claim_again("short-1"), "--again").returncode == 0
     started(fleet, "short-1")
-    reconfigured(fleet, "leaf_d = 30", "leaf_d = 31")
     clears(fleet, "device-certificate", "short-1")
 
 
@@ -312,24 +285,6 @@ def is_healthy(fleet: Fleet) -> bool:
         return False
 
 
-def settings_of(fleet: Fleet, device: DeviceId) -> mqtt.LinkSettings:
-    own = fleet.credentials(device)
-    security = mqtt.security(own.ca, own.certificate, own.key)
-    return mqtt.LinkSettings(HOST, fleet.device_port, device, 30, security, session_expiry_s=0)
-
-
-async def poison(fleet: Fleet, device: DeviceId) -> None:
-    """What no batch is, until quarantine has no room."""
-    settings = settings_of(fleet, device)
-    own_answers = [mqtt5.TopicFilter(topics.down_filter(device), max_qos=mqtt.QOS)]
-    link = await mqtt.connect(settings, filters=own_answers, will=None, clean_start=True, on_packets=lambda *_: None)
-    for at in range(1, 9):
-        key = [("key", f"cpu/{'ab' * 8}/{at}"), ("last", str(at))]
-        link.send(link.publish(topics.up(device, topics.Up.TELEMETRY), b"poison " * 80, key))
-        await asyncio.sleep(0.2)
-    link.close("enough")
-
-
 def test_a_rollout_that_is_paused_is_told(fleet: Fleet) -> None:
     said: Json = {"name": "x", "layer": "class/host", "patch": {"keep_alive_s": 45}, "confirm_s": 5}
     made = cast("dict[str, Any]", fleet.server.send("POST", "/v1/rollouts", json=said))
@@ -338,27 +293,3 @@ def test_a_rollout_that_is_paused_is_told(fleet: Fleet) -> None:
     opens(fleet, "rollout-paused")
     fleet.server.send("POST", f"/v1/rollouts/{rollout}/cancel", json={"reason": "a drill"})
     clears(fleet, "rollout-paused")
-
-
-def test_evidence_that_is_not_as_it_should_be_is_told_by_the_scrub(fleet: Fleet) -> None:
-    camera = DeviceId("cam-7")
-    enrolled(fleet, camera, "body_camera", "station-7")
-    signing(fleet)
-    own = fleet.credentials(camera)
-    issued = ca.Issued(own.certificate.read_bytes(), own.key.read_bytes())
-    authority = (fleet.directory / "ca/device-ca.crt").read_bytes()
-    data = random.Random(7).randbytes(limits.CHUNK_BYTES_MIN)
-    said = manifest_of(data, camera, chunk_bytes=limits.CHUNK_BYTES_MIN, at_ms=time.time_ns() // 1_000_000)
-    device = UploadingDevice(
-        settings_of(fleet, camera), camera, [File(data, said, Identity.of(issued, camera, authority))]
-    )
-    asyncio.run(asyncio.wait_for(device.run(), TOLD_S_MAX))
-    gc.collect()  # see test_custody
-    (kept,) = (path for path in (fleet.directory / "server/state/evidence/sha256").rglob("*") if path.is_file())
-    kept.chmod(0o600)
-    kept.write_bytes(data[:-1] + b"x")
-    fleet.server.send("POST", "/v1/evidence/scrubs")
-    opens(fleet, "evidence-damaged")
-    kept.write_bytes(data)
-    fleet.server.send("POST", "/v1/evidence/scrubs")
-    clears(fleet, "evidence-damaged")
