@@ -10,7 +10,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-import cbor2
 from smp.exceptions import SMPException
 from smp.image_management import ImageState
 from smpclient import SMPClient
@@ -18,10 +17,9 @@ from smpclient.exceptions import SMPBadSequence, SMPUploadError, SMPValidationEx
 from smpclient.generics import SMPRequest, TEr1, TEr2, TRep, error_v1, error_v2
 from smpclient.requests.image_management import ImageStatesRead, ImageStatesWrite
 from smpclient.requests.os_management import ResetWrite
-from smpclient.transport import SMPTransportDisconnected
 
 from broker_config.text import shown
-from firmware_bridge.adapters.smp_links import HEADER_BYTES, Link
+from firmware_bridge.adapters.smp_links import BROKEN, Link, told
 from firmware_bridge.firmware.flow import Slots
 from firmware_bridge.firmware.ports import DeviceRefusedError, LinkError
 
@@ -35,7 +33,7 @@ CLOSE_S: Final = 5.0
 # it logs whole messages, bytes and all, as errors; what became of a question is said by who asked it
 logging.getLogger("smpclient").setLevel(logging.CRITICAL)
 _NOT_UNDERSTOOD: Final = (SMPException, SMPValidationException, ValueError)
-_BROKEN: Final = (SMPTransportDisconnected, SMPBadSequence, OSError, TimeoutError)
+_BROKEN: Final = (*BROKEN, SMPBadSequence)
 
 
 class SmpSession:
@@ -63,12 +61,12 @@ class SmpSession:
             await self.close()
             raise LinkError(shown(error) or type(error).__name__) from error
         except _NOT_UNDERSTOOD as error:
-            raise DeviceRefusedError(_told(link.answer)) from error
+            raise DeviceRefusedError(told(link.answer)) from error
         except asyncio.CancelledError:
             await self.close()
             raise
         if error_v1(answer) or error_v2(answer):
-            raise DeviceRefusedError(_told(link.answer))
+            raise DeviceRefusedError(told(link.answer))
         return answer
 
     async def upload(self, data: bytes) -> AsyncIterator[int]:
@@ -97,7 +95,7 @@ class SmpSession:
             await self.close()
             raise LinkError(shown(error) or type(error).__name__) from error
         except (SMPUploadError, *_NOT_UNDERSTOOD) as error:
-            raise DeviceRefusedError(_told(link.answer)) from error
+            raise DeviceRefusedError(told(link.answer)) from error
 
     async def _opened(self) -> tuple[Link, SMPClient]:
         if self._open is None:
@@ -112,7 +110,7 @@ class SmpSession:
                 raise LinkError(shown(error) or type(error).__name__) from error
             except _NOT_UNDERSTOOD as error:
                 await self.close()
-                raise LinkError(f"not an SMP server: {_told(link.answer)}") from error
+                raise LinkError(f"not an SMP server: {told(link.answer)}") from error
             except asyncio.CancelledError:
                 await self.close()
                 raise
@@ -172,18 +170,3 @@ def _slots(images: Sequence[ImageState]) -> Slots:
         pending=bool(other and other.pending),
         permanent=bool(other and other.permanent),
     )
-
-
-def _told(answer: bytes) -> str:
-    """What an error says, whether or not the library has a name for it."""
-    try:
-        body = cbor2.loads(answer[HEADER_BYTES:])
-    except (cbor2.CBORDecodeError, RecursionError, ValueError):
-        return "the device answers with what is no message"
-    if isinstance(body, dict):
-        inner = body.get("err")
-        if isinstance(inner, dict) and isinstance(inner.get("rc"), int):
-            return f"the device answers error {inner['rc']} of group {shown(inner.get('group'), 20)}"
-        if isinstance(body.get("rc"), int) and body["rc"]:
-            return f"the device answers error {body['rc']}"
-    return "the device answers with what is not asked for"

@@ -1,20 +1,20 @@
 """Ways to a device that speaks SMP: a serial port, TCP (a terminal server, an emulator), UDP, Bluetooth LE.
 
-Only the ways are our own; messages are smp's and smpclient's. A link takes an answer only if it carries the number of
+Only the ways are our own; the lines on a console are smp's. A link takes an answer only if it carries the number of
 its question, so that one that comes late is no answer to the next.
 """
 
 import asyncio
 import contextlib
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
-from smp import header as smp_header
+import cbor2
 from smp import packet
 from smp.exceptions import SMPException
-from smpclient.transport import SMPTransport, SMPTransportDisconnected
 
+from broker_config.text import shown
 from firmware_bridge.adapters.question_bus import PortClosedError
 from firmware_bridge.adapters.serial_port import SerialOptions, SerialPort
 from firmware_bridge.gatt import SMP_CHARACTERISTIC, SMP_SERVICE
@@ -22,7 +22,7 @@ from firmware_bridge.gatt import SMP_CHARACTERISTIC, SMP_SERVICE
 if TYPE_CHECKING:
     from firmware_bridge.adapters import ble
 
-HEADER_BYTES: Final = smp_header.Header.SIZE
+HEADER_BYTES: Final = 8
 FRAME_BYTES_MAX: Final = 8192
 LINE_BYTES: Final = 127
 UNREAD_MAX: Final = 32
@@ -35,10 +35,22 @@ FRAMING_BYTES: Final = 4
 """Length and checksum, which share a serial device's buffer with the message."""
 
 
-class Link(SMPTransport):
-    """A way to one device, one question at a time. Whoever calls sets the deadline, by cancelling."""
+class LinkBrokenError(Exception):
+    """The link is over; the message says why."""
+
+
+BROKEN: Final = (LinkBrokenError, OSError, TimeoutError)
+"""What a link raises when it does not work."""
+
+
+class Link(ABC):
+    """A way to one device, one question at a time. Whoever calls sets the deadline, by cancelling.
+
+    It has the shape of smpclient's SMPTransport, and does not load it.
+    """
 
     overhead_bytes = 0
+    _smp_server_transport_buffer_size: int | None = None
 
     def __init__(self) -> None:
         self._came: asyncio.Queue[bytes | Exception] = asyncio.Queue(UNREAD_MAX)
@@ -47,11 +59,11 @@ class Link(SMPTransport):
 
     @abstractmethod
     async def connect(self, address: str, timeout_s: float) -> None:
-        """Raises OSError, SMPTransportDisconnected, TimeoutError."""
+        """Raises OSError, LinkBrokenError, TimeoutError."""
 
     @abstractmethod
     async def send(self, data: bytes) -> None:
-        """Raises OSError, SMPTransportDisconnected."""
+        """Raises OSError, LinkBrokenError."""
 
     async def receive(self) -> bytes:
         came = await self._came.get()
@@ -69,6 +81,14 @@ class Link(SMPTransport):
             if len(answer) >= HEADER_BYTES and answer[6] == data[6]:
                 self.answer = answer
                 return answer
+
+    def initialize(self, smp_server_transport_buffer_size: int) -> None:
+        """Take what the device says that it has room for."""
+        self._smp_server_transport_buffer_size = smp_server_transport_buffer_size
+
+    @abstractmethod
+    async def disconnect(self) -> None:
+        """Idempotent."""
 
     @property
     def mtu(self) -> int:
@@ -141,14 +161,14 @@ class SerialLink(Link):
         def changed(why: str) -> None:
             opened.set()
             if why:
-                self._put(SMPTransportDisconnected(why))
+                self._put(LinkBrokenError(why))
 
         port = self._port = SerialPort(self._options, heard=self._heard, changed=changed)
         port.start()
         async with asyncio.timeout(timeout_s):
             await opened.wait()
         if port.closed_because:
-            raise SMPTransportDisconnected(port.closed_because)
+            raise LinkBrokenError(port.closed_because)
 
     async def disconnect(self) -> None:
         port, self._port = self._port, None
@@ -157,11 +177,11 @@ class SerialLink(Link):
 
     async def send(self, data: bytes) -> None:
         if self._port is None:
-            raise SMPTransportDisconnected("not open")
+            raise LinkBrokenError("not open")
         try:
             self._port.send(b"".join(packet.encode(data, LINE_BYTES)))
         except PortClosedError as error:
-            raise SMPTransportDisconnected(str(error)) from error
+            raise LinkBrokenError(str(error)) from error
 
     def _heard(self, data: bytes) -> None:
         for frame in self._lines.feed(data):
@@ -193,7 +213,7 @@ class TcpLink(Link):
         except OSError as error:
             self._put(error)
             return
-        self._put(SMPTransportDisconnected("the far end hung up"))
+        self._put(LinkBrokenError("the far end hung up"))
 
     async def disconnect(self) -> None:
         writer, self._writer = self._writer, None
@@ -207,7 +227,7 @@ class TcpLink(Link):
 
     async def send(self, data: bytes) -> None:
         if self._writer is None:
-            raise SMPTransportDisconnected("not open")
+            raise LinkBrokenError("not open")
         self._writer.write(b"".join(packet.encode(data, LINE_BYTES)))
         await self._writer.drain()
 
@@ -240,7 +260,7 @@ class UdpLink(Link, asyncio.DatagramProtocol):
 
     async def send(self, data: bytes) -> None:
         if self._transport is None:
-            raise SMPTransportDisconnected("not open")
+            raise LinkBrokenError("not open")
         self._transport.sendto(data)
 
 
@@ -272,12 +292,12 @@ class GattLink(Link):
             )
             await self._link.subscribe(SMP_SERVICE, SMP_CHARACTERISTIC, self._notified)
         except (self._ble.BleError, self._ble.NoValueError) as error:
-            raise SMPTransportDisconnected(str(error)) from error
+            raise LinkBrokenError(str(error)) from error
         self._watching = asyncio.create_task(self._watch(self._link))
 
     async def _watch(self, link: "ble.BleLink") -> None:
         await link.lost.wait()
-        self._put(SMPTransportDisconnected("the connection was lost"))
+        self._put(LinkBrokenError("the connection was lost"))
 
     def _notified(self, data: bytes) -> None:
         self._unread += data
@@ -301,12 +321,12 @@ class GattLink(Link):
 
     async def send(self, data: bytes) -> None:
         if self._link is None:
-            raise SMPTransportDisconnected("not open")
+            raise LinkBrokenError("not open")
         self._unread.clear()
         try:
             await self._link.write(SMP_SERVICE, SMP_CHARACTERISTIC, data)
         except (self._ble.BleError, self._ble.NoValueError) as error:
-            raise SMPTransportDisconnected(str(error)) from error
+            raise LinkBrokenError(str(error)) from error
 
 
 def link_to(at: str) -> Link:
@@ -325,3 +345,18 @@ def link_to(at: str) -> Link:
         kind = TcpLink if scheme == "tcp" else UdpLink
         return kind(host.strip("[]"), int(port))
     raise ValueError(f"expected serial:PATH, tcp:HOST:PORT, udp:HOST:PORT or ble:ADDRESS, got {at[:80]!r}")
+
+
+def told(answer: bytes) -> str:
+    """What an error says, whether or not the library has a name for it."""
+    try:
+        body = cbor2.loads(answer[HEADER_BYTES:])
+    except (cbor2.CBORDecodeError, RecursionError, ValueError):
+        return "the device answers with what is no message"
+    if isinstance(body, dict):
+        inner = body.get("err")
+        if isinstance(inner, dict) and isinstance(inner.get("rc"), int):
+            return f"the device answers error {inner['rc']} of group {shown(inner.get('group'), 20)}"
+        if isinstance(body.get("rc"), int) and body["rc"]:
+            return f"the device answers error {body['rc']}"
+    return "the device answers with what is not asked for"

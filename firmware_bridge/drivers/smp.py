@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct, field
-from smpclient.requests.settings_management import ReadSetting, SaveSettings, WriteSetting
-from smpclient.requests.statistics_management import GroupData
 
-from firmware_bridge.adapters.smp import SmpDevice, SmpSession
 from firmware_bridge.adapters.smp_links import link_to
+from firmware_bridge.adapters.smp_values import ValueSession
 from firmware_bridge.driver import Driver, MonoMs, Resource
 from firmware_bridge.firmware.ports import DeviceRefusedError, LinkError
 from firmware_bridge.readings import Failed, Quality, Reading, Result, Results
@@ -57,7 +55,7 @@ class Smp(Driver):
         super().__init__(options, mono_ms)
         assert isinstance(options, SmpOptions)
         self._told = options
-        self._session = SmpSession(lambda: link_to(options.at), answer_s=options.timeout_ms / 1000)
+        self._session = ValueSession(lambda: link_to(options.at), answer_s=options.timeout_ms / 1000)
 
     @classmethod
     def points_of(cls, options: Struct) -> tuple[str, ...]:
@@ -98,12 +96,12 @@ class Smp(Driver):
         """Raises LinkError, DeviceRefusedError."""
         point = self._told.points[names[0]]
         if point.source == "statistic":
-            fields = (await self._session.ask(GroupData(name=point.group))).fields
+            fields = await self._session.statistics(point.group)
             return {name: self._counted(self._told.points[name], fields) for name in names}
         if point.source == "image":
-            slots = await SmpDevice(self._session).slots()
-            return {name: self._good(self._told.points[name].value(slots.confirmed)) for name in names}
-        data = (await self._session.ask(ReadSetting(name=point.name))).val
+            confirmed = await self._session.confirmed()
+            return {name: self._good(self._told.points[name].value(confirmed)) for name in names}
+        data = await self._session.setting(point.name)
         return {name: self._stored(self._told.points[name], data) for name in names}
 
     def _counted(self, point: Point, fields: Mapping[str, int]) -> Result:
@@ -149,16 +147,16 @@ class Smp(Driver):
             data = point.bytes_of(value)
         except ValueError as error:
             return Failed(f"not written: {error}")
-        await self._session.ask(WriteSetting(name=point.name, val=data))
+        await self._session.set(point.name, data)
         try:
-            found = (await self._session.ask(ReadSetting(name=point.name))).val
+            found = await self._session.setting(point.name)
         except DeviceRefusedError as error:
             return Failed(f"written, but cannot be read back: {error}")
         if found != data:
             return Failed(f"written as {data.hex()}, but read back as {found.hex()[:32]}")
         if self._told.save:
             try:
-                await self._session.ask(SaveSettings())
+                await self._session.save()
             except DeviceRefusedError as error:
                 return Failed(f"written, but not kept over a reset: {error}")
         return self._good(point.value_of(found))

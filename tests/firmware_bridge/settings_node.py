@@ -14,10 +14,14 @@ from tests.servers import HOST
 
 @dataclasses.dataclass
 class Node(asyncio.DatagramProtocol):
-    """``settings``: what it holds. ``deaf``: it says that it took what it is told, and does not."""
+    """``settings``: what it holds. ``deaf``: it says that it took what it is told, and does not. ``late``: before
+    each answer it sends the one before again. An upload to it gets nowhere.
+    """
 
     settings: dict[str, bytes]
     deaf: bool = False
+    late: bool = False
+    last: bytes = b""
     saved: dict[str, bytes] = dataclasses.field(default_factory=dict)
     port: int = 0
     transport: Any = None
@@ -28,11 +32,16 @@ class Node(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, address: Any) -> None:
         header = smp_header.Header.loads(data[:8])
-        body = cbor2.dumps(self._answer(int(header.command_id), header.op.value, cbor2.loads(data[8:])))
+        told = cbor2.loads(data[8:])
+        stuck = header.group_id == 1
+        body = cbor2.dumps({"off": 7} if stuck else self._answer(int(header.command_id), header.op.value, told))
         head = bytearray(data[:8])
         head[0] |= 1  # an answer
         head[2:4] = len(body).to_bytes(2, "big")
-        self.transport.sendto(bytes(head) + body, address)
+        if self.late and self.last:
+            self.transport.sendto(self.last, address)
+        self.last = bytes(head) + body
+        self.transport.sendto(self.last, address)
 
     def _answer(self, command: int, op: int, told: dict[str, Any]) -> dict[str, Any]:
         if command == 3:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from firmware_bridge.adapters.smp import SmpSession
+from firmware_bridge.adapters.smp_links import link_to
 from firmware_bridge.drivers.smp import Smp, SmpOptions
+from firmware_bridge.firmware.ports import DeviceRefusedError
 from firmware_bridge.readings import Failed, Quality, Reading, Results
 from firmware_bridge.smp_points import Form, Point
 from tests.firmware_bridge.far_end import mono_ms
@@ -124,6 +128,32 @@ async def test_where_nobody_is_every_point_is_a_failure() -> None:
     assert values(results) == {}
     assert set(results) == {"a", "b"}
     assert "unknown whether" in why(await d.write({"a": 1}, DEADLINE_S), "a")
+
+
+async def test_an_upload_that_gets_nowhere_ends() -> None:
+    async with node() as found:
+        session = SmpSession(lambda: link_to(f"udp:{HOST}:{found.port}"))
+        with pytest.raises(DeviceRefusedError, match="expected an offset above 7 of 1000, got 7"):
+            assert {offset async for offset in session.upload(b"x" * 1000)} == set()
+        await session.close()
+
+
+async def test_an_answer_that_comes_late_is_no_answer_to_the_next_question() -> None:
+    async with node(report=b"\x1e\x00", other=b"\x07\x00") as found:
+        points = {"a": REPORT, "b": Point(source="setting", name="other", form=Form.U16)}
+        d = driver(f"udp:{HOST}:{found.port}", points)
+        found.late = True
+        for _ in range(3):
+            assert values(await d.read(("a", "b"), DEADLINE_S)) == {"a": 30, "b": 7}
+
+
+def test_the_driver_loads_no_library_that_is_larger_than_the_agent() -> None:
+    code = (
+        "import sys, firmware_bridge.drivers.smp;"
+        "print({'cryptography', 'smpclient', 'pydantic', 'bleak'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(
