@@ -44,6 +44,8 @@ SHIFT: Final = {
     Of("second-copy"),
     Of("quarantine-filling"),
     Of("authority-ends"),
+    Of("releases-end"),
+    Of("releases-stale"),
     Of("series-budget"),
     Of("disk-short"),
     Of("evidence-space"),
@@ -117,6 +119,7 @@ def a_shift(drill: Drill) -> Played:
     settled.report({"keep_alive_s": 45}, desired=desired)
     drill.replica.read_only(False)
     drill.resize(DISK_BYTES)
+    drill.sign_releases()
     return silent
 
 

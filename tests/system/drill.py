@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -18,7 +18,10 @@ from fleet_server.adapters.sqlite_backup import restore_backup, set_aside
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.cli.server import Json
 from fleet_server.parts import DATABASE_FILE, STORE_FILE
+from fleet_server.releases.newest import TIMESTAMP_DAYS
+from fleet_server.releases.targets import TARGETS_DAYS, renewed
 from tests.disks import Disk
+from tests.releases import SERVER, Repository
 from tests.servers import Credentials, SeriesServer, influxd, wait_until
 from tests.system.fleets import Fleet, is_healthy, running
 from tests.system.hasty import CLOCK, HASTY, MovedClock
@@ -32,6 +35,8 @@ PACE: Final = 60
 SERIES_MAX: Final = 100
 QUARANTINE_BYTES: Final = 4_000
 AUTHORITY_D: Final = 100
+RELEASES_D: Final = 20
+FRESH_D: Final = 1
 LOOKED_S_MAX: Final = 1.5
 """Of the test's time: by then the server has looked at everything."""
 STEPS_MAX: Final = 25
@@ -42,6 +47,9 @@ pace = {pace}
 
 [alerts]
 look_s = 0.2
+
+[releases]
+directory = "releases"
 
 [ingest]
 quarantine_bytes_max = {quarantine}
@@ -158,6 +166,12 @@ class Drill:
             if device.connected:
                 device.tell()
 
+    def sign_releases(self) -> None:
+        """Persons sign the same list anew, and so does a server."""
+        now = datetime.fromtimestamp(self.now_ms() / 1_000, UTC)
+        repository = released(self.fleet.directory, now)
+        repository.adopt(renewed(repository.publisher.targets(), now=now))
+
     @contextmanager
     def put_back(self) -> Iterator[None]:
         """What is restarted within has of telemetry what there is now: see ``fleet-server restore``."""
@@ -259,6 +273,7 @@ def drilling(directory: Path) -> Iterator[Drill]:
 
     def laid_out(site: Path) -> None:
         _short_authority(site)
+        _old_releases(site)
         config = site / "server/fleet-server.toml"
         # the broker's clock is not moved, and the server's lists of revoked devices would be of tomorrow
         text = _without_line("reload_pid_file", config.read_text())
@@ -290,6 +305,18 @@ def drilling(directory: Path) -> Iterator[Drill]:
         finally:
             for device in drill.played:
                 device.vanish()
+
+
+def released(site: Path, now: datetime) -> Repository:
+    """The site's releases, for who signs them at that time."""
+    return Repository(site / "server/releases", lambda: now)
+
+
+def _old_releases(site: Path) -> None:
+    """What persons signed ends in RELEASES_D, and what a server signed in FRESH_D; none signs anew by itself."""
+    now = datetime.now(UTC)
+    released(site, now - timedelta(days=TARGETS_DAYS - RELEASES_D)).begin()
+    released(site, now - timedelta(days=TIMESTAMP_DAYS - FRESH_D)).publisher.refresh(SERVER, force=True)
 
 
 def _without_line(start: str, text: str) -> str:
