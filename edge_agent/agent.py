@@ -31,6 +31,7 @@ from edge_agent.lost import Lost
 from edge_agent.orders import Orders, Times
 from edge_agent.renewing import Hint, keep_renewed
 from edge_agent.session import Effect, Event, State
+from edge_agent.updating import Updating
 from edge_agent.window import Window
 from edge_agent.wires import read_wire
 from firmware_bridge.driver import Driver
@@ -93,6 +94,7 @@ class Agent:
             sync_clock=self._sync_clock,
             status=self._status,
         )
+        self._updating = Updating()
         own = Own(file.broker.host, file.broker.port, file.broker.keep_alive_s)
         self._configuring = parts.configuring(
             settings,
@@ -106,6 +108,7 @@ class Agent:
             ready=lambda: self._orders.ready,
             not_before_ms=lambda: self._keeper.clock.floor_ms,
             restart=self._restart,
+            updating=self._updating,
         )
         self._orders = Orders(
             settings.device,
@@ -163,7 +166,16 @@ class Agent:
         began_s = self._system.mono_s()
         self._wires = [
             asyncio.create_task(
-                read_wire(wire, drivers[wire.stream], self._keeper, self._leases, self._system, began_s, self._lost)
+                read_wire(
+                    wire,
+                    drivers[wire.stream],
+                    self._keeper,
+                    self._leases,
+                    self._system,
+                    began_s,
+                    self._lost,
+                    self._updating,
+                )
             )
             for wire in self._settings.profile.wires
             if wire.stream in drivers

@@ -25,6 +25,7 @@ from edge_agent.last_lines import LastLines
 from edge_agent.lease_watch import LeaseWatch
 from edge_agent.lost import Lost
 from edge_agent.session import State
+from edge_agent.updating import Updating
 from edge_agent.window import Window
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def configuring(
     ready: Callable[[], bool],
     not_before_ms: Callable[[], int],
     restart: Callable[[], None],
+    updating: Updating,
 ) -> Configuring:
     """*own*: as agent.toml has it."""
     return Configuring(
@@ -123,7 +125,7 @@ def configuring(
         come_back=come_back,
         ready=ready,
         release=agent_release(settings, not_before_ms),
-        mcus=mcus(settings, not_before_ms),
+        mcus=mcus(settings, not_before_ms, updating),
         restart=restart,
     )
 
@@ -138,14 +140,14 @@ def agent_release(settings: Settings, not_before_ms: Callable[[], int]) -> "Agen
     return AgentRelease(settings, Path(places), not_before_ms)
 
 
-def mcus(settings: Settings, not_before_ms: Callable[[], int]) -> "McuRelease | None":
+def mcus(settings: Settings, not_before_ms: Callable[[], int], updating: Updating) -> "McuRelease | None":
     """None: it is not told of releases, or has no microcontroller."""
     has_one = any(isinstance(each, ByMcu) for each in settings.profile.handlers.values())
     if settings.file.releases is None or not has_one:
         return None
     from edge_agent.adapters.mcu_release import McuRelease  # noqa: PLC0415  # memory that others do not need
 
-    return McuRelease(settings.config_file, settings.state_dir, not_before_ms)
+    return McuRelease(settings.config_file, settings.state_dir, not_before_ms, updating)
 
 
 def status(

@@ -11,6 +11,7 @@ from edge_agent.keeper import Keeper
 from edge_agent.lease_watch import LeaseWatch
 from edge_agent.lost import PLACE, Lost
 from edge_agent.profile import Wire
+from edge_agent.updating import WHY, Updating
 from firmware_bridge.driver import Driver, all_failed
 from firmware_bridge.readings import Failed, Quality, Results
 
@@ -28,15 +29,21 @@ async def read_wire(
     system: System,
     began_s: float,
     lost: Lost | None = None,
+    updating: Updating | None = None,
 ) -> None:
     """Read at *began_s* and every ``every_s`` after it, until cancelled; a late reading leaves out those that it
     missed. The journal is told when the first point fails, and when all read again. Where a *lost* device is, is read
-    in between, too.
+    in between, too. What *updating* has is not asked.
     """
+    resource = driver.resource(wire.options)
     at = 0
     failing = False
     while True:
-        values, why = row(wire, await _read(wire, driver))
+        if updating is not None and updating.has(resource):
+            results = all_failed(wire.points, WHY)
+        else:
+            results = await _read(wire, driver)
+        values, why = row(wire, results)
         told = {"driver": wire.driver, "stream": wire.stream}
         if why and not failing:
             logger.warning("driver fault", extra={**told, "why": shown(why)})

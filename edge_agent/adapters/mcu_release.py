@@ -22,6 +22,7 @@ from edge_agent.adapters.fetching import fetched_at_last
 from edge_agent.adapters.files import write_durably
 from edge_agent.handlers import ByMcu
 from edge_agent.releases import Fetched, Wanted
+from edge_agent.updating import Updating
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,15 @@ class Kept(msgspec.Struct, frozen=True):
 class McuRelease:
     """All calls are the agent's loop's."""
 
-    def __init__(self, config_file: Path, state_dir: Path, not_before_ms: Callable[[], int]) -> None:
-        """*not_before_ms*: a time that is known to have been."""
+    def __init__(
+        self, config_file: Path, state_dir: Path, not_before_ms: Callable[[], int], updating: Updating
+    ) -> None:
+        """*not_before_ms*: a time that is known to have been. *updating*: told whose port is taken."""
         self._config_file = config_file
         self._file = state_dir / FILE
         self._journal = state_dir / JOURNAL
         self._not_before_ms = not_before_ms
+        self._updating = updating
 
     def in_force(self, handler: ByMcu) -> str:
         """What was brought there and stayed; empty: what it came with, or nobody can tell."""
@@ -94,7 +98,8 @@ class McuRelease:
             *(part for key in handler.keys for part in ("--key", key)),
         )
         try:
-            ended = await child.ask("firmware_bridge", b"", seconds_max=UPDATE_S_MAX, arguments=arguments)
+            with self._updating.of(handler.port):
+                ended = await child.ask("firmware_bridge", b"", seconds_max=UPDATE_S_MAX, arguments=arguments)
         except ChildError as error:
             return "failed", shown(error)
         try:

@@ -14,6 +14,7 @@ from firmware_bridge.adapters.smp import SmpDevice, SmpSession
 from firmware_bridge.adapters.smp_links import link_to
 from firmware_bridge.firmware.flow import Slots
 from firmware_bridge.firmware.images import read_image
+from tests.faults.programs import Program
 from tests.firmware_bridge.mcu import body, mcu
 from tests.firmware_bridge.signing import HARDWARE, SLOT_BYTES, Signer
 from tests.releases import Repository
@@ -24,6 +25,12 @@ from tests.system.releasing import DEVICE, UNDO, WAIT_S, begun, device, ends, ga
 pytestmark = [pytest.mark.server("mosquitto"), pytest.mark.server("qemu-system-arm")]
 
 HW = "dock-2"
+HOST_TEMPERATURE = 'driver = "host.temperature"'
+TEMPERATURE = """driver = "smp"
+options.at = "{port}"
+options.points.temp_c = {{ source = "statistic", group = "smp_svr_stats", name = "ticks" }}
+points = {{ temp_c = "temp_c" }}"""
+"""What the emulated device can tell: it counts."""
 
 
 @pytest.fixture
@@ -40,6 +47,8 @@ def wire(fleet: Fleet, port: str, key: Path) -> None:
     assert found is not None
     text = found.read_text() + f'mcu_release = {{ handler = "mcu", mcu = {{ {table}, trial_s = 1.0 }} }}\n'
     assert "[settings]" in text
+    assert HOST_TEMPERATURE in text
+    text = text.replace(HOST_TEMPERATURE, TEMPERATURE.format(port=port))
     (directory / "profile.toml").write_text(text)
     file = directory / "agent.toml"
     told = file.read_text()
@@ -91,9 +100,12 @@ def test_firmware_is_rolled_out_over_a_kill_and_what_nobody_pinned_signed_never_
         assert after == Slots(read_image(good).tlv_hash, confirmed=True, other=after.other)
         assert after.active != before.active
 
+        wait_until(lambda: "driver reads again" in log(agent), "it is read again", WAIT_S)
+        assert "its firmware is being replaced" in log(agent)
+
         rollout = begun(fleet, patch={"mcu_release": foreign_name}, confirm_s=10, abort=[UNDO])
         ends(fleet, rollout, "rolled_back")
-        assert "refused, wrongly_signed" in agent.log_file.read_text(errors="replace")
+        assert "refused, wrongly_signed" in log(agent)
         wait_until(lambda: twin(fleet)["drift"] == "in_sync", "it is as it was", WAIT_S)
         assert reported(fleet)["mcu_release"] == good_name
         assert slots(dock.at) == after
@@ -104,3 +116,7 @@ def test_firmware_is_rolled_out_over_a_kill_and_what_nobody_pinned_signed_never_
 def uploading(fleet: Fleet) -> bool:
     """Whether the update has a journal, and so a device that it reads."""
     return (fleet.device_directory(DEVICE) / "state/firmware.sqlite-wal").exists()
+
+
+def log(agent: Program) -> str:
+    return agent.log_file.read_text(errors="replace")
