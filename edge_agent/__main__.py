@@ -25,7 +25,6 @@ from edge_agent.config import ConfigError, Settings
 from firmware_bridge.driver import Driver
 from firmware_bridge.left_out import left_out
 from firmware_bridge.readings import Failed, Results
-from firmware_bridge.registry import driver_class
 
 if TYPE_CHECKING:
     import argparse
@@ -65,7 +64,7 @@ async def _drivers(settings: Settings, board: System) -> dict[str, Driver]:
     """Stream -> its driver; an optional wire with nothing to read is left out."""
     out: dict[str, Driver] = {}
     for wire in settings.profile.wires:
-        driver = driver_class(wire.driver)(wire.options, board.mono_ms)
+        driver = wire.driver_for(board.mono_ms)
         if not wire.optional or await driver.present():
             out[wire.stream] = driver
     return out

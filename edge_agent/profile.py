@@ -25,7 +25,8 @@ from broker_config.text import shown
 from edge_agent import handlers, leases
 from edge_agent.handlers import ARGUMENTS_MAX, Argument, Handler, HandlerTable
 from edge_agent.leases import Guard, LeaseTable
-from firmware_bridge.driver import Resource
+from firmware_bridge.driver import Driver, MonoMs, Resource
+from firmware_bridge.expected import Expected
 from firmware_bridge.registry import UnknownDriverError, driver_class
 from firmware_bridge.tables import read_table
 
@@ -46,6 +47,7 @@ class WireTable(Struct, frozen=True):
     """``[[wires]]``: what feeds which stream. ``every_s`` and ``deadline_s``: None is the class's cadence, and
     the shorter of that and DEADLINE_S. ``points``: the stream's fields that are read, each with the driver's name for
     it; empty is every field under its own name. ``optional``: left out where the driver finds nothing to read.
+    ``expects``: what the instrument must tell of itself, see Expected; empty: whoever is there is good.
     """
 
     stream: str
@@ -55,6 +57,7 @@ class WireTable(Struct, frozen=True):
     optional: bool = False
     points: dict[str, str] = {}
     options: dict[str, object] = {}
+    expects: dict[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,16 @@ class Wire:
     deadline_s: float
     optional: bool
     options: Struct
+    expects: Expected | None = None
+
+    def driver_for(self, mono_ms: MonoMs) -> Driver:
+        """Its driver, which nobody has asked yet."""
+        driver = driver_class(self.driver)(self.options, mono_ms)
+        if self.expects is None:
+            return driver
+        from firmware_bridge.guarded import Guarded  # noqa: PLC0415  # few wires need it
+
+        return Guarded(driver, self.expects, mono_ms)
 
 
 class Program(Struct, frozen=True):
@@ -269,6 +282,13 @@ def _wire(
         return None
     told = _filled(row.options, addresses, f"{place}.options", faults)
     options = read_table(told, driver.options_type, f"{place}.options", faults)
+    expects: Expected | None = None
+    if row.expects:
+        expects = read_table(
+            _filled(row.expects, addresses, f"{place}.expects", faults), Expected, f"{place}.expects", faults
+        )
+        if driver.identify is Driver.identify:
+            faults.append(f"{place}.expects: {row.driver} has no way to ask who is there")
     if stream is None or options is None:
         return None
     points = tuple(row.points.get(field, field) for field in fields)
@@ -282,7 +302,7 @@ def _wire(
     if len(faults) > before:
         return None
     deadline_s = row.deadline_s if row.deadline_s is not None else min(every_s, DEADLINE_S)
-    return Wire(row.stream, row.driver, fields, points, every_s, deadline_s, row.optional, options)
+    return Wire(row.stream, row.driver, fields, points, every_s, deadline_s, row.optional, options, expects)
 
 
 def _fields(row: WireTable, place: str, stream: StreamSpec, faults: list[str]) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ _REQUESTS: Final[dict[Function, type[ModbusPDU]]] = {
     Function.INPUT: ReadInputRegistersRequest,
 }
 TRANSACTIONS: Final = 0xFFFF
+IDENTIFICATION: Final = 0x2B
 _decoder: Final = DecodePDU(False)  # not a server
 
 
@@ -137,6 +138,51 @@ class Order(NamedTuple):
         if pdu.isError():
             return DeviceRefusal(pdu.exception_code)
         return True if pdu.address == self.address else None
+
+
+class WhoIsThere(NamedTuple):
+    """Ask for the basic part of a unit's identification. Source: as above, section 6.21."""
+
+    unit: int
+    wire: Wire = Wire.RTU
+    transaction: int = 0
+
+    def frame(self) -> bytes:
+        """As it goes onto the wire."""
+        frame: bytes = self.wire.value.buildFrame(_ReadIdentification(self.unit, self.transaction))
+        return frame
+
+    def answer(self, data: bytes) -> "dict[int, bytes] | DeviceRefusal | None":
+        """Objects by number: 0 maker, 1 product code, 2 revision; None: no whole frame of this unit that answers, so
+        far. Not by the library, whose messages of this kind bring all that a server answers from.
+        """
+        body = self._body(data)
+        if len(body) == 2 and body[0] == IDENTIFICATION | 0x80:
+            return DeviceRefusal(body[1])
+        if len(body) < 7 or body[0] != IDENTIFICATION or body[1:3] != b"\x0e\x01":
+            return None
+        count, rest = body[6], body[7:]
+        found: dict[int, bytes] = {}
+        for _ in range(count):
+            if len(rest) < 2 or len(rest) < 2 + rest[1]:
+                return None
+            found[rest[0]], rest = rest[2 : 2 + rest[1]], rest[2 + rest[1] :]
+        return None if rest else found
+
+    def _body(self, data: bytes) -> bytes:
+        """What is between the frame's ends; empty: it is not whole, or of another unit."""
+        if self.wire is Wire.RTU:
+            crc = FramerRTU.compute_CRC(data[:-2]).to_bytes(2, "big")
+            return data[1:-2] if data[:1] == bytes([self.unit]) and data[-2:] == crc else b""
+        head = struct.pack(">HHHB", self.transaction, 0, max(0, len(data) - 6), self.unit)
+        return data[len(head) :] if data.startswith(head) else b""
+
+
+class _ReadIdentification(ModbusPDU):
+    function_code = IDENTIFICATION
+
+    def encode(self) -> bytes:
+        return b"\x0e\x01\x00"
 
 
 def _answer(wire: Wire, data: bytes, unit: int, transaction: int) -> ModbusPDU | None:

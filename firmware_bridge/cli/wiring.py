@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from broker_config.text import shown
 from firmware_bridge.cli.images import UsageError
 from firmware_bridge.driver import Driver
+from firmware_bridge.expected import Expected
+from firmware_bridge.guarded import Guarded
 from firmware_bridge.readings import Reading, Result
 from firmware_bridge.registry import DRIVERS, UnknownDriverError, driver_class
 from firmware_bridge.tables import read_table
@@ -84,10 +86,20 @@ def wiring(arguments: argparse.Namespace) -> Wiring:
     options = read_table(given, driver.options_type, "options", faults)
     if options is None:
         raise UsageError("; ".join(faults))
+    expected = None
+    if wire.get("expects"):
+        expected = read_table(wire["expects"], Expected, "expects", faults)
+        if expected is None:
+            raise UsageError("; ".join(faults))
     named = wire.get("points")
     known = driver.points_of(options)
     points = tuple(map(str, named.values())) if isinstance(named, dict) and named else known
-    return Wiring(driver(options, lambda: time.monotonic_ns() // 1_000_000), points, known)
+    made = driver(options, _mono_ms)
+    return Wiring(made if expected is None else Guarded(made, expected, _mono_ms), points, known)
+
+
+def _mono_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
 
 
 def asked(arguments: argparse.Namespace, wired: Wiring) -> tuple[str, ...]:

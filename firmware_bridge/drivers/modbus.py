@@ -11,13 +11,14 @@ from typing import Annotated, ClassVar, Final, TypeAlias, TypeVar
 
 from msgspec import Meta, Struct, field
 
+from broker_config.text import shown
 from firmware_bridge.adapters import question_bus, serial_port, tcp_port
-from firmware_bridge.adapters.modbus import TRANSACTIONS, DeviceRefusal, Function, Order, Question, Wire
+from firmware_bridge.adapters.modbus import TRANSACTIONS, DeviceRefusal, Function, Order, Question, WhoIsThere, Wire
 from firmware_bridge.adapters.question_bus import NoAnswerError, PortClosedError, QuestionBus
 from firmware_bridge.adapters.serial_port import SerialOptions
 from firmware_bridge.adapters.tcp_port import TcpOptions
 from firmware_bridge.driver import Driver, MonoMs, Resource
-from firmware_bridge.readings import Failed, Quality, Reading, Result, Results
+from firmware_bridge.readings import Failed, Identity, Quality, Reading, Result, Results
 from firmware_bridge.registers import Block, Point, is_as_written, plan, value, words_of
 
 T = TypeVar("T")
@@ -187,6 +188,20 @@ class ModbusUnit(Driver):
             if is_as_written(point, wanted, found.value)
             else Failed(f"written, but read back as {found.value:g}")
         )
+
+    async def identify(self, deadline_s: float) -> Identity | Failed:
+        """By function 43, which many units do not have; the standard's own part of it knows no serial number."""
+        until_s = asyncio.get_running_loop().time() + deadline_s
+        asked = WhoIsThere(self._told.unit, self.wire, next(self._transactions))
+        try:
+            told: dict[int, bytes] | DeviceRefusal = await self._said(
+                self._joined(), asked.frame(), asked.answer, until_s, tries=1 + self._told.retries
+            )
+        except (NoAnswerError, PortClosedError) as error:
+            return Failed(str(error))
+        if isinstance(told, DeviceRefusal):
+            return Failed(str(told))
+        return Identity(model=shown(told.get(1, b""), 64), firmware=shown(told.get(2, b""), 64))
 
     async def _ask(self, bus: QuestionBus, block: Block, until_s: float) -> tuple[int, ...] | DeviceRefusal:
         question = Question(

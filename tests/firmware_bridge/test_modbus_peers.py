@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from firmware_bridge.drivers.modbus import ModbusRtu, ModbusRtuOptions, ModbusTcp, ModbusTcpOptions, ModbusUnit
+from firmware_bridge.expected import Expected
+from firmware_bridge.guarded import Guarded
 from firmware_bridge.peripherals.modbus import Room
 from firmware_bridge.peripherals.play import Instrument, playing
-from firmware_bridge.readings import Failed, Reading, Results
+from firmware_bridge.readings import Failed, Identity, Reading, Results
 from firmware_bridge.registers import Kind, Point
 from tests.firmware_bridge.far_end import mono_ms, until_results
 from tests.npm import installed
@@ -31,6 +33,7 @@ const vector = {
   getDiscreteInput: (a) => a === 1,
   getCoil: (a) => { if (!(a in coils)) throw {modbusErrorCode: 2}; return coils[a]; },
   setCoil: (a, v) => { if (!(a in coils)) throw {modbusErrorCode: 2}; coils[a] = v; },
+  readDeviceIdentification: () => ({0: 'Acme', 1: 'IO-8', 2: '1.4'}),
   setRegister: (a, v) => { if (a === 9) return; if (a === 10) throw {modbusErrorCode: 3}; registers[a] = v; },
 };
 const [kind, where] = process.argv.slice(1);
@@ -185,3 +188,14 @@ async def test_libmodbus_reads_the_room_that_we_play(tmp_path: Path) -> None:
         assert 150 < temperature < 300, said
         return
     raise AssertionError(said)
+
+
+async def test_it_tells_who_it_is_and_another_one_is_never_written_to(unit: ModbusUnit) -> None:
+    assert await unit.identify(DEADLINE_S) == Identity(model="IO-8", firmware="1.4")
+    meant, another = (Guarded(unit, Expected(model=model), mono_ms) for model in ("IO-8", "IO-9"))
+    why = "quarantined: expected model IO-9, got IO-8"
+    assert await another.write({"fan": 1}, DEADLINE_S) == {"fan": Failed(f"not written: {why}")}
+    assert await another.read(("fan",), DEADLINE_S) == {"fan": Failed(why)}
+    assert values(await unit.read(("fan",), DEADLINE_S)) == {"fan": 0}
+    assert values(await meant.write({"fan": 1}, DEADLINE_S)) == {"fan": 1}
+    await unit.close()

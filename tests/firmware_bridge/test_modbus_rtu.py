@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.framer import FramerRTU
 
-from firmware_bridge.adapters.modbus import DeviceRefusal, Function, Question
+from firmware_bridge.adapters.modbus import DeviceRefusal, Function, Question, WhoIsThere, Wire
 from firmware_bridge.drivers.modbus import ModbusRtu, ModbusRtuOptions
 from firmware_bridge.peripherals.modbus import Cabinet, Room
 from firmware_bridge.peripherals.play import Instrument, playing
@@ -187,6 +187,42 @@ def test_no_bytes_whatever_break_the_codec(function: Function, data: bytes) -> N
     ):
         found = question.answer(each)
         assert found is None or isinstance(found, DeviceRefusal) or len(found) == 3
+
+
+OBJECTS = b"\x2b\x0e\x01\x01\x00\x00\x02\x00\x04Acme\x01\x04IO-8"
+
+
+@pytest.mark.parametrize("wire", list(Wire))
+def test_who_is_there_is_taken_whole_or_not_at_all(wire: Wire) -> None:
+    asked = WhoIsThere(7, wire, 0x1234 if wire is Wire.TCP else 0)
+
+    def frame(body: bytes, unit: int = 7) -> bytes:
+        if wire is Wire.RTU:
+            return framed(bytes([unit]) + body)
+        return b"\x12\x34\x00\x00" + (len(body) + 1).to_bytes(2, "big") + bytes([unit]) + body
+
+    assert asked.frame() == frame(b"\x2b\x0e\x01\x00")
+    whole = frame(OBJECTS)
+    assert asked.answer(whole) == {0: b"Acme", 1: b"IO-8"}
+    assert asked.answer(frame(b"\xab\x01")) == DeviceRefusal(1)
+    assert [asked.answer(whole[:end]) for end in range(len(whole))] == [None] * len(whole)
+    for bad in (
+        frame(OBJECTS, unit=8),
+        frame(OBJECTS[:-1]),
+        frame(OBJECTS + b"\x00"),
+        frame(b"\x2b\x0d" + OBJECTS[2:]),
+        frame(b"\x03" + OBJECTS[1:]),
+        frame(b"\xab"),
+        whole + b"\x00",
+    ):
+        assert asked.answer(bad) is None
+
+
+@given(data=st.binary(max_size=300))
+def test_no_bytes_whatever_tell_who_is_there(data: bytes) -> None:
+    for each in (data, framed(b"\x07\x2b" + data), framed(b"\x07\x2b\x0e\x01" + data)):
+        found = WhoIsThere(7).answer(each)
+        assert found is None or isinstance(found, dict)
 
 
 @given(st.lists(st.integers(0, 65_535), min_size=1, max_size=125))
