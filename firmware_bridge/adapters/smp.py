@@ -39,9 +39,12 @@ _BROKEN: Final = (*BROKEN, SMPBadSequence)
 class SmpSession:
     """Questions to one device, one at a time; the link is opened when it is needed, and anew after it broke."""
 
-    def __init__(self, link: Callable[[], Link], *, answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self, link: Callable[[], Link], *, answer_s: float = ANSWER_S, first_chunk_s: float = FIRST_CHUNK_S
+    ) -> None:
         self._new_link = link
         self._answer_s = answer_s
+        self._first_chunk_s = first_chunk_s
         self._open: tuple[Link, SMPClient] | None = None
 
     async def ask(self, question: SMPRequest[TRep, TEr1, TEr2], timeout_s: float | None = None) -> TRep:
@@ -75,14 +78,14 @@ class SmpSession:
         offsets = client.upload(
             data,
             upgrade=False,  # it would be confirmed before it ever ran
-            first_timeout_s=FIRST_CHUNK_S,
+            first_timeout_s=self._first_chunk_s,
             subsequent_timeout_s=self._answer_s,
             use_sha=True,
         )
         most = stalls = 0
         try:
             while True:
-                async with asyncio.timeout(FIRST_CHUNK_S + self._answer_s):
+                async with asyncio.timeout(self._first_chunk_s + self._answer_s):
                     offset = await anext(offsets, None)
                 if offset is None:
                     return

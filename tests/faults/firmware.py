@@ -26,7 +26,7 @@ from firmware_bridge.firmware.flow import Act, Phase, Row, Slots, Verdict
 from firmware_bridge.firmware.images import Image, read_image
 from firmware_bridge.firmware.ports import Journal
 from firmware_bridge.firmware.updater import Pace, Progress, Updater
-from tests.firmware_bridge.mcu import Mcu, body, mcu
+from tests.firmware_bridge.mcu import SLOT_AT, Mcu, body, mcu
 from tests.firmware_bridge.signing import Signer
 
 NO_JOURNAL: Final = "no-journal"
@@ -36,8 +36,6 @@ CUT_S_MIN: Final = 0.0005
 CUT_S_MAX: Final = 0.08
 PACE: Final = Pace(trial_s=0.2, look_s=0.1, boot_s=0.8, retry_s=0.2, silent_s_max=60)
 TRIAL_S_MAX: Final = 120.0
-SLOT_AT: Final = 0x8000
-"""Of the image that runs."""
 
 
 class ForgetsJournal:
@@ -116,7 +114,7 @@ async def prepare(directory: Path) -> Start:
                 await asyncio.Event().wait()
 
         journal = SqliteJournal(directory / "journal")
-        device = Stops(SmpSession(lambda: link_to(found.at)))
+        device = Stops(SmpSession(lambda: link_to(found.at), answer_s=3.0, first_chunk_s=6.0))
         running = asyncio.create_task(Updater(device, journal, _Surroundings(), pace=PACE).run(DEVICE, image))
         async with asyncio.timeout(TRIAL_S_MAX):
             await reached.wait()

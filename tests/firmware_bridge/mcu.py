@@ -18,11 +18,14 @@ from typing import IO, Any, Final
 
 from intelhex import IntelHex
 
-from tests.firmware_bridge.signing import SLOT_BYTES
+from tests.firmware_bridge.signing import HEADER_BYTES
 from tests.firmware_bridge.smp_peers import peer
 from tests.servers import HOST, free_ports, program
 
 FLASH_BYTES: Final = 256 * 1024
+SLOT_AT: Final = 0x8000
+"""Of the image that runs."""
+RAM_AT: Final = 0x2000_0000
 START_S_MAX: Final = 30.0
 UP: Final = b"build time"
 """What its program says on the console when it is ready."""
@@ -39,25 +42,20 @@ def first_flash() -> bytes:
     return data
 
 
-def body(*, hangs: bool = False) -> bytes:
-    """The program of an image. *hangs*: one that never says anything."""
+def body() -> bytes:
+    """The program of an image that speaks SMP."""
     data = peer("qemu_cortex_m0_serial.signed.bin").read_bytes()
     header_bytes, _, body_bytes = struct.unpack_from("<HHI", data, 8)
-    found = bytearray(data[header_bytes : header_bytes + body_bytes])
-    if hangs:
-        (entry,) = struct.unpack_from("<I", found, 4)
-        at = (entry & ~1) - _slot_at(found) - header_bytes
-        found[at : at + 2] = b"\xfe\xe7"  # branch to itself
+    return data[header_bytes : header_bytes + body_bytes]
+
+
+def hangs() -> bytes:
+    """A small program that the boot loader takes, and that says nothing."""
+    at = 0x40
+    found = bytearray(range(256)) * 48
+    struct.pack_into("<II", found, 0, RAM_AT + 0x2000, SLOT_AT + HEADER_BYTES + at + 1)  # stack, entry
+    found[at : at + 2] = b"\xfe\xe7"  # branch to itself
     return bytes(found)
-
-
-def _slot_at(found: bytes | bytearray) -> int:
-    """Where the slot begins that runs; entries of the vector table lie behind the header."""
-    (entry,) = struct.unpack_from("<I", found, 4)
-    flash = first_flash()
-    at = next(at for at in range(0, FLASH_BYTES, 1024) if flash[at : at + 4] == b"\x3d\xb8\xf3\x96")
-    assert at < entry < at + SLOT_BYTES
-    return int(at)
 
 
 class _Debugger:

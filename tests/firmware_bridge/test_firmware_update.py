@@ -19,7 +19,7 @@ from firmware_bridge.firmware.images import Demands, Image, admit, read_image
 from firmware_bridge.firmware.updater import Pace, Progress, Updater
 from tests.firmware_bridge.bumble_radio import air
 from tests.firmware_bridge.cable import cable
-from tests.firmware_bridge.mcu import Mcu, body, mcu
+from tests.firmware_bridge.mcu import Mcu, body, hangs, mcu
 from tests.firmware_bridge.signing import HARDWARE, SLOT_BYTES, Signer
 from tests.firmware_bridge.smp_radio import front
 from tests.servers import HOST, free_port
@@ -63,7 +63,7 @@ class Bench:
         return await updater.run(DEVICE, image, again=again)
 
     def device(self) -> SmpDevice:
-        return SmpDevice(SmpSession(lambda: link_to(self.at), answer_s=3.0))
+        return SmpDevice(SmpSession(lambda: link_to(self.at), answer_s=3.0, first_chunk_s=6.0))
 
     async def slots(self) -> Slots:
         device = self.device()
@@ -118,9 +118,9 @@ async def test_an_unwell_image_goes_back_is_told_from_one_that_was_never_tried_a
 async def test_a_link_that_breaks_at_40_percent_is_resumed_and_what_the_boot_loader_refuses_is_rejected(
     signer: Signer, tmp_path: Path
 ) -> None:
-    data = bytearray(signer.sign(body(), name="corrupted"))
+    data = bytearray(signer.sign(hangs(), name="corrupted"))
     image = admitted(bytes(data))
-    data[0x3000] ^= 0xFF  # after it was checked, as by a bad flash: only the boot loader can see it
+    data[0x1000] ^= 0xFF  # after it was checked, as by a bad flash: only the boot loader can see it
     spoiled = Image(bytes(data), "1.2.3.4", image.tlv_hash, b"", None, None, None, ())
     with mcu() as device:
         async with cable(lambda: device.port, pulls=(int(len(data) * 0.4 * 1.5),)) as link:
@@ -140,7 +140,7 @@ async def test_a_link_that_breaks_at_40_percent_is_resumed_and_what_the_boot_loa
 async def test_a_device_that_loses_its_power_in_an_upload_and_then_its_voice_goes_back(
     signer: Signer, tmp_path: Path
 ) -> None:
-    image = admitted(signer.sign(body(hangs=True), name="hangs"))
+    image = admitted(signer.sign(hangs(), name="hangs"))
     with mcu() as device:
         bench = Bench(device, device.at, journal(tmp_path))
         before = await bench.slots()
@@ -168,7 +168,7 @@ async def test_over_bluetooth_the_link_breaks_at_40_percent_and_the_image_is_kep
         async with air() as radios, front(radios, ADDRESS, link_to(device.at)) as dock:
             dock.drop_at = int(len(image.data) * 0.4)
             bench = Bench(device, "", journal(tmp_path))
-            session = SmpSession(lambda: ByCable(ADDRESS, "hci7", radios.backends), answer_s=3.0)
+            session = SmpSession(lambda: ByCable(ADDRESS, "hci7", radios.backends), answer_s=3.0, first_chunk_s=6.0)
             updater = Updater(SmpDevice(session), bench.journal, bench, pace=PACE, told=bench.hear)
             row = await updater.run(DEVICE, image)
         assert (row.verdict, dock.dropped) == (Verdict.DONE, 1)
