@@ -1,4 +1,6 @@
-"""Reads one wire at its cadence: a driver's results become a row, null where a point failed."""
+"""Reads one wire at its cadence: a driver's results become a row, null where a point failed. What fails is asked
+oftener, so that whoever plugs a cable in sees it.
+"""
 
 import asyncio
 import logging
@@ -13,12 +15,16 @@ from edge_agent.lost import PLACE, Lost
 from edge_agent.profile import Wire
 from edge_agent.updating import WHY, Updating
 from firmware_bridge.driver import Driver, all_failed
-from firmware_bridge.readings import Failed, Quality, Results
+from firmware_bridge.readings import Failed, Quality, Reading, Results
 
 logger = logging.getLogger(__name__)
 
 GRACE_S: Final = 0.5
 """A driver is given up this long after its deadline, which it should have kept itself."""
+AGAIN_S: Final = 0.5
+"""What failed is asked again after so long, if its cadence is longer,"""
+AGAIN_SHARE: Final = 9
+"""and after so many times what the failure took: a unit that is silent must not have the line that others share."""
 
 
 async def read_wire(
@@ -32,17 +38,20 @@ async def read_wire(
     updating: Updating | None = None,
 ) -> None:
     """Read at *began_s* and every ``every_s`` after it, until cancelled; a late reading leaves out those that it
-    missed. The journal is told when the first point fails, and when all read again. Where a *lost* device is, is read
-    in between, too. What *updating* has is not asked.
+    missed. The journal is told when the first point fails or all are stale, and when all read again; that is read in
+    between, and is a row at once. Where a *lost* device is, is read in between, too. What *updating* has is not
+    asked.
     """
     resource = driver.resource(wire.options)
     at = 0
-    failing = False
+    failing = between = False
     while True:
+        asked_s = system.mono_s()
         if updating is not None and updating.has(resource):
             results = all_failed(wire.points, WHY)
         else:
             results = await _read(wire, driver)
+        took_s = system.mono_s() - asked_s
         values, why = row(wire, results)
         told = {"driver": wire.driver, "stream": wire.stream}
         if why and not failing:
@@ -53,12 +62,17 @@ async def read_wire(
             keeper.note(Kind.DRIVER_OK, told)
         failing = bool(why)
         (keeper.failing.add if failing else keeper.failing.discard)(wire.stream)
-        keeper.row(wire.stream, values)
-        watch.row(wire.stream, values)
+        if not (between and failing):
+            keeper.row(wire.stream, values)
+            watch.row(wire.stream, values)
+        between = False
         following = next_at(at, (system.mono_s() - began_s) / wire.every_s)
         wait_s = max(0.0, began_s + following * wire.every_s - system.mono_s())
         if lost is not None and wire.stream == PLACE and lost.every_s(wait_s) < wait_s:
             await asyncio.sleep(lost.every_s(wait_s))
+        elif failing and (again_s := again_after_s(took_s)) < wait_s:
+            between = True
+            await asyncio.sleep(again_s)
         else:
             at = following
             await asyncio.sleep(wait_s)
@@ -70,10 +84,18 @@ def next_at(at: int, passed: float) -> int:
     return max(at + 1, whole + (passed > whole))
 
 
+def again_after_s(took_s: float) -> float:
+    """How long what failed, and took so long to, is left alone."""
+    return max(AGAIN_S, AGAIN_SHARE * took_s)
+
+
 def row(wire: Wire, results: Results) -> tuple[list[float | None], str]:
-    """The values in the order of the wire's points, and why the first failed; empty if none did."""
+    """The values in the order of the wire's points, and why the first failed, or that every one is stale; empty if
+    neither is so: what is partly stale is told by an instrument that is there.
+    """
     values: list[float | None] = []
     why = ""
+    stale = True
     for point in wire.points:
         result = results.get(point, Failed("the driver did not say"))
         if isinstance(result, Failed):
@@ -81,7 +103,8 @@ def row(wire: Wire, results: Results) -> tuple[list[float | None], str]:
             values.append(None)
         else:
             values.append(None if result.quality is Quality.BAD else result.value)
-    return values, why
+        stale = stale and isinstance(result, Reading) and result.quality is Quality.STALE
+    return values, why or (f"{wire.points[0]}: stale, as all of it" if stale else "")
 
 
 async def _read(wire: Wire, driver: Driver) -> Results:

@@ -99,6 +99,7 @@ class QuestionBus:
         self._news.set()
 
     def _told(self, _why: str) -> None:
+        self._quiet_until_s = 0.0  # no late answer comes through a port that was closed
         self._news.set()
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from firmware_bridge import position
 from firmware_bridge.driver import Driver, MonoMs
 from firmware_bridge.position import Ages, Part, Position
-from firmware_bridge.readings import Results
+from firmware_bridge.readings import Quality, Reading, Result, Results
 
 SETTLE_S: Final = 0.25
 """The sentences of one moment come in one burst; so long after the first of them the last has come."""
@@ -30,6 +30,12 @@ def check_ages(stale_s: float, absent_s: float) -> None:
     """Raise ValueError if a part would be absent before it is stale."""
     if stale_s > absent_s:
         raise ValueError(f"stale_s: expected at most absent_s {absent_s:g}, got {stale_s:g}")
+
+
+def _stale(result: Result) -> Result:
+    if isinstance(result, Reading) and result.quality is Quality.GOOD:
+        return result._replace(quality=Quality.STALE)
+    return result
 
 
 class Receiver(Driver):
@@ -60,7 +66,11 @@ class Receiver(Driver):
         if self._position.heard_ms is None:
             await self._first(points, deadline_s)
         now_ms, why = self._mono_ms(), self._why_silent()
-        return {point: position.result(self._position, point, now_ms, self._ages, why) for point in points}
+        results = {point: position.result(self._position, point, now_ms, self._ages, why) for point in points}
+        # what nobody is there to tell any more is stale, however young
+        return (
+            {point: _stale(result) for point, result in results.items()} if self._source.closed_because else results
+        )
 
     async def _first(self, points: Sequence[str], deadline_s: float) -> None:
         until_s = asyncio.get_running_loop().time() + deadline_s

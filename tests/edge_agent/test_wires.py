@@ -20,6 +20,8 @@ def good(value: float, quality: Quality = Quality.GOOD) -> Reading:
         ({"a": Failed("x"), "b": Failed("y")}, ([None, None], "a: x")),
         ({"a": good(1.0)}, ([1.0, None], "b: the driver did not say")),
         ({"a": good(1.0, Quality.STALE), "b": good(2.0, Quality.BAD)}, ([1.0, None], "")),
+        ({"a": good(1.0, Quality.STALE), "b": good(2.0)}, ([1.0, 2.0], "")),  # somebody is there to tell
+        ({"a": good(1.0, Quality.STALE), "b": good(2.0, Quality.STALE)}, ([1.0, 2.0], "a: stale, as all of it")),
         ({"b": good(2.0), "c": good(3.0), "a": good(1.0)}, ([1.0, 2.0], "")),
     ],
 )
@@ -27,6 +29,17 @@ def test_a_row_has_what_was_read_and_nothing_else(
     results: dict[str, Result], row: tuple[list[float | None], str]
 ) -> None:
     assert wires.row(WIRE, results) == row
+
+
+@pytest.mark.parametrize(
+    ("took_s", "after_s"),
+    [
+        (0.0, 0.5),  # a port that is not there costs nobody anything
+        (1.0, 9.0),  # a silent unit has a tenth of a line that others share
+    ],
+)
+def test_what_failed_is_asked_again_as_soon_as_nobody_else_pays_for_it(took_s: float, after_s: float) -> None:
+    assert wires.again_after_s(took_s) == after_s
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,12 @@ from firmware_bridge.adapters.serial_port import UNSENT_MAX, SerialOptions, Seri
 from firmware_bridge.drivers.ascii_query import AsciiQuery, AsciiQueryOptions
 from firmware_bridge.peripherals.play import Instrument
 from firmware_bridge.port_names import UsbPort
-from firmware_bridge.readings import Failed, Reading
-from tests.firmware_bridge.far_end import WAIT_S, far_end, mono_ms, until
+from firmware_bridge.readings import Failed, Quality, Reading
+from tests.firmware_bridge.far_end import WAIT_S, far_end, mono_ms, until, until_results
 from tests.servers import free_port
+
+HAND_MS = 600
+"""No hand puts a cable in again within less."""
 
 
 class Listener:
@@ -108,6 +111,32 @@ async def test_who_was_away_for_long_is_opened_as_soon_as_it_is_there(tmp_path: 
     async with far_end(tmp_path / "port"):
         await until(lambda: near.states[1:] == [""], "open")
         await near.port.close()
+
+
+async def test_what_is_pulled_in_the_middle_of_an_answer_reads_within_two_seconds_of_being_put_in_again(
+    tmp_path: Path,
+) -> None:
+    async with far_end(tmp_path / "port") as far:
+
+        def half(_question: bytes) -> bytes:
+            asyncio.get_running_loop().call_soon(far.terminal.unplug)
+            return b"temp_c=2"
+
+        driver = AsciiQuery(AsciiQueryOptions(at=f"serial:{tmp_path / 'port'}"), mono_ms)
+        for _ in range(5):  # so that what failed before does not matter
+            far.answer = half
+            assert isinstance((await driver.read(("temp_c",), 3.0))["temp_c"], Failed)
+            in_ms = mono_ms() + HAND_MS
+            await until(lambda at_ms=in_ms: mono_ms() > at_ms, "a hand's time")  # type: ignore[misc]
+            far.answer = lambda _question: b"temp_c=21.5\n"
+            far.terminal.plug()
+            plugged_ms = mono_ms()
+            found = await until_results(
+                lambda: driver.read(("temp_c",), 3.0), lambda r: isinstance(r["temp_c"], Reading), "a reading"
+            )
+            assert found["temp_c"] == Reading(21.5, Quality.GOOD, None, found["temp_c"].received_ms)  # type: ignore[union-attr]
+            assert mono_ms() - plugged_ms < 2_000
+        await driver.close()
 
 
 async def test_a_port_has_one_owner(tmp_path: Path) -> None:
