@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from firmware_bridge.adapters.firmware_journal import SqliteJournal
 
 BAR_CHARS: Final = 40
+EXAMPLE: Final = (
+    "example: firmware-bridge update dock-1.4.0.bin --key release.pub.pem --hardware police.example/dock "
+    "--port serial:/dev/serial/by-id/usb-Zephyr_dock_BC-0007-if00"
+)
 CODES: Final = {
     Verdict.DONE: OK,
     Verdict.ROLLED_BACK: ROLLED_BACK,
@@ -42,7 +46,9 @@ CODES: Final = {
 def add_update(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to *commands*."""
     pace = Pace()
-    parser = commands.add_parser("update", help="update a microcontroller's firmware over SMP", epilog=EXIT_CODES)
+    parser = commands.add_parser(
+        "update", help="update a microcontroller's firmware over SMP", epilog=f"{EXAMPLE}. {EXIT_CODES}"
+    )
     add_demands(parser)
     parser.add_argument(
         "--port", required=True, metavar="AT", help="serial:PATH, tcp:HOST:PORT, udp:HOST:PORT or ble:ADDRESS"

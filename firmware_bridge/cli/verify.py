@@ -3,15 +3,19 @@
 import argparse
 import json
 import sys
-from typing import Any
+from typing import Any, Final
 
 from firmware_bridge.cli.images import EXIT_CODES, OK, REFUSED, USAGE, UsageError, add_demands, admitted
 from firmware_bridge.firmware.images import RefusedError
 
+EXAMPLE: Final = "example: firmware-bridge verify dock-1.4.0.bin --key release.pub.pem --hardware police.example/dock"
+
 
 def add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to *commands*."""
-    parser = commands.add_parser("verify", help="check an image as an update would", epilog=EXIT_CODES)
+    parser = commands.add_parser(
+        "verify", help="check an image as an update would", epilog=f"{EXAMPLE}. {EXIT_CODES}"
+    )
     add_demands(parser)
     parser.set_defaults(run=run)
 

@@ -61,9 +61,8 @@ def hangs() -> bytes:
 class _Debugger:
     """QEMU's; while it is connected the processor stands still until it is told to run."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = _connected(lambda: socket.create_connection((HOST, port), START_S_MAX))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, path: Path) -> None:
+        self._socket = _connected(lambda: _to(path))
 
     def write(self, data: bytes) -> None:
         for at in range(0, len(data), PIECE_BYTES):
@@ -109,14 +108,13 @@ class Mcu:
         assert self._process is None, "runs already"
         found = program("qemu-system-arm")
         assert found is not None
-        (debug_port,) = free_ports(1)
         command = [found, "-cpu", "cortex-m0", "-machine", "microbit", "-nographic", "-monitor", "none", "-S"]
         command += ["-chardev", f"socket,id=con,host={HOST},port={self.port},server=on,wait=off"]
         command += ["-serial", "chardev:con", "-qmp", f"unix:{self._qmp},server=on,wait=off"]
-        command += ["-gdb", f"tcp:{HOST}:{debug_port}"]
+        command += ["-chardev", f"socket,id=gdb,path={self._gdb},server=on,wait=off", "-gdb", "chardev:gdb"]
         with (self.directory / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self._debugger = _Debugger(debug_port)
+        self._debugger = _Debugger(self._gdb)
         self._debugger.write(self.flash)
         console = _connected(lambda: socket.create_connection((HOST, self.port), START_S_MAX))
         with console:
@@ -145,8 +143,12 @@ class Mcu:
     def _qmp(self) -> Path:
         return self.directory / "qmp"
 
+    @property
+    def _gdb(self) -> Path:
+        return self.directory / "gdb"
+
     def _order(self, *orders: dict[str, Any]) -> None:
-        wire = _connected(self._connect_monitor)
+        wire = _connected(lambda: _to(self._qmp))
         with wire, wire.makefile("rw") as lines:
             _heard(lines)
             for order in ({"execute": "qmp_capabilities"}, *orders):
@@ -155,12 +157,6 @@ class Mcu:
                 while not (answer := _heard(lines)).keys() & {"return", "error"}:
                     pass
                 assert "return" in answer, answer
-
-    def _connect_monitor(self) -> socket.socket:
-        wire = socket.socket(socket.AF_UNIX)
-        wire.settimeout(START_S_MAX)
-        wire.connect(str(self._qmp))
-        return wire
 
     def end(self) -> None:
         """Take its power away and forget what it had. Idempotent."""
@@ -194,6 +190,17 @@ def _heard(lines: IO[str]) -> dict[str, Any]:
     found = json.loads(line)
     assert isinstance(found, dict)
     return found
+
+
+def _to(path: Path) -> socket.socket:
+    wire = socket.socket(socket.AF_UNIX)
+    wire.settimeout(START_S_MAX)
+    try:
+        wire.connect(str(path))
+    except OSError:
+        wire.close()
+        raise
+    return wire
 
 
 def _connected(connect: Callable[[], socket.socket]) -> socket.socket:
