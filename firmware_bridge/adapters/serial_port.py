@@ -63,7 +63,7 @@ class SerialOptions(Struct, frozen=True, kw_only=True):
 
 def check_port(name: str) -> None:
     """Raise ValueError if *name* is none that stays with a device."""
-    port_names.parse(name)
+    port_names.check(name)
 
 
 _NOT_YET: Final = "not open yet"
@@ -84,7 +84,6 @@ class SerialPort:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._options = options
-        self._name = port_names.parse(options.port)
         self._heard = heard
         self._changed = changed
         self._uniform = uniform
@@ -169,11 +168,11 @@ class SerialPort:
 
     def _path(self) -> str:
         """Where the name leads to now. Raises NoPortError."""
-        if isinstance(self._name, port_names.Path) and not self._name.wild:
+        if port_names.is_path(self._options.port):
             return self._options.port
         from firmware_bridge.adapters import usb_ports  # noqa: PLC0415  # a path needs none of it
 
-        return usb_ports.resolve(self._name, self._options.port)
+        return usb_ports.resolve(self._options.port)
 
     def _once(self) -> tuple[str, bool]:
         """Open it and carry traffic until it fails; returns why, and whether that was after a good while."""

@@ -6,8 +6,8 @@ from typing import Final
 
 from serial.tools.list_ports_linux import SysFS
 
-from firmware_bridge import port_names
-from firmware_bridge.port_names import PortName, UsbPort
+from firmware_bridge import port_names, usb_names
+from firmware_bridge.usb_names import UsbPort
 
 DEV: Final = Path("/dev")
 KINDS: Final = ("ttyUSB*", "ttyACM*")
@@ -47,14 +47,15 @@ def by_id(path: str) -> list[str]:
     return sorted(str(link) for link in BY_ID.iterdir() if link.exists() and link.samefile(path))
 
 
-def resolve(name: PortName, text: str) -> str:
-    """The path that *name*, written as *text*, leads to now. A plain path is not looked at.
+def resolve(name: str) -> str:
+    """The path that *name* leads to now. A plain path is not looked at.
 
     Raises:
         NoPortError: nothing, or more than one thing, is plugged in that has this name.
     """
-    if isinstance(name, port_names.Usb):
-        return port_names.only([port.path for port in usb_ports() if name.fits(port)], text)
-    if name.wild:
-        return port_names.only(glob(name.text), text)  # noqa: PTH207  # Path takes no absolute pattern
-    return name.text
+    if name.startswith(port_names.USB):
+        wanted = usb_names.parse(name)
+        return port_names.only([port.path for port in usb_ports() if wanted.fits(port)], name)
+    if port_names.is_path(name):
+        return name
+    return port_names.only(glob(name), name)  # noqa: PTH207  # Path takes no absolute pattern

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from firmware_bridge.cli import wiring
-from firmware_bridge.port_names import UsbPort
+from firmware_bridge.usb_names import UsbPort
 
 
 def add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,7 +1,8 @@
 import pytest
 
-from firmware_bridge import port_names
-from firmware_bridge.port_names import NoPortError, Path, Usb, UsbPort
+from firmware_bridge import port_names, usb_names
+from firmware_bridge.port_names import NoPortError
+from firmware_bridge.usb_names import UsbPort
 
 FTDI = UsbPort("/dev/ttyUSB0", 0x0403, 0x6001, "A50285BI", 0, "FT232R USB UART")
 QUAD = [UsbPort(f"/dev/ttyUSB{at + 1}", 0x0403, 0x6011, "FT4XYZ", at, "Quad") for at in range(4)]
@@ -25,15 +26,13 @@ PLUGGED = [FTDI, *QUAD, GNSS]
     ],
 )
 def test_a_usb_name_fits_what_the_device_tells_and_nothing_else(text: str, found: list[UsbPort]) -> None:
-    name = port_names.parse(text)
-    assert isinstance(name, Usb)
+    name = usb_names.parse(text)
     assert [port for port in PLUGGED if name.fits(port)] == found
 
 
 @pytest.mark.parametrize("port", PLUGGED, ids=lambda port: port.path)
 def test_the_name_that_a_scan_tells_finds_the_port_again(port: UsbPort) -> None:
-    name = port_names.parse(port.name)
-    assert isinstance(name, Usb)
+    name = usb_names.parse(port.name)
     assert port in [each for each in PLUGGED if name.fits(each)]
 
 
@@ -47,7 +46,8 @@ def test_the_name_that_a_scan_tells_finds_the_port_again(port: UsbPort) -> None:
     ],
 )
 def test_a_path_that_stays_is_a_name(text: str, wild: bool) -> None:
-    assert port_names.parse(text) == Path(text, wild)
+    port_names.check(text)
+    assert port_names.is_path(text) is not wild
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_path_that_stays_is_a_name(text: str, wild: bool) -> None:
 )
 def test_a_name_that_may_be_another_devices_tomorrow_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="port: expected"):
-        port_names.parse(text)
+        port_names.check(text)
 
 
 def test_nobody_guesses_which_of_several_is_meant() -> None:

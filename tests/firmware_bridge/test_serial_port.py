@@ -17,8 +17,8 @@ from firmware_bridge.adapters.question_bus import PortClosedError
 from firmware_bridge.adapters.serial_port import UNSENT_MAX, SerialOptions, SerialPort
 from firmware_bridge.drivers.ascii_query import AsciiQuery, AsciiQueryOptions
 from firmware_bridge.peripherals.play import Instrument
-from firmware_bridge.port_names import UsbPort
 from firmware_bridge.readings import Failed, Quality, Reading
+from firmware_bridge.usb_names import UsbPort
 from tests.firmware_bridge.far_end import WAIT_S, far_end, mono_ms, until, until_results
 from tests.servers import free_port
 
