@@ -13,12 +13,12 @@ with left_out("ast", "ipaddress", "asyncio.sslproto"):
 
 # msgspec takes typing_extensions where it finds them, nearly a megabyte, for what Python 3.11 has itself. Whoever
 # imports them later gets the real ones. Its own inspection of types is for who writes schemas, and nothing here is a
-# decimal number.
+# decimal number. With it comes uuid, which wants platform, an eighth, to make numbers of network addresses.
 _EXTENSIONS = "typing_extensions"
 if _EXTENSIONS not in sys.modules:
     sys.modules[_EXTENSIONS] = None  # type: ignore[assignment]  # what the import system takes for "not there"
     try:
-        with left_out("msgspec.inspect", "msgspec._json_schema", "decimal"):
+        with left_out("msgspec.inspect", "msgspec._json_schema", "decimal", "platform"):
             import msgspec  # noqa: F401
     finally:
         del sys.modules[_EXTENSIONS]

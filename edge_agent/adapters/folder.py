@@ -1,7 +1,6 @@
 """A folder of files to upload: what lies there, parts of it, its removal. Only plain files are ever opened."""
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -121,7 +120,7 @@ def room(folder: Path) -> int:
 
 def say_stop(folder: Path, why: str) -> None:
     """Tell who writes there to write no more. Raises OSError."""
-    write_durably(folder / STOP_NAME, json.dumps({"why": why}).encode() + b"\n", 0o644)
+    write_durably(folder / STOP_NAME, msgspec.json.encode({"why": why}) + b"\n", 0o644)
 
 
 def say_go(folder: Path) -> None:

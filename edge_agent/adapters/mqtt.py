@@ -20,8 +20,9 @@ from firmware_bridge.left_out import left_out
 with left_out("stringprep", "unicodedata"):
     import encodings.idna  # noqa: F401
 
-# with http and email behind it a megabyte, to find proxies for web sockets, which the agent does not speak
-with left_out("urllib.request"):
+# with http and email behind it a megabyte, to find proxies for web sockets, which the agent does not speak; an eighth
+# of one, to know Windows
+with left_out("urllib.request", "platform"):
     import aiomqtt
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties

@@ -31,7 +31,7 @@ def test_what_is_loaded_already_stays() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("edge_agent.agent", "ast ipaddress asyncio.sslproto urllib.request typing_extensions"),
+        ("edge_agent.agent", "ast ipaddress asyncio.sslproto platform urllib.request typing_extensions"),
         ("firmware_bridge.nmea", "pynmea2.types.proprietary pynmea2.types.proprietary.ubx"),
         ("firmware_bridge.adapters.modbus", "pymodbus.pdu.diag_message pymodbus.datastore pymodbus.simulator"),
     ],
