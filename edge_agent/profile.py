@@ -76,6 +76,11 @@ class Wire:
     options: Struct
     expects: Expected | None = None
 
+    @property
+    def resource(self) -> Resource | None:
+        """What its driver needs to itself."""
+        return driver_class(self.driver).resource(self.options)
+
     def driver_for(self, mono_ms: MonoMs) -> Driver:
         """Its driver, which nobody has asked yet."""
         driver = driver_class(self.driver)(self.options, mono_ms)
@@ -250,7 +255,7 @@ def _filled(value: object, addresses: Mapping[str, str], place: str, faults: lis
 
 def _share(wire: Wire, place: str, used: dict[str, tuple[str, Resource]], faults: list[str]) -> None:
     """Two wires of one port must mean the same line."""
-    resource = driver_class(wire.driver).resource(wire.options)
+    resource = wire.resource
     if resource is None:
         return
     first = used.setdefault(resource[0], (wire.stream, resource))

@@ -15,6 +15,7 @@ from edge_agent.lost import PLACE, Lost
 from edge_agent.profile import Wire
 from edge_agent.updating import WHY, Updating
 from firmware_bridge.driver import Driver, all_failed
+from firmware_bridge.expected import QUARANTINED
 from firmware_bridge.readings import Failed, Quality, Reading, Results
 
 logger = logging.getLogger(__name__)
@@ -38,13 +39,13 @@ async def read_wire(
     updating: Updating | None = None,
 ) -> None:
     """Read at *began_s* and every ``every_s`` after it, until cancelled; a late reading leaves out those that it
-    missed. The journal is told when the first point fails or all are stale, and when all read again; that is read in
-    between, and is a row at once. Where a *lost* device is, is read in between, too. What *updating* has is not
-    asked.
+    missed. The journal is told when the first point fails or all are stale, when another instrument than the one
+    that is meant was found, and when all read again; that is read in between, and is a row at once. Where a *lost*
+    device is, is read in between, too. What *updating* has is not asked.
     """
-    resource = driver.resource(wire.options)
+    resource = wire.resource
     at = 0
-    failing = between = False
+    before, between = "", False
     while True:
         asked_s = system.mono_s()
         if updating is not None and updating.has(resource):
@@ -54,13 +55,13 @@ async def read_wire(
         took_s = system.mono_s() - asked_s
         values, why = row(wire, results)
         told = {"driver": wire.driver, "stream": wire.stream}
-        if why and not failing:
+        if is_news(why, before):
             logger.warning("driver fault", extra={**told, "why": shown(why)})
             keeper.note(Kind.DRIVER_FAULT, {**told, "error": why})
-        elif failing and not why:
+        elif before and not why:
             logger.info("driver reads again", extra=told)
             keeper.note(Kind.DRIVER_OK, told)
-        failing = bool(why)
+        before, failing = why, bool(why)
         (keeper.failing.add if failing else keeper.failing.discard)(wire.stream)
         if not (between and failing):
             keeper.row(wire.stream, values)
@@ -76,6 +77,13 @@ async def read_wire(
         else:
             at = following
             await asyncio.sleep(wait_s)
+
+
+def is_news(why: str, before: str) -> bool:
+    """Whether a fault is told: the first one, and a quarantine after whatever was wrong *before*, as it waits for an
+    operator.
+    """
+    return bool(why) and (not before or (QUARANTINED in why and QUARANTINED not in before))
 
 
 def next_at(at: int, passed: float) -> int:

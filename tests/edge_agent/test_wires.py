@@ -42,6 +42,26 @@ def test_what_failed_is_asked_again_as_soon_as_nobody_else_pays_for_it(took_s: f
     assert wires.again_after_s(took_s) == after_s
 
 
+WRONG = "a: quarantined: expected model box, got can"
+
+
+@pytest.mark.parametrize(
+    ("why", "before", "told"),
+    [
+        ("", "", False),
+        ("a: silent", "", True),
+        ("a: gone", "a: silent", False),
+        (WRONG, "a: gone", True),  # who was plugged in is another one: that waits for an operator
+        (WRONG, WRONG, False),
+        ("", WRONG, False),
+    ],
+)
+def test_a_fault_is_told_once_and_another_instrument_whatever_was_wrong_before(
+    why: str, before: str, told: bool
+) -> None:
+    assert wires.is_news(why, before) is told
+
+
 @pytest.mark.parametrize(
     ("at", "passed", "after"),
     [

@@ -101,6 +101,7 @@ async def test_a_profile_says_who_is_meant(tmp_path: Path) -> None:
     found = profile.read(file, {"box": str(tmp_path / "box"), "serial": "A1"}, room, tmp_path, faults)
     assert not faults
     assert found is not None
+    assert found.wires[0].resource == (str(tmp_path / "box"), ("ascii_query", 115_200))  # whoever is meant
     box = Box()
     box.serial = "A2"
     async with far_end(tmp_path / "box", box):
