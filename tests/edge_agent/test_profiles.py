@@ -27,8 +27,10 @@ CABLES = {
 }
 RSS_KIB_MAX = 32 * 1024
 """The libraries of its drivers and their threads included."""
-RSS_KIB_MAX_OF = {"traffic_light": 35 * 1024}
-"""A cabinet's agent carries two protocols' libraries."""
+RSS_KIB_MAX_OF = {"body_camera": 33 * 1024, "in_car_terminal": 33 * 1024, "traffic_light": 35 * 1024}
+"""Base and room keep the bound. Camera and car are at 31.7 to 31.9 MiB, too near for a test that must not fail by
+chance; a cabinet's agent carries two protocols' libraries.
+"""
 
 
 def lay_out(directory: Path, name: str, profile: str | None = None, broker: Mosquitto | None = None) -> rigs.Rig:
