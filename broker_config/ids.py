@@ -89,7 +89,7 @@ def server_user(site: SiteId) -> str:
     return f"OU={site},O={SERVER_ORGANISATION},CN={SERVER_COMMON_NAME}"
 
 
-Work = Literal["ingest", "evidence", "twins", "commands"]
+Work = Literal["ingest", "evidence", "twins", "commands", "releases"]
 """What a connection of the server is for; it has one for each."""
 
 

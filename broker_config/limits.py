@@ -88,3 +88,7 @@ RELEASE_METADATA_BYTES_MAX: Final = 1024 * KIB
 """One file of metadata about releases."""
 RELEASE_ROOT_BYTES_MAX: Final = 32 * KIB
 """Whose signatures of releases count; comes with a device's identity."""
+RELEASE_CHUNK_BYTES_MAX: Final = 64 * KIB
+"""Of a release's file, in one message on `dn/chunk`; leaves room in a packet."""
+RELEASE_WINDOW_BYTES_MAX: Final = 4 * RELEASE_CHUNK_BYTES_MAX
+"""What a device may ask for at once over MQTT; it asks again when that has come."""

@@ -27,6 +27,7 @@ class Up(StrEnum):
     UPLOAD = "upload"
     CHUNK = "chunk"
     TIME = "time"
+    RELEASE = "release"
 
 
 class Down(StrEnum):
@@ -37,6 +38,7 @@ class Down(StrEnum):
     COMMAND = "command"
     UPLOAD = "upload"
     TIME = "time"
+    CHUNK = "chunk"
 
 
 class BadTopicError(ContractError):

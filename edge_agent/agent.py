@@ -95,6 +95,7 @@ class Agent:
             status=self._status,
         )
         self._updating = Updating()
+        self._relay = parts.release_relay(settings, self._send_question)
         own = Own(file.broker.host, file.broker.port, file.broker.keep_alive_s)
         self._configuring = parts.configuring(
             settings,
@@ -109,6 +110,7 @@ class Agent:
             not_before_ms=lambda: self._keeper.clock.floor_ms,
             restart=self._restart,
             updating=self._updating,
+            relay=self._relay,
         )
         self._orders = Orders(
             settings.device,
@@ -133,6 +135,7 @@ class Agent:
             self._orders,
             self._configuring,
             self._uploading,
+            self._relay,
             self._hint,
             wake=self._look_again,
         )
@@ -321,6 +324,8 @@ class Agent:
         self._configuring.disconnected()
         if self._uploading is not None:
             self._uploading.disconnected()
+        if self._relay is not None:
+            self._relay.disconnected()
 
     def _turn_connection(self, now_s: float) -> None:
         if self._connecting.link is None:
@@ -370,6 +375,9 @@ class Agent:
 
     def _send_upload(self, channel: Up, payload: bytes, content_type: str, then: Callable[[], None]) -> None:
         self._connecting.send(channel, payload, content_type, then=then)
+
+    def _send_question(self, payload: bytes) -> bool:
+        return self._connecting.send(Up.RELEASE, payload)
 
     def _send_birth(self) -> None:
         hearing, connecting = self._hearing, self._connecting

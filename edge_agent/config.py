@@ -4,6 +4,7 @@ Paths are relative to the file that names them.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,6 +58,13 @@ class OrdersTable(Struct, frozen=True):
     signers_file: Annotated[str, Meta(max_length=4096)] = ""
 
 
+class Over(StrEnum):
+    """How releases come: from the devices' listener, or, where only MQTT passes, through the broker."""
+
+    HTTPS = "https"
+    MQTT = "mqtt"
+
+
 class ReleasesTable(Struct, frozen=True):
     """``[releases]``: who may release for this device, TUF's root of its site. ``hardware``: what this board is;
     empty: named as its class.
@@ -64,6 +72,7 @@ class ReleasesTable(Struct, frozen=True):
 
     root_file: Path_
     hardware: Annotated[str, Meta(max_length=63)] = ""
+    over: Over = Over.HTTPS
 
 
 class SpoolTable(Struct, frozen=True):

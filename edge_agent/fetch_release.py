@@ -24,8 +24,9 @@ from edge_agent import config
 from edge_agent.adapters import x509
 from edge_agent.adapters.enrolment import EnrolmentError, Listener
 from edge_agent.adapters.release_client import BadRootError, fetch
-from edge_agent.adapters.release_fetcher import HttpsFetcher, NotNowError
-from edge_agent.config import ConfigError, Settings
+from edge_agent.adapters.release_fetcher import HttpsFetcher, NotNowError, ReleaseFetcher
+from edge_agent.adapters.release_relayed import Pipe, RelayedFetcher, std_pipe
+from edge_agent.config import ConfigError, EnrolmentTable, Over, Settings
 from edge_agent.identity import Pair
 from edge_agent.releases import USUAL, Answer, Fetched, Pace, RefusedReleaseError, Wanted, check_clock
 
@@ -35,6 +36,8 @@ BAD_CONFIG: Final = 3
 REFUSED: Final = 5
 DIRECTORY: Final = "releases"
 LOCK: Final = "lock"
+OVER_MQTT: Final = "mqtt://broker"
+"""Before the paths; nothing is resolved."""
 MEMORY_BYTES_MAX: Final = 256 * KIB * KIB
 """Of address space: libraries map far more than they touch."""
 OTHERS: Final = 0o077
@@ -45,16 +48,21 @@ def _now_ms() -> int:
 
 
 def fetch_release(
-    settings: Settings, wanted: Wanted, *, pace: Pace = USUAL, now_ms: Callable[[], int] = _now_ms
+    settings: Settings,
+    wanted: Wanted,
+    *,
+    pace: Pace = USUAL,
+    now_ms: Callable[[], int] = _now_ms,
+    pipe: Pipe | None = None,
 ) -> Fetched:
-    """Fetch what is *wanted*.
+    """Fetch what is *wanted*; *pipe*: over MQTT, by way of the agent that runs.
 
     Raises:
         RefusedReleaseError, NotNowError: see there.
         ConfigError: this device is told nobody's releases, or its root is not what it should be.
     """
     table, root_file = settings.file.enrolment, settings.release_root_file
-    if table is None or root_file is None:
+    if root_file is None or (table is None and pipe is None):
         raise ConfigError(
             ["releases: expected [enrolment] and [releases] with root_file; enrol, or see docs/releases.md"]
         )
@@ -63,17 +71,24 @@ def fetch_release(
     try:
         root = _root(root_file)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        listener = Listener(table.url, settings.ca_file)
-        fetcher = HttpsFetcher(listener, lambda: _session(settings, listener), pace)
+        url, fetcher = (
+            (OVER_MQTT, RelayedFetcher(pipe, pace)) if pipe is not None else _over_https(settings, table, pace)
+        )
         with (directory / LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fetch(directory, root, listener.url, fetcher, wanted)
+            return fetch(directory, root, url, fetcher, wanted)
     except BadRootError as error:
         raise ConfigError([f"releases.root_file: {error}"]) from error
     except BlockingIOError as error:
         raise NotNowError("another one fetches a release") from error
     except (OSError, EnrolmentError) as error:
         raise NotNowError(str(error)) from error
+
+
+def _over_https(settings: Settings, table: EnrolmentTable | None, pace: Pace) -> tuple[str, ReleaseFetcher]:
+    assert table is not None, "the caller has looked"
+    listener = Listener(table.url, settings.ca_file)
+    return listener.url, HttpsFetcher(listener, lambda: _session(settings, listener), pace)
 
 
 def _root(path: Path) -> bytes:
@@ -121,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         "--installed", type=int, required=True, metavar="N", help="the release counter of what runs now; 0: unknown"
     )
     parser.add_argument("--not-before-ms", type=int, default=0, metavar="MS", help="the clock says no less than this")
+    parser.add_argument(
+        "--relayed", action="store_true", help="over MQTT; for the agent that starts this, with --json"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser
 
@@ -138,12 +156,24 @@ def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
         raise ConfigError([str(error)]) from error
 
 
+def _pipe(settings: Settings, *, relayed: bool) -> Pipe | None:
+    """None: over HTTPS. Raises ConfigError: it can only be had by way of the agent."""
+    if relayed:
+        return std_pipe()
+    if settings.file.releases is not None and settings.file.releases.over is Over.MQTT:
+        raise ConfigError(
+            ['releases.over: expected "https" for this command: over "mqtt" the agent that runs fetches']
+        )
+    return None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring for the exit codes."""
     arguments = _parser().parse_args(argv)
     try:
         settings = config.load(arguments.config)
-        fetched = fetch_release(settings, _wanted(arguments, settings))
+        pipe = _pipe(settings, relayed=arguments.relayed)
+        fetched = fetch_release(settings, _wanted(arguments, settings), pipe=pipe)
     except ConfigError as error:
         for fault in error.faults:
             print(f"edge-agent: {fault}", file=sys.stderr)

@@ -24,6 +24,7 @@ from edge_agent.renewing import Hint
 from edge_agent.window import Window
 
 if TYPE_CHECKING:
+    from edge_agent.adapters.release_relay import ReleaseRelay
     from edge_agent.uploading import Uploading
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Hearing:
         orders: Orders,
         configuring: Configuring,
         uploading: "Uploading | None",
+        relay: "ReleaseRelay | None",
         hint: Hint,
         *,
         wake: Callable[[], None],
@@ -58,6 +60,7 @@ class Hearing:
         self._orders = orders
         self._configuring = configuring
         self._uploading = uploading
+        self._relay = relay
         self._hint = hint
         self._wake = wake
         self._server_epochs: tuple[int, int] | None = None
@@ -142,6 +145,9 @@ class Hearing:
         elif message.topic == topics.down(device, Down.UPLOAD):
             if self._uploading is not None and not self._uploading.told(message.payload):
                 self._orders.told(Kind.EVIDENCE_RECEIPT, message.payload)
+        elif message.topic == topics.down(device, Down.CHUNK):
+            if self._relay is not None:
+                self._relay.told(message.payload)
         elif message.topic == topics.SERVER_STATE:
             state = self._decoded(message, ServerState)
             if state is not None:

@@ -16,7 +16,7 @@ from edge_agent.adapters.system import System
 from edge_agent.adapters.twin_file import TwinFile
 from edge_agent.commanding import Commands, Handler
 from edge_agent.commands import LOGS, supported
-from edge_agent.config import Settings
+from edge_agent.config import Over, Settings
 from edge_agent.configuring import Configuring, Own
 from edge_agent.connecting import Connecting
 from edge_agent.handlers import ByMcu
@@ -31,6 +31,7 @@ from edge_agent.window import Window
 if TYPE_CHECKING:
     from edge_agent.adapters.agent_release import AgentRelease
     from edge_agent.adapters.mcu_release import McuRelease
+    from edge_agent.adapters.release_relay import ReleaseRelay
     from edge_agent.uploading import Uploading
 
 PLACES: Final = "FIELDFLEET_PLACES"
@@ -109,6 +110,7 @@ def configuring(
     not_before_ms: Callable[[], int],
     restart: Callable[[], None],
     updating: Updating,
+    relay: "ReleaseRelay | None",
 ) -> Configuring:
     """*own*: as agent.toml has it."""
     return Configuring(
@@ -124,30 +126,43 @@ def configuring(
         say=say,
         come_back=come_back,
         ready=ready,
-        release=agent_release(settings, not_before_ms),
-        mcus=mcus(settings, not_before_ms, updating),
+        release=agent_release(settings, not_before_ms, relay),
+        mcus=mcus(settings, not_before_ms, updating, relay),
         restart=restart,
     )
 
 
-def agent_release(settings: Settings, not_before_ms: Callable[[], int]) -> "AgentRelease | None":
+def release_relay(settings: Settings, send: Callable[[bytes], bool]) -> "ReleaseRelay | None":
+    """None: releases come over HTTPS, or not at all."""
+    if settings.file.releases is None or settings.file.releases.over is not Over.MQTT:
+        return None
+    from edge_agent.adapters.release_relay import ReleaseRelay  # noqa: PLC0415  # memory that others do not need
+
+    return ReleaseRelay(send)
+
+
+def agent_release(
+    settings: Settings, not_before_ms: Callable[[], int], relay: "ReleaseRelay | None"
+) -> "AgentRelease | None":
     """None: it is not told of releases, or was not started by who could start another agent."""
     places = os.environ.get(PLACES)
     if settings.file.releases is None or places is None:
         return None
     from edge_agent.adapters.agent_release import AgentRelease  # noqa: PLC0415  # memory that others do not need
 
-    return AgentRelease(settings, Path(places), not_before_ms)
+    return AgentRelease(settings, Path(places), not_before_ms, relay)
 
 
-def mcus(settings: Settings, not_before_ms: Callable[[], int], updating: Updating) -> "McuRelease | None":
+def mcus(
+    settings: Settings, not_before_ms: Callable[[], int], updating: Updating, relay: "ReleaseRelay | None"
+) -> "McuRelease | None":
     """None: it is not told of releases, or has no microcontroller."""
     has_one = any(isinstance(each, ByMcu) for each in settings.profile.handlers.values())
     if settings.file.releases is None or not has_one:
         return None
     from edge_agent.adapters.mcu_release import McuRelease  # noqa: PLC0415  # memory that others do not need
 
-    return McuRelease(settings.config_file, settings.state_dir, not_before_ms, updating)
+    return McuRelease(settings.config_file, settings.state_dir, not_before_ms, updating, relay)
 
 
 def status(

@@ -29,6 +29,7 @@ from fleet_server.api.listener import HttpsListener
 from fleet_server.config import Config, DeviceCa, EnrolmentTable
 from fleet_server.evidence.docking import Docking
 from fleet_server.registry.store import Registry
+from fleet_server.releases.store import Releases
 from fleet_server.releasing import Releasing
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import TelemetryView
@@ -70,6 +71,11 @@ class Identities:
         self._stopping = threading.Event()
         self._freshening = threading.Thread(target=self._freshen, name="revocations", daemon=True)
         self.enrolling: Enrolling
+
+    @property
+    def releases(self) -> Releases | None:
+        """What the listener gives; None: nobody releases here."""
+        return None if self._releasing is None else self._releasing.releases
 
     def open(self, engine: Engine, registry: Registry, view: TelemetryView) -> None:
         """On the operators' database, migrated."""
@@ -117,9 +123,7 @@ class Identities:
     def start(self, record: Callable[[Draft], object], docking: Docking | None = None) -> None:
         """Listen to devices; *docking*: also for their files. *record* enters facts into the audit log."""
         self._listener = HttpsListener(
-            create_app(
-                self.enrolling.enroller, docking, None if self._releasing is None else self._releasing.releases
-            ),
+            create_app(self.enrolling.enroller, docking, self.releases),
             self._socket,
             cert_file=self._table.cert_file,
             key_file=self._table.key_file,

@@ -53,6 +53,7 @@ from fleet_server.projection.labels import LabelsOf
 from fleet_server.projection.sinks import Sinks
 from fleet_server.registry import readiness
 from fleet_server.registry.keeper import Keeper, PromptLabels
+from fleet_server.release_chunks import ReleaseChunks
 from fleet_server.rolling_out import monotonic_ms, rolling_of
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
@@ -90,6 +91,8 @@ class Server:
         self._listener = listener
         self._identities = identities
         self._uploads = uploads
+        releases = None if identities is None else identities.releases
+        self._release_chunks = ReleaseChunks(config, releases, secrets.security)
         self._trusted = secrets.trusted
         self._security = secrets.security
         self._telemetry = _telemetry(config, secrets, store)
@@ -179,6 +182,7 @@ class Server:
             self._uploads.open(custody.pieces, SqlEnrolments(operators.engine).certificate)
             self._uploads.start()
             custody.start()
+        self._release_chunks.start()
         changing.start()
         if config.shards[0] == 0:
             rolling_out.start()
@@ -196,6 +200,7 @@ class Server:
             await asyncio.to_thread(measuring.stop)
             await asyncio.to_thread(rolling_out.stop)
             await asyncio.to_thread(changing.stop)
+            await asyncio.to_thread(self._release_chunks.stop)
             await asyncio.to_thread(commanding.stop)
             if self._uploads is not None and custody is not None:
                 await asyncio.to_thread(self._uploads.stop)

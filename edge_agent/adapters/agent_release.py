@@ -16,7 +16,7 @@ from edge_agent import launch
 from edge_agent.adapters import child
 from edge_agent.adapters.applying import RestartError
 from edge_agent.adapters.child import ChildError
-from edge_agent.adapters.fetching import fetched_at_last
+from edge_agent.adapters.fetching import Relay, fetched_at_last
 from edge_agent.config import Settings
 from edge_agent.launch import Places
 from edge_agent.releases import Wanted
@@ -31,9 +31,16 @@ class AgentRelease:
     """All calls are the agent's loop's."""
 
     def __init__(
-        self, settings: Settings, directory: Path, not_before_ms: Callable[[], int], *, prefix: str = sys.prefix
+        self,
+        settings: Settings,
+        directory: Path,
+        not_before_ms: Callable[[], int],
+        relay: Relay | None = None,
+        *,
+        prefix: str = sys.prefix,
     ) -> None:
-        """*directory*: the places'. *not_before_ms*: a time that is known to have been. *prefix*: this interpreter's.
+        """*directory*: the places'. *not_before_ms*: a time that is known to have been. *relay*: releases come over
+        MQTT. *prefix*: this interpreter's.
 
         Raises ContractError: the board is not named as hardware can be.
         """
@@ -43,6 +50,7 @@ class AgentRelease:
         self._config_file = settings.config_file
         self._directory = directory
         self._not_before_ms = not_before_ms
+        self._relay = relay
         self._prefix = prefix
 
     def in_force(self) -> str:
@@ -94,7 +102,7 @@ class AgentRelease:
 
     async def _prepare(self, places: Places, name: str) -> str:
         wanted = Wanted(name, self._hw, ImageKind.AGENT, places.in_force.counter, self._not_before_ms())
-        image, fault = await fetched_at_last(self._config_file, wanted)
+        image, fault = await fetched_at_last(self._config_file, wanted, self._relay)
         if image is None:
             return fault
         place = self._directory / places.free

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 from broker_config.text import shown
@@ -31,6 +31,18 @@ async def ask(module: str, request: bytes, *, seconds_max: float, arguments: Seq
     Raises:
         ChildError: it cannot be started, or did not answer in time.
     """
+    async with started(module, arguments) as child:
+        try:
+            async with asyncio.timeout(seconds_max):  # not wait_for: it may swallow that the agent is to end
+                answer, said = await child.communicate(request)
+        except (TimeoutError, OSError) as error:
+            raise ChildError(f"no answer within {seconds_max:g} s") from error
+    return Ended(child.returncode or 0, answer, said)
+
+
+@contextlib.asynccontextmanager
+async def started(module: str, arguments: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``python -m module``, with pipes; killed with the block if it still runs. Raises ChildError."""
     command = (sys.executable, "-I", "-m", module, *arguments)  # -I: no variable or directory says what is imported
     pipe = asyncio.subprocess.PIPE
     try:
@@ -40,13 +52,9 @@ async def ask(module: str, request: bytes, *, seconds_max: float, arguments: Seq
     try:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
-        async with asyncio.timeout(seconds_max):  # not wait_for: it may swallow that the agent is to end
-            answer, said = await child.communicate(request)
-    except (TimeoutError, OSError) as error:
-        raise ChildError(f"no answer within {seconds_max:g} s") from error
+        yield child
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
-    return Ended(child.returncode or 0, answer, said)

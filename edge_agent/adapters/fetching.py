@@ -1,17 +1,19 @@
 """Has a release fetched and checked by a child process, which is killed when it takes too long: what came is kept."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from broker_config.limits import KIB
 from broker_config.text import shown
 from edge_agent.adapters import child
-from edge_agent.adapters.child import ChildError
+from edge_agent.adapters.child import ChildError, Ended
 from edge_agent.releases import Answer, Fetched, Wanted
 
+MODULE: Final = "edge_agent.fetch_release"
 FETCH_S_MAX: Final = 6 * 3_600.0
 """A large image over a slow modem; the next child goes on where this one was."""
 ANSWER_BYTES_MAX: Final = 16 * KIB
@@ -26,8 +28,17 @@ class FetchingError(Exception):
     """There is no answer, or the configuration is wrong; the message says what."""
 
 
-async def fetched(config_file: Path, wanted: Wanted, *, seconds_max: float = FETCH_S_MAX) -> Answer:
-    """What came of it. One at a time: a second one is told "not now". Raises FetchingError."""
+class Relay(Protocol):
+    """Passes the child's questions on to the broker, and the answers back."""
+
+    async def ask(self, module: str, *, seconds_max: float, arguments: Sequence[str]) -> Ended:
+        """See :func:`edge_agent.adapters.child.ask`. Raises ChildError."""
+
+
+async def fetched(
+    config_file: Path, wanted: Wanted, relay: Relay | None = None, *, seconds_max: float = FETCH_S_MAX
+) -> Answer:
+    """What came of it; *relay*: over MQTT. One at a time: a second one is told "not now". Raises FetchingError."""
     arguments = (
         wanted.path,
         *("--config", str(config_file)),
@@ -38,7 +49,10 @@ async def fetched(config_file: Path, wanted: Wanted, *, seconds_max: float = FET
         "--json",
     )
     try:
-        ended = await child.ask("edge_agent.fetch_release", b"", seconds_max=seconds_max, arguments=arguments)
+        if relay is None:
+            ended = await child.ask(MODULE, b"", seconds_max=seconds_max, arguments=arguments)
+        else:
+            ended = await relay.ask(MODULE, seconds_max=seconds_max, arguments=(*arguments, "--relayed"))
         answer = msgspec.json.decode(ended.answer[:ANSWER_BYTES_MAX], type=Answer)
     except ChildError as error:
         raise FetchingError(shown(error)) from error
@@ -47,13 +61,15 @@ async def fetched(config_file: Path, wanted: Wanted, *, seconds_max: float = FET
     return answer
 
 
-async def fetched_at_last(config_file: Path, wanted: Wanted) -> tuple[Fetched | None, str]:
+async def fetched_at_last(
+    config_file: Path, wanted: Wanted, relay: Relay | None = None
+) -> tuple[Fetched | None, str]:
     """The image, or why there is none: refused, or not had within PATIENCE_S."""
     pause_s, why = AGAIN_S_MIN, "nobody answered"
     try:
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                answer = await fetched(config_file, wanted)
+                answer = await fetched(config_file, wanted, relay)
                 if answer.fetched is not None:
                     return answer.fetched, ""
                 if answer.refused is not None:

@@ -18,7 +18,7 @@ from broker_config.releases import ImageKind, hardware, target_path
 from broker_config.text import shown
 from edge_agent.adapters import child
 from edge_agent.adapters.child import ChildError
-from edge_agent.adapters.fetching import fetched_at_last
+from edge_agent.adapters.fetching import Relay, fetched_at_last
 from edge_agent.adapters.files import write_durably
 from edge_agent.handlers import ByMcu
 from edge_agent.releases import Fetched, Wanted
@@ -47,14 +47,22 @@ class McuRelease:
     """All calls are the agent's loop's."""
 
     def __init__(
-        self, config_file: Path, state_dir: Path, not_before_ms: Callable[[], int], updating: Updating
+        self,
+        config_file: Path,
+        state_dir: Path,
+        not_before_ms: Callable[[], int],
+        updating: Updating,
+        relay: Relay | None = None,
     ) -> None:
-        """*not_before_ms*: a time that is known to have been. *updating*: told whose port is taken."""
+        """*not_before_ms*: a time that is known to have been. *updating*: told whose port is taken. *relay*: releases
+        come over MQTT.
+        """
         self._config_file = config_file
         self._file = state_dir / FILE
         self._journal = state_dir / JOURNAL
         self._not_before_ms = not_before_ms
         self._updating = updating
+        self._relay = relay
 
     def in_force(self, handler: ByMcu) -> str:
         """What was brought there and stayed; empty: what it came with, or nobody can tell."""
@@ -77,7 +85,7 @@ class McuRelease:
             )
         except ContractError as error:
             return str(error)
-        image, fault = await fetched_at_last(self._config_file, wanted)
+        image, fault = await fetched_at_last(self._config_file, wanted, self._relay)
         if image is None:
             return fault
         for _ in range(POSTPONED_TIMES_MAX):

@@ -29,7 +29,7 @@ from broker_config.limits import RELEASE_BYTES_MAX, RELEASE_METADATA_BYTES_MAX, 
 from broker_config.releases import METADATA_PATH, SHA256, read_custom, stored_path
 from broker_config.text import shown
 from edge_agent.adapters import files
-from edge_agent.adapters.release_fetcher import HttpsFetcher, NotNowError
+from edge_agent.adapters.release_fetcher import NotNowError, ReleaseFetcher
 from edge_agent.releases import Attack, Fetched, RefusedReleaseError, Wanted, check_wanted
 
 METADATA: Final = "metadata"
@@ -54,7 +54,7 @@ class BadRootError(Exception):
     """The device's own root is none."""
 
 
-def fetch(directory: Path, root: bytes, base_url: str, fetcher: HttpsFetcher, wanted: Wanted) -> Fetched:
+def fetch(directory: Path, root: bytes, base_url: str, fetcher: ReleaseFetcher, wanted: Wanted) -> Fetched:
     """Bring what is known up to date, and the image that is *wanted* into *directory*, which is ours alone.
 
     Raises:
@@ -94,7 +94,7 @@ def fetch(directory: Path, root: bytes, base_url: str, fetcher: HttpsFetcher, wa
     return Fetched(str(file), sha256, target.length, custom.version, custom.counter)
 
 
-def _take(fetcher: HttpsFetcher, target: TargetFile, sha256: str, file: Path) -> None:
+def _take(fetcher: ReleaseFetcher, target: TargetFile, sha256: str, file: Path) -> None:
     part = file.with_name(f"{sha256}{PART}")
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+b") as taken:
@@ -122,7 +122,7 @@ def _take(fetcher: HttpsFetcher, target: TargetFile, sha256: str, file: Path) ->
     files.sync(file.parent)
 
 
-def _fill(fetcher: HttpsFetcher, target: TargetFile, stored: str, taken: IO[bytes]) -> None:
+def _fill(fetcher: ReleaseFetcher, target: TargetFile, stored: str, taken: IO[bytes]) -> None:
     """Until it has as many bytes as were signed."""
     size, cuts = taken.seek(0, os.SEEK_END), 0
     if size > target.length:
@@ -146,7 +146,7 @@ def _fill(fetcher: HttpsFetcher, target: TargetFile, stored: str, taken: IO[byte
 
 
 @contextmanager
-def _named(fetcher: HttpsFetcher) -> Iterator[None]:
+def _named(fetcher: ReleaseFetcher) -> Iterator[None]:
     """The library's errors as ours."""
     try:
         yield
@@ -162,7 +162,7 @@ def _named(fetcher: HttpsFetcher) -> Iterator[None]:
         raise RefusedReleaseError(_attack(error, fetcher), f"{fetcher.role}: {shown(error, 300)}") from error
 
 
-def _attack(error: RepositoryError, fetcher: HttpsFetcher) -> Attack:
+def _attack(error: RepositoryError, fetcher: ReleaseFetcher) -> Attack:
     match error:
         case UnsignedMetadataError():
             return Attack.THRESHOLD

@@ -1,5 +1,5 @@
-"""Fetches metadata and images over HTTPS, in a session that the device's key has proved. Loads python-tuf: for the
-child that fetches releases alone.
+"""What a fetcher of releases is; and one over HTTPS, in a session that the device's key has proved. Loads python-tuf:
+for the child that fetches releases alone.
 """
 
 import http.client
@@ -35,19 +35,15 @@ class _Signed(Struct, frozen=True):
     signed: _Versioned
 
 
-class HttpsFetcher(FetcherInterface):
-    """One connection after the other. *session* gives a bearer's token, and may raise NotNowError."""
+def not_given(path: str, status: int) -> DownloadHTTPError:
+    """What the library is told of a file that was not given; 404 means to it that there is no newer root."""
+    return DownloadHTTPError(f"{path}: the server answers {status}", status)
 
-    def __init__(
-        self,
-        listener: Listener,
-        session: Callable[[], str],
-        pace: Pace,
-        monotonic_s: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._listener = listener
-        self._session = session
-        self._token = ""
+
+class ReleaseFetcher(FetcherInterface):
+    """Whatever the way is: what is asked for, how fast it comes, and what of it the library does not tell."""
+
+    def __init__(self, pace: Pace, monotonic_s: Callable[[], float]) -> None:
         self._pace = pace
         self._monotonic_s = monotonic_s
         self._began_s, self._size = 0.0, 0
@@ -78,17 +74,43 @@ class HttpsFetcher(FetcherInterface):
         path = urllib.parse.urlsplit(url).path
         self._name, self._body = path.rpartition("/")[2], bytearray()
         self.begin()
-        for part in self._parts(path, NO_HEADERS, skip=0):
+        for part in self._parts(path, 0):
             if len(self._body) < RELEASE_METADATA_BYTES_MAX:
                 self._body += part
             yield part
 
     def image(self, stored: str, offset: int) -> Iterator[bytes]:
         """From *offset* on. Raises NotNowError, RefusedReleaseError; what came before it is good to go on from."""
-        path = f"{TARGETS_PATH}/{urllib.parse.quote(stored)}"
-        yield from self._parts(path, {"Range": f"bytes={offset}-"} if offset else NO_HEADERS, skip=offset)
+        yield from self._parts(f"{TARGETS_PATH}/{stored}", offset)
 
-    def _parts(self, path: str, headers: Mapping[str, str], *, skip: int) -> Iterator[bytes]:
+    def _parts(self, path: str, offset: int) -> Iterator[bytes]:
+        """Of the file at *path*, from *offset* on. Raises NotNowError, RefusedReleaseError, DownloadHTTPError."""
+        raise NotImplementedError
+
+    def _count(self, part: bytes) -> None:
+        """What came. Raises RefusedReleaseError: it comes too slowly."""
+        self._size += len(part)
+        self._pace.check(self._size, self._monotonic_s() - self._began_s)
+
+
+class HttpsFetcher(ReleaseFetcher):
+    """One connection after the other. *session* gives a bearer's token, and may raise NotNowError."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        session: Callable[[], str],
+        pace: Pace,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(pace, monotonic_s)
+        self._listener = listener
+        self._session = session
+        self._token = ""
+
+    def _parts(self, path: str, offset: int) -> Iterator[bytes]:
+        path, skip = urllib.parse.quote(path), offset
+        headers = {"Range": f"bytes={offset}-"} if offset else NO_HEADERS
         connection = self._listener.connection(self._pace.grace_s)
         try:
             answer = self._answer(connection, path, headers)
@@ -99,8 +121,7 @@ class HttpsFetcher(FetcherInterface):
                     )
                 skip = 0
             while part := answer.read1(PART_BYTES):
-                self._size += len(part)
-                self._pace.check(self._size, self._monotonic_s() - self._began_s)
+                self._count(part)
                 kept, skip = part[skip:], max(0, skip - len(part))  # of a server that knows no ranges
                 if kept:
                     yield kept
@@ -134,5 +155,5 @@ class HttpsFetcher(FetcherInterface):
         if answer.status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise RefusedReleaseError(Attack.ARBITRARY, f"{path} ends before what was signed does")
         if answer.status >= http.client.BAD_REQUEST:
-            raise DownloadHTTPError(f"{path}: the server answers {answer.status}", answer.status)
+            raise not_given(path, answer.status)
         return answer
