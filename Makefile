@@ -18,7 +18,7 @@ demo: $(VENV)/.has-demo
 	$(BIN)/fieldfleet demo $(ARGS)
 
 test: $(VENV)/.has-dev
-	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=15 -rs $(ARGS) # tests wait half of their time
+	$(BIN)/python -m pytest -n 4 --dist worksteal --durations=15 -rs $(ARGS) # tests wait half of their time
 
 check: $(VENV)/.has-dev
 	$(BIN)/ruff check .

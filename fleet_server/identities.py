@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
@@ -30,13 +30,15 @@ from fleet_server.config import Config, DeviceCa, EnrolmentTable
 from fleet_server.evidence.docking import Docking
 from fleet_server.registry.store import Registry
 from fleet_server.releases.store import Releases
-from fleet_server.releasing import Releasing
 from fleet_server.telemetry.store import StoreError
 from fleet_server.telemetry.view import TelemetryView
 
 FRESHEN_S: Final = 3_600.0
 """How often the list of revoked devices is looked at; it is good for weeks."""
 STOP_S: Final = 5.0
+
+if TYPE_CHECKING:
+    from fleet_server.releasing import Releasing
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class Identities:
         trusted: Trusted,
         door: DoorSettings,
         site: SiteId,
-        releasing: Releasing | None,
+        releasing: "Releasing | None",
         *,
         now_ms: Callable[[], int],
     ) -> None:
@@ -170,5 +172,9 @@ def made_from(config: Config, trusted: Trusted, *, now_ms: Callable[[], int]) ->
         crl_file=config.device_ca.crl_file,
     )
     site, table = SiteId(config.site_id), config.releases
-    releasing = None if table is None else Releasing(table, config.state_dir)
+    releasing = None
+    if table is not None:
+        from fleet_server.releasing import Releasing  # noqa: PLC0415  # python-tuf, with what it may sign with
+
+        releasing = Releasing(table, config.state_dir)
     return Identities(config.device_ca, config.enrolment, trusted, door, site, releasing, now_ms=now_ms)

@@ -15,14 +15,14 @@ AREA_BUDGETS_S: Final = {
     "broker_config": 120,
     "contract": 120,
     "dashboards": 240,
-    "deploy": 180,
+    "deploy": 240,
     "edge_agent": 480,
     "faults": 900,
     "firmware_bridge": 240,
     "fleet_server": 1800,
     "system": 1500,
 }
-"""Of one worker's time; three workers run, and .ci/run bounds the whole."""
+"""Of one worker's time; four workers run, and .ci/run bounds the whole."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,11 +5,16 @@ good part of the time in which this server starts.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.params import Depends
 
+from fleet_server.api import problems
+
+WITH_BODY: Final = frozenset({"PATCH", "POST", "PUT"})
+"""Methods whose requests can be too large."""
 Said = dict[int | str, dict[str, object]]
 """What a route says of its answers in OpenAPI: by status."""
 
@@ -29,9 +34,11 @@ class Routes(APIRouter):
     def add_to(self, app: FastAPI, *, dependencies: Sequence[Depends] = (), responses: Said | None = None) -> None:
         """Make them in *app*, as ``include_router`` would: *dependencies* before their own, of *responses* theirs."""
         for path, endpoint, options in self._declared:
+            takes_body = WITH_BODY & set(options["methods"])
+            bounded = problems.responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE) if takes_body else {}
             common = {
                 "tags": [*self._under, *(options["tags"] or ())],
                 "dependencies": [*dependencies, *(options["dependencies"] or ())],
-                "responses": {**(responses or {}), **(options["responses"] or {})},
+                "responses": {**(responses or {}), **bounded, **(options["responses"] or {})},
             }
             app.router.add_api_route(path, endpoint, **(options | common))

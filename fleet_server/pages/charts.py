@@ -117,6 +117,10 @@ def short(value: float | Decimal, digits: int = 4) -> str:
     return f"{number:.{digits}g}"
 
 
+DIFFERENCE_MIN: Final = 1e-12
+"""What differs by less is drawn as a level line: no instrument means it, and a scale of it has no end."""
+
+
 def labels(values: Sequence[Decimal]) -> list[str]:
     """Of an axis: with as many digits as tell its ticks apart."""
     found = [short(value, 3) for value in values]
@@ -130,7 +134,7 @@ def labels(values: Sequence[Decimal]) -> list[str]:
 def _bounds(points: Points, known: Sequence[float]) -> tuple[Decimal, Decimal]:
     low = min((value for value in points.lows if value is not None), default=min(known))
     high = max((value for value in points.highs if value is not None), default=max(known))
-    if low == high:
+    if high - low < DIFFERENCE_MIN:
         room = max(1.0, 0.01 * abs(low))
         low, high = low - room, high + room
     return Decimal(repr(float(low))), Decimal(repr(float(high)))

@@ -6,7 +6,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet_server.pages.charts import WIDTH, Points, Shade, Span, chart, labels, short, ticks
@@ -57,6 +57,7 @@ def test_a_title_is_text_and_styles_are_classes() -> None:
 
 @settings(deadline=None)  # the machine may do other things
 @given(st.lists(st.none() | st.floats(-1e15, 1e15), max_size=20))
+@example([0.0, 1.1125369292536007e-308])
 def test_whatever_a_device_measures_is_drawn_with_finite_numbers(values: list[float | None]) -> None:
     svg = str(chart(points(values), SPAN, [], title="") or "")
     assert "nan" not in svg
