@@ -20,8 +20,8 @@ ANSWER_BYTES_MAX: Final = 16 * KIB
 AGAIN_S_MIN: Final = 5.0
 AGAIN_S_MAX: Final = 300.0
 """Between two attempts: the listener may be away, or too busy, and what came is kept."""
-PATIENCE_S: Final = 3_600.0
-"""For all attempts together; then the change has failed, and a newer version has its turn."""
+PATIENCE_S: Final = FETCH_S_MAX
+"""For all attempts together; then the change has failed, and a newer version has its turn; what came is kept."""
 
 
 class FetchingError(Exception):
