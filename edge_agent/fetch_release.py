@@ -7,7 +7,6 @@ where it was), 3 the configuration is wrong, 5 refused, with the name of the att
 
 import argparse
 import fcntl
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from edge_agent.adapters.release_relayed import Pipe, RelayedFetcher, std_pipe
 from edge_agent.config import ConfigError, EnrolmentTable, Over, Settings
 from edge_agent.identity import Pair
 from edge_agent.releases import USUAL, Answer, Fetched, Pace, RefusedReleaseError, Wanted, check_clock
+from firmware_bridge.bounded import bound_myself
 
 FETCHED: Final = 0
 NOT_NOW: Final = 1
@@ -110,15 +110,6 @@ def _session(settings: Settings, listener: Listener) -> str:
         raise NotNowError(str(error)) from error
 
 
-def _bound() -> None:
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES_MAX),
-        (resource.RLIMIT_FSIZE, RELEASE_BYTES_MAX + 1),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (most, most))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edge-agent fetch-release",
@@ -197,5 +188,5 @@ def _ended(code: int, answer: Answer, said: str, *, as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    _bound()
+    bound_myself(memory_bytes=MEMORY_BYTES_MAX, file_bytes=RELEASE_BYTES_MAX + 1)
     sys.exit(main())

@@ -5,7 +5,6 @@ a file takes longer than a reading may wait. What it did not answer is not seale
 """
 
 import os
-import resource
 import sys
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from broker_config.signing import Envelope, Signature, encode, pre_authenticatio
 from edge_agent.adapters import folder
 from edge_agent.adapters.files import sync
 from edge_agent.adapters.folder import Stat
+from firmware_bridge.bounded import bound_myself
 
 MEMORY_BYTES_MAX: Final = 256 * KIB * KIB
 FILES_MAX: Final = 32
@@ -186,20 +186,11 @@ def sealed(request: SealRequest) -> Iterator[SealAnswer]:
             yield SealAnswer(job.file, f"{type(error).__name__}: {error}"[:200])
 
 
-def _bound() -> None:
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES_MAX),
-        (resource.RLIMIT_NOFILE, FILES_MAX),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (most, most))
-
-
 def main() -> int:
     """Exit codes: 0 answered, 1 the request is none, 2 there is no key to sign with."""
     from edge_agent.adapters.x509 import BadIdentityError  # noqa: PLC0415  # as above
 
-    _bound()
+    bound_myself(memory_bytes=MEMORY_BYTES_MAX, files=FILES_MAX)
     try:
         request = msgspec.json.decode(sys.stdin.buffer.read(REQUEST_BYTES_MAX), type=SealRequest)
     except (msgspec.MsgspecError, RecursionError):

@@ -5,7 +5,6 @@ reads was written by a stranger. It has no file, no socket and no key that is se
 bounded. Whatever goes wrong, there is no answer, and no answer is no.
 """
 
-import resource
 import sys
 from typing import Annotated, Final
 
@@ -14,6 +13,7 @@ from msgspec import Meta, Struct
 
 from broker_config.limits import KIB
 from broker_config.signing import ED25519, ENVELOPE_BYTES_MAX, SIGNATURES_MAX
+from firmware_bridge.bounded import bound_myself
 
 MEMORY_BYTES_MAX: Final = 256 * KIB * KIB
 """Of address space: the library maps far more than it touches."""
@@ -64,13 +64,7 @@ def _right(check: Check, signed: bytes) -> bool:
 
 
 def _bound() -> None:
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES_MAX),
-        (resource.RLIMIT_CPU, CPU_S_MAX),
-        (resource.RLIMIT_NOFILE, FILES_MAX),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (most, most))
+    bound_myself(memory_bytes=MEMORY_BYTES_MAX, cpu_s=CPU_S_MAX, files=FILES_MAX)
 
 
 def main() -> int:

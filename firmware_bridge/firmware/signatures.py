@@ -5,12 +5,13 @@ A process of its own, as ``edge_agent.verify`` is and for the same reasons: its 
 was written by a stranger. Whatever goes wrong, there is no answer, and no answer is no.
 """
 
-import resource
 import sys
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
+
+from firmware_bridge.bounded import bound_myself
 
 KEYS_MAX: Final = 16
 SIGNATURES_MAX: Final = 16
@@ -87,19 +88,9 @@ def _right(pem: str, signature: Signature, digest: bytes) -> bool:
     return True
 
 
-def _bound() -> None:
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES_MAX),
-        (resource.RLIMIT_CPU, CPU_S_MAX),
-        (resource.RLIMIT_NOFILE, FILES_MAX),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (most, most))
-
-
 def main() -> int:
     """Exit codes: 0 answered, 1 the request is none."""
-    _bound()
+    bound_myself(memory_bytes=MEMORY_BYTES_MAX, cpu_s=CPU_S_MAX, files=FILES_MAX)
     try:
         request = msgspec.json.decode(sys.stdin.buffer.read(REQUEST_BYTES_MAX), type=Request)
     except (msgspec.MsgspecError, RecursionError):
