@@ -19,8 +19,8 @@ from broker_config.ids import ContractError, DeviceId
 from broker_config.limits import KIB
 from broker_config.release_chunks import AskRelease, decode_ask
 from broker_config.text import shown
-from broker_config.topics import Down, Up, parse_up, up_filter
-from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
+from broker_config.topics import Down, Up, parse_up
+from fleet_server.adapters.mqtt import Link, LinkSettings, keep_linked, subscriptions
 from fleet_server.release_answers import answer
 from fleet_server.releases.store import Releases
 from fleet_server.threads import Threads, until
@@ -82,15 +82,9 @@ class ReleaseService:
             self._threads.close()
 
     async def _keep_linked(self) -> None:
-        filters = [
-            mqtt5.TopicFilter(
-                up_filter(Up.RELEASE, shard), max_qos=QOS, retain_handling=mqtt5.RetainHandling.SEND_NEVER
-            )
-            for shard in shard_levels(*self._shards)
-        ]
         await keep_linked(
             self._link_settings,
-            filters=filters,
+            filters=subscriptions((Up.RELEASE,), *self._shards),
             will=None,
             on_packets=self._on_packets,
             up=self._linked,

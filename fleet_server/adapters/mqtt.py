@@ -10,7 +10,7 @@ import random
 import ssl
 import sys
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, cast
@@ -71,25 +71,25 @@ def security(ca_file: Path, cert_file: Path, key_file: Path) -> ssl.SSLContext:
     return context
 
 
-def subscriptions(first: int, last: int) -> list[mqtt5.TopicFilter]:
-    """What ingest listens to for shards *first* to *last*; births are retained, nothing else is wanted so."""
-    channels = (Up.TELEMETRY, Up.EVENT, Up.TIME, Up.STATUS)
+INGESTED: Final = (Up.TELEMETRY, Up.EVENT, Up.TIME, Up.STATUS)
+"""What ingest listens to."""
+
+
+def subscriptions(channels: Iterable[Up], first: int, last: int) -> list[mqtt5.TopicFilter]:
+    """*channels* of shards *first* to *last*; births are retained, nothing else is wanted so."""
+    # None stands for all shards
+    levels = [None] if (first, last) == (0, 255) else [Shard(f"{n:02x}") for n in range(first, last + 1)]
     return [
         mqtt5.TopicFilter(
-            up_filter(channel, shard),
+            up_filter(channel, level),
             max_qos=QOS,
             retain_handling=mqtt5.RetainHandling.SEND_ALWAYS
             if channel is Up.STATUS
             else mqtt5.RetainHandling.SEND_NEVER,
         )
         for channel in channels
-        for shard in shard_levels(first, last)
+        for level in levels
     ]
-
-
-def shard_levels(first: int, last: int) -> Sequence[Shard | None]:
-    """What stands for these shards in a filter; None is all."""
-    return [None] if (first, last) == (0, 255) else [Shard(f"{n:02x}") for n in range(first, last + 1)]
 
 
 class Link(asyncio.BufferedProtocol):

@@ -21,9 +21,9 @@ from broker_config.messages import Birth, CommandStatus
 from broker_config.signing import LIFETIME_MS_MAX
 from broker_config.signing import Command as Ordered
 from broker_config.text import shown
-from broker_config.topics import BadTopicError, Down, Up, parse_up, up_filter
+from broker_config.topics import BadTopicError, Down, Up, parse_up
 from fleet_server.access.signing import Signer, SignerError, command_request
-from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
+from fleet_server.adapters.mqtt import Link, LinkSettings, keep_linked, subscriptions
 from fleet_server.change import commands as rules
 from fleet_server.change.command_store import CommandStore, JournalOf, Signed
 from fleet_server.change.commands import AGAIN_MS, LATE_MS, SILENT_MS, Command, Target, Word
@@ -63,14 +63,8 @@ class _Waiting(NamedTuple):
     packet_id: int | None
 
 
-def subscriptions(first: int, last: int) -> list[mqtt5.TopicFilter]:
-    """What is listened to; births, retained, so that a new link hears who is there."""
-    retain = {Up.COMMAND: mqtt5.RetainHandling.SEND_NEVER, Up.STATUS: mqtt5.RetainHandling.SEND_ALWAYS}
-    return [
-        mqtt5.TopicFilter(up_filter(channel, shard), max_qos=QOS, retain_handling=handling)
-        for channel, handling in retain.items()
-        for shard in shard_levels(first, last)
-    ]
+CHANNELS: Final = (Up.COMMAND, Up.STATUS)
+"""What is listened to; births, so that a new link hears who is there."""
 
 
 class CommandService:
@@ -139,7 +133,7 @@ class CommandService:
         await self._known.wait()  # the births of who is there come with the link, and only once
         await keep_linked(
             self._link_settings,
-            filters=subscriptions(*self._settings.shards),
+            filters=subscriptions(CHANNELS, *self._settings.shards),
             will=None,
             on_packets=self._on_packets,
             up=self._linked,

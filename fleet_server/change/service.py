@@ -20,11 +20,11 @@ from broker_config import topics, twin
 from broker_config.ids import DeviceId
 from broker_config.signing import LIFETIME_MS_MAX, Kind
 from broker_config.text import shown
-from broker_config.topics import BadTopicError, Down, Up, parse_up, up_filter
+from broker_config.topics import BadTopicError, Down, Up, parse_up
 from broker_config.twin import AskTwin, BadTwinError, Reported, Said, TwinState
 from fleet_server.access.orders import CHANNELS
 from fleet_server.access.signing import BatchSigner, Request, SignerError
-from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
+from fleet_server.adapters.mqtt import Link, LinkSettings, keep_linked, subscriptions
 from fleet_server.change.facts import TwinFacts
 from fleet_server.change.orders import Due, Signed
 from fleet_server.change.store import TwinStore
@@ -116,15 +116,9 @@ class TwinService:
     # the link
 
     async def _keep_linked(self) -> None:
-        first, last = self._settings.shards
         await keep_linked(
             self._link_settings,
-            filters=[
-                mqtt5.TopicFilter(
-                    up_filter(Up.TWIN, shard), max_qos=QOS, retain_handling=mqtt5.RetainHandling.SEND_NEVER
-                )
-                for shard in shard_levels(first, last)
-            ],
+            filters=subscriptions((Up.TWIN,), *self._settings.shards),
             will=None,
             on_packets=self._on_packets,
             up=self._linked,

@@ -22,10 +22,10 @@ from broker_config import topics, transfer
 from broker_config.ids import DeviceId
 from broker_config.signing import LIFETIME_MS_MAX
 from broker_config.text import shown
-from broker_config.topics import BadTopicError, Down, Up, parse_up, up_filter
+from broker_config.topics import BadTopicError, Down, Up, parse_up
 from broker_config.transfer import DownMessage, Receipted
 from fleet_server.access.signing import Signer, SignerError
-from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, keep_linked, shard_levels
+from fleet_server.adapters.mqtt import Link, LinkSettings, keep_linked, subscriptions
 from fleet_server.evidence import receipting
 from fleet_server.evidence.facts import EvidenceFacts, Progress
 from fleet_server.evidence.finishing import Finisher
@@ -45,6 +45,8 @@ LOOK_S: Final = 0.25
 RECEIPT_LOOK_S: Final = 0.05
 SIGN_AGAIN_S: Final = 1.0
 REPLICATE_AGAIN_S: Final = 60.0
+CHANNELS: Final = (Up.UPLOAD, Up.CHUNK)
+"""What is listened to."""
 ASK_WAIT_S: Final = 30.0
 """For an answer over HTTPS."""
 SIGNED_LATELY_MAX: Final = 1_024
@@ -62,15 +64,6 @@ class UploadSettings:
     shards: tuple[int, int] = (0, 255)
     incoming_keep_d: float = 30.0
     receipt_life_ms: int = LIFETIME_MS_MAX
-
-
-def subscriptions(first: int, last: int) -> list[mqtt5.TopicFilter]:
-    """What is listened to for shards *first* to *last*."""
-    return [
-        mqtt5.TopicFilter(up_filter(channel, shard), max_qos=QOS, retain_handling=mqtt5.RetainHandling.SEND_NEVER)
-        for channel in (Up.UPLOAD, Up.CHUNK)
-        for shard in shard_levels(first, last)
-    ]
 
 
 class UploadService:
@@ -137,7 +130,7 @@ class UploadService:
     async def _keep_linked(self) -> None:
         await keep_linked(
             self._link_settings,
-            filters=subscriptions(*self._settings.shards),
+            filters=subscriptions(CHANNELS, *self._settings.shards),
             will=None,
             on_packets=self._on_packets,
             up=self._linked,
@@ -161,7 +154,7 @@ class UploadService:
                 topic = parse_up(packet.topic)
             except BadTopicError:
                 topic = None
-            if topic is None or topic.channel not in {Up.UPLOAD, Up.CHUNK}:
+            if topic is None or topic.channel not in CHANNELS:
                 strays += [packet.packet_id] if packet.packet_id is not None else []
                 continue
             self._writing.put(Waiting(Said(topic.device, payload, topic.channel is Up.CHUNK), link, packet.packet_id))

@@ -23,7 +23,7 @@ from broker_config.mac import MacKey, Purpose
 from broker_config.messages import ServerState, ShardEpoch, encode
 from broker_config.text import shown
 from broker_config.topics import SERVER_STATE
-from fleet_server.adapters.mqtt import Link, LinkError, LinkSettings, keep_linked, subscriptions
+from fleet_server.adapters.mqtt import INGESTED, Link, LinkError, LinkSettings, keep_linked, subscriptions
 from fleet_server.telemetry import reconnects
 from fleet_server.telemetry.admission import KnownStreams
 from fleet_server.telemetry.ages import Ages
@@ -265,7 +265,7 @@ class Service:
         first, last = self._settings.shards
         await keep_linked(
             self._link_settings,
-            filters=subscriptions(first, last),
+            filters=subscriptions(INGESTED, first, last),
             will=mqtt5.Will(SERVER_STATE, payload=self._state("down"), qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True),
             on_packets=self._on_packets,
             up=self._linked,

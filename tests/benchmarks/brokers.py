@@ -25,7 +25,7 @@ import mqtt5
 from broker_config import topics
 from broker_config.ids import device_id
 from broker_config.topics import Up, up
-from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, connect, security, subscriptions
+from fleet_server.adapters.mqtt import INGESTED, QOS, Link, LinkSettings, connect, security, subscriptions
 from tests.servers import HOST, Mosquitto, accepts, lay_out, wait_until
 
 DEVICES: Final = 20
@@ -110,7 +110,11 @@ async def _device(site: Mosquitto, number: int) -> tuple[Link, str]:
 async def fill(site: Mosquitto, messages: int) -> float:
     """Let devices publish *messages* to a session whose server is away; seconds until all are acknowledged."""
     absent = await connect(
-        _server_settings(site), filters=subscriptions(0, 255), will=None, clean_start=True, on_packets=_forget
+        _server_settings(site),
+        filters=subscriptions(INGESTED, 0, 255),
+        will=None,
+        clean_start=True,
+        on_packets=_forget,
     )
     absent.disconnect()
     await absent.gone
@@ -147,7 +151,7 @@ async def drain(site: Mosquitto, messages: int) -> float:
 
     started_s = time.perf_counter()
     link = await connect(
-        _server_settings(site), filters=subscriptions(0, 255), will=None, clean_start=False, on_packets=take
+        _server_settings(site), filters=subscriptions(INGESTED, 0, 255), will=None, clean_start=False, on_packets=take
     )
     async with asyncio.timeout(WAIT_S):
         await done.wait()

@@ -34,7 +34,7 @@ from broker_config.policy import server
 from broker_config.topics import ROOT
 from fleet_server.access import ca
 from fleet_server.access.keys import MasterKey, derive
-from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, connect, security, subscriptions
+from fleet_server.adapters.mqtt import INGESTED, QOS, Link, LinkSettings, connect, security, subscriptions
 from fleet_server.adapters.sqlite_store import SqliteStore
 from fleet_server.telemetry.ingest import IngestSettings
 from fleet_server.telemetry.service import Service, ServiceSettings
@@ -102,7 +102,7 @@ class Bench:
         nothing = _ignore
         session = await connect(
             self.settings(client_id, self.security),
-            filters=subscriptions(0, 255),
+            filters=subscriptions(INGESTED, 0, 255),
             will=None,
             clean_start=True,
             on_packets=nothing,
@@ -149,7 +149,7 @@ class Bench:
         started_s, cpu_s = time.perf_counter(), time.process_time()
         link = await connect(
             self.settings("_null", self.security),
-            filters=subscriptions(0, 255),
+            filters=subscriptions(INGESTED, 0, 255),
             will=None,
             clean_start=False,
             on_packets=take,

@@ -28,8 +28,8 @@ from broker_config.ids import DeviceId, device_id, server_client_id
 from broker_config.telemetry import Batch, decode
 from broker_config.topics import Up
 from fleet_server.access import ca
-from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, connect, security
-from fleet_server.evidence.service import subscriptions
+from fleet_server.adapters.mqtt import QOS, Link, LinkSettings, connect, security, subscriptions
+from fleet_server.evidence.service import CHANNELS
 from tests.benchmarks import beside
 from tests.benchmarks.broker_figures import Cpu, Dropped
 from tests.benchmarks.data import data_of
@@ -174,7 +174,9 @@ async def _pipe(evidence: Evidence, line: Line, chunks: int) -> float:
         security(paths.ca, paths.certificate, paths.key),
         session_expiry_s=0,
     )
-    link = await connect(settings, filters=subscriptions(0, 255), will=None, clean_start=True, on_packets=take)
+    link = await connect(
+        settings, filters=subscriptions(CHANNELS, 0, 255), will=None, clean_start=True, on_packets=take
+    )
     sender = multiprocessing.get_context("spawn").Process(target=publish, args=(line, CAMERA, chunks))
     sender.start()
     async with asyncio.timeout(WAIT_S):
