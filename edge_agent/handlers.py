@@ -57,7 +57,7 @@ class HandlerTable(Struct, frozen=True):
     path: Annotated[str, Meta(max_length=4096)] = ""
     argv: Command = ()
     check: Command = ()
-    seconds_max: Annotated[float, Meta(ge=0.1, le=7200)] = 30.0
+    seconds_max: Annotated[float, Meta(ge=0.1, le=600)] = 30.0
     needs_server: bool = False
     mcu: McuTable | None = None
 

@@ -15,7 +15,6 @@ It has nothing but the standard library, and its process becomes the agent's, wh
 environment: an agent that was started otherwise is not replaced.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ INSTALLED: Final = ""
 """The place of the agent that starts this one; its release has no name."""
 FILE: Final = "places.json"
 ENVIRONMENT: Final = "FIELDFLEET_PLACES"
+"""Where an agent reads that other agents are put in DIRECTORY."""
 TRIAL_STARTS_MAX: Final = 3
 GIVEN_UP_MAX: Final = 16
 """Remembered; the newest."""
@@ -102,6 +102,8 @@ def running(places: Places, directory: Path, prefix: str) -> Release:
 
 def read(directory: Path) -> Places:
     """What is stored. Raises OSError, ValueError: it is there and cannot be read."""
+    import json  # noqa: PLC0415  # memory of every agent, which asks this module only for a name
+
     try:
         text = (directory / FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -125,6 +127,8 @@ def read(directory: Path) -> Places:
 
 def write(directory: Path, places: Places) -> None:
     """Durably, whole or not at all. Raises OSError."""
+    import json  # noqa: PLC0415  # as above
+
     new = directory / f"{FILE}.new"
     with new.open("w", encoding="utf-8") as file:
         json.dump(asdict(places), file)

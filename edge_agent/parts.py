@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from broker_config.device_classes import Change
 from broker_config.messages import CommandStatus
@@ -22,6 +22,7 @@ from edge_agent.connecting import Connecting
 from edge_agent.handlers import ByMcu
 from edge_agent.keeper import Keeper
 from edge_agent.last_lines import LastLines
+from edge_agent.launch import ENVIRONMENT
 from edge_agent.lease_watch import LeaseWatch
 from edge_agent.lost import Lost
 from edge_agent.session import State
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from edge_agent.adapters.mcu_release import McuRelease
     from edge_agent.adapters.release_relay import ReleaseRelay
     from edge_agent.uploading import Uploading
-
-PLACES: Final = "FIELDFLEET_PLACES"
-"""Of the environment, by :mod:`edge_agent.launch`: where other agents are put."""
 
 
 def uploading(
@@ -145,7 +143,7 @@ def agent_release(
     settings: Settings, not_before_ms: Callable[[], int], relay: "ReleaseRelay | None"
 ) -> "AgentRelease | None":
     """None: it is not told of releases, or was not started by who could start another agent."""
-    places = os.environ.get(PLACES)
+    places = os.environ.get(ENVIRONMENT)
     if settings.file.releases is None or places is None:
         return None
     from edge_agent.adapters.agent_release import AgentRelease  # noqa: PLC0415  # memory that others do not need

@@ -164,9 +164,11 @@ class Applying:
             case ByProgram():
                 return await _run(handler.argv, values, handler.seconds_max)
             case ByRelease():
-                return "" if self._release is None else await self._release.put(_name(values))
+                assert self._release is not None, "no such handler without it"
+                return await self._release.put(_name(values))
             case ByMcu():
-                return "" if self._mcus is None else await self._mcus.put(handler, _name(values))
+                assert self._mcus is not None, "no such handler without it"
+                return await self._mcus.put(handler, _name(values))
             case _:
                 assert_never(handler)
 
@@ -180,9 +182,11 @@ class Applying:
             case ByProgram():
                 return await _run(handler.check, values, handler.seconds_max) if handler.check else ""
             case ByRelease():
-                return "" if self._release is None else self._release.check(_name(values))
+                assert self._release is not None, "no such handler without it"
+                return self._release.check(_name(values))
             case ByMcu():
-                return "" if self._mcus is None else self._mcus.check(handler, _name(values))
+                assert self._mcus is not None, "no such handler without it"
+                return self._mcus.check(handler, _name(values))
             case _:
                 assert_never(handler)
 

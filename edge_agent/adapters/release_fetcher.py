@@ -5,6 +5,7 @@ for the child that fetches releases alone.
 import http.client
 import time
 import urllib.parse
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -83,9 +84,9 @@ class ReleaseFetcher(FetcherInterface):
         """From *offset* on. Raises NotNowError, RefusedReleaseError; what came before it is good to go on from."""
         yield from self._parts(f"{TARGETS_PATH}/{stored}", offset)
 
+    @abstractmethod
     def _parts(self, path: str, offset: int) -> Iterator[bytes]:
         """Of the file at *path*, from *offset* on. Raises NotNowError, RefusedReleaseError, DownloadHTTPError."""
-        raise NotImplementedError
 
     def _count(self, part: bytes) -> None:
         """What came. Raises RefusedReleaseError: it comes too slowly."""
