@@ -1,6 +1,7 @@
 """Every shipped profile of a device class, by itself and as an agent beside instruments that are played."""
 
 import asyncio
+import compileall
 import contextlib
 import json
 import subprocess
@@ -16,6 +17,7 @@ from edge_agent import config, profile
 from edge_agent.config import ConfigError
 from firmware_bridge.peripherals.play import Cable, Instrument, playing
 from tests.edge_agent import rig as rigs
+from tests.faults.programs import ROOT
 from tests.servers import HOST, Mosquitto, free_port, mosquitto
 
 CLASSES = tuple(name for name in device_classes.names() if name != device_classes.BOARD)
@@ -229,6 +231,8 @@ def test_a_fault_of_a_wire_says_what_was_expected(tmp_path: Path, wire: str, fau
 @pytest.mark.server("mosquitto")
 @pytest.mark.parametrize("name", CLASSES)
 async def test_an_agent_of_each_class_delivers_every_stream_within_its_memory(tmp_path: Path, name: str) -> None:
+    for package in ("broker_config", "edge_agent", "firmware_bridge"):  # as on a device: who compiles takes more
+        compileall.compile_dir(ROOT / package, quiet=2)
     streams = device_classes.load(name).streams
     with mosquitto(tmp_path / "broker") as broker:
         rig = lay_out(tmp_path, name, broker=broker)
